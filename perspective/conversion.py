@@ -1,0 +1,102 @@
+"""Judgments to training triplets, and the self-training control.
+
+Reads judgments and texts; labels and the gold answers in the records are not looked at.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from perspective.artifacts import LABELS, ROOT, Judgment, TrainingTriplet, read_json
+from perspective.errors import DataError, suggest_name
+from perspective.models import EMBEDDERS
+
+logger = logging.getLogger(__name__)
+
+PROMPTS = ROOT / "perspective" / "2_finetune" / "prompts.json"
+
+
+def convert_judgments(
+    judgments: Sequence[Judgment], texts: Sequence[str], instruction: str = ""
+) -> list[TrainingTriplet]:
+    """Make the chosen text the positive and the other the negative; abstentions are left out.
+
+    Args:
+        judgments: Ours or published.
+        texts: The texts that the triplets point to.
+        instruction: Stands before each text when training.
+
+    Returns:
+        Triplets weighted by how sure the judge was, 0 to 1: |2p - 1|, or 1 where it gave no
+        probability.
+    """
+    return [
+        _make_triplet(judgment, judgment.prediction[0], texts, instruction, _weigh(judgment))
+        for judgment in judgments
+        if len(judgment.prediction) == 1
+    ]
+
+
+def convert_by_embedder(
+    judgments: Sequence[Judgment], texts: Sequence[str], vectors: np.ndarray, instruction: str = ""
+) -> list[TrainingTriplet]:
+    """Make the embedder's nearer choice the positive: the self-training control.
+
+    Args:
+        judgments: Only their triplets count.
+        texts: The texts that the triplets point to.
+        vectors: Embeddings `(n_texts, dim)` of the untouched embedder.
+        instruction: Stands before each text when training.
+    """
+    rows = np.array([judgment.triplet.key for judgment in judgments]).reshape(-1, 3)
+    to_choice1, to_choice2 = (((vectors[rows[:, 0]] - vectors[rows[:, i]]) ** 2).sum(axis=1) for i in (1, 2))
+    return [
+        _make_triplet(judgment, LABELS[0] if first_is_nearer else LABELS[1], texts, instruction, weight=1.0)
+        for judgment, first_is_nearer in zip(judgments, to_choice1 < to_choice2, strict=True)
+    ]
+
+
+def choose_instruction(embedder: str, dataset: str, instructed: bool) -> str:
+    """Decide what stands before each text in training.
+
+    Only an embedder trained with instructions gains from one: `instructed` takes the data set's
+    from `prompts.json`. E5 keeps its plain prefix, as the published conversion writes it. GTE and
+    MiniLM get nothing here; GTE's own prefix is put before every text when it encodes, in training
+    too.
+
+    Raises:
+        DataError: The data set has no instruction.
+    """
+    if instructed:
+        return read_prompt(PROMPTS, dataset)
+    return EMBEDDERS["e5"].prompt if embedder == "e5" else ""
+
+
+def read_prompt(path: Path, dataset: str) -> str:
+    """Return a data set's sentence from a `prompts.json`.
+
+    Raises:
+        DataError: There is none.
+    """
+    prompts = read_json(path)
+    if dataset not in prompts:
+        raise DataError(
+            f'{path}: no prompt for "{dataset}": {suggest_name(dataset, prompts)}; add one line for your data'
+        )
+    return str(prompts[dataset])
+
+
+def _weigh(judgment: Judgment) -> float:
+    return 1.0 if judgment.probability is None else abs(2 * judgment.probability - 1)
+
+
+def _make_triplet(
+    judgment: Judgment, label: str, texts: Sequence[str], instruction: str, weight: float
+) -> TrainingTriplet:
+    query, choice1, choice2 = (texts[row] for row in judgment.triplet.key)
+    positive, negative = (choice1, choice2) if label == LABELS[0] else (choice2, choice1)
+    return TrainingTriplet(instruction, query, positive, negative, judgment.triplet, weight)

@@ -1,0 +1,179 @@
+"""Texts and labels of a data set, read apart from each other.
+
+Labels exist to measure. Sampling, judging, conversion and training call `load_texts` and never see
+one; `load_labels` is for the measures and for analysis.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from perspective.artifacts import ROOT, read_json
+from perspective.errors import DataError, suggest_name
+
+logger = logging.getLogger(__name__)
+
+DATASETS = ROOT / "datasets"
+
+
+@dataclass(frozen=True)
+class CorpusSettings:
+    """Where the texts lie."""
+
+    dataset: str = field(
+        metadata={
+            "help": "name of the data set: banking77, few_nerd_nat, mtop_domain, stackexchange, demo, or a name for your own texts"
+        }
+    )
+    scale: str = field(
+        default="small",
+        metadata={"help": "small, or large for MiniBatchKMeans throughout", "choices": ["small", "large"]},
+    )
+    data_path: str | None = field(
+        default=None,
+        metadata={"help": "your own texts: .jsonl, .csv or .parquet; default datasets/<dataset>/<scale>.jsonl"},
+    )
+    text_column: str = field(default="input", metadata={"help": "field or column that holds the text"})
+    label_column: str = field(
+        default="label", metadata={"help": "field or column that holds the label, where there is one"}
+    )
+
+    @property
+    def path(self) -> Path:
+        """The file of texts.
+
+        Raises:
+            DataError: It is not there.
+        """
+        path = Path(self.data_path) if self.data_path else DATASETS / self.dataset / f"{self.scale}.jsonl"
+        if path.is_file():
+            return path
+        if self.data_path:
+            raise DataError(f"{path}: no such file")
+        known = known_datasets()
+        if self.dataset in known:
+            raise DataError(f"{path}: not fetched yet; run: bash scripts/fetch_datasets.sh {self.dataset}")
+        raise DataError(
+            f'unknown data set "{self.dataset}": {suggest_name(self.dataset, known)} (for your own texts add --data_path FILE)'
+        )
+
+
+def known_datasets() -> list[str]:
+    """Return the names of the data sets that can be fetched, and the demo."""
+    return [*read_json(DATASETS / "sources.json"), "demo"]
+
+
+def load_texts(settings: CorpusSettings) -> list[str]:
+    """Read the texts, in file order; row i of every other file of a run is text i.
+
+    Raises:
+        DataError: Names file, line and fault: bad JSON, a missing field, a text that is empty or
+            not a string, fewer than two texts.
+    """
+    path = settings.path
+    texts: list[str] = []
+    for place, value in _read_column(path, settings.text_column, required=True):
+        if not isinstance(value, str):
+            raise DataError(f'{place}: "{settings.text_column}" is {type(value).__name__}, not a text')
+        if not value.strip():
+            raise DataError(f'{place}: "{settings.text_column}" is empty; remove the line or fill it')
+        texts.append(value)
+    if len(texts) < 2:
+        raise DataError(f"{path}: {len(texts)} text; clustering needs at least two")
+    n_duplicates = len(texts) - len(set(texts))
+    if n_duplicates:
+        logger.info("%s: %d texts, %d of them duplicates (kept)", path.name, len(texts), n_duplicates)
+    return texts
+
+
+def load_labels(settings: CorpusSettings) -> list[str] | None:
+    """Read the labels, or None where the data set has none.
+
+    For measuring and analysis only: nothing that learns or decides may call this.
+
+    Raises:
+        DataError: Some lines have a label and others have none.
+    """
+    path = settings.path
+    rows = list(_read_column(path, settings.label_column, required=False))
+    missing = [place for place, value in rows if value is None]
+    if len(missing) == len(rows):
+        return None
+    if missing:
+        raise DataError(
+            f'{missing[0]}: no "{settings.label_column}", but other lines have one ({len(missing)} missing)'
+        )
+    return [str(value) for _, value in rows]
+
+
+def _read_column(path: Path, column: str, required: bool) -> Sequence[tuple[str, Any]]:
+    """Return (place for messages, value) of one field of every line; None where it is absent."""
+    suffix = path.suffix.lower()
+    if suffix == ".jsonl":
+        return _read_jsonl_column(path, column, required)
+    if suffix in (".csv", ".parquet"):
+        return _read_table_column(path, column, required)
+    raise DataError(f'{path}: cannot read "{suffix}"; give .jsonl, .csv or .parquet')
+
+
+def _read_jsonl_column(path: Path, column: str, required: bool) -> list[tuple[str, Any]]:
+    values = []
+    # Split at line feeds only: str.splitlines would also cut inside a text that holds U+2028.
+    for number, line in enumerate(_read_utf8(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        place = f"{_short(path)}:{number}"
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{place}: bad JSON ({error.msg})") from None
+        if not isinstance(record, dict):
+            raise DataError(f"{place}: expected an object, found {type(record).__name__}")
+        if required and column not in record:
+            raise DataError(f'{place}: no "{column}" field (found: {", ".join(sorted(map(str, record))) or "none"})')
+        values.append((place, record.get(column)))
+    if not values:
+        raise DataError(f"{path}: the file is empty")
+    return values
+
+
+def _read_table_column(path: Path, column: str, required: bool) -> list[tuple[str, Any]]:
+    import pandas as pd
+
+    try:
+        # Texts such as "NA" or "null" are texts.
+        table = (
+            pd.read_csv(path, dtype=str, keep_default_na=False)
+            if path.suffix.lower() == ".csv"
+            else pd.read_parquet(path)
+        )
+    except Exception as error:  # pandas raises a different type for each way a file can be broken
+        raise DataError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from None
+    if table.empty:
+        raise DataError(f"{path}: the file is empty")
+    if column not in table.columns:
+        if required:
+            raise DataError(f'{path}: no column "{column}" (found: {", ".join(map(str, table.columns))})')
+        return [(f"{_short(path)}: row {i}", None) for i in range(len(table))]
+    values = table[column].astype(object).where(table[column].notna(), None)
+    return [
+        (f"{_short(path)}: row {i}", None if not required and value == "" else value)
+        for i, value in enumerate(values, start=1)
+    ]
+
+
+def _read_utf8(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def _short(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

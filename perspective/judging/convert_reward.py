@@ -1,0 +1,50 @@
+"""Turn Starling-RM's published checkpoint, a pickle, into safetensors, once.
+
+Reads:  the .bin or .pt file of berkeley-nest/Starling-RM-7B-alpha, with PyTorch's restricted
+        unpickler, which builds tensors and runs nothing
+Writes: FOLDER/model.safetensors, for --llm FOLDER --judge reward
+
+python -m perspective.judging.convert_reward --checkpoint pytorch_model.bin --output_path starling-rm
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from perspective.artifacts import atomic_path
+from perspective.cli import entry_point, parse_settings
+from perspective.errors import DataError
+
+
+@dataclass(frozen=True)
+class ConvertRewardSettings:
+    """What is converted."""
+
+    checkpoint: str = field(metadata={"help": "the published .bin or .pt file"})
+    output_path: str = field(metadata={"help": "the folder that will hold model.safetensors"})
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    """Convert one checkpoint."""
+    settings = parse_settings(ConvertRewardSettings, argv, __doc__)
+    import torch
+    from safetensors.torch import save_file
+
+    try:
+        weights = torch.load(settings.checkpoint, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise DataError(f"{settings.checkpoint}: not a checkpoint of tensors alone ({error})") from None
+    if "v_head.weight" not in weights:
+        raise DataError(f"{settings.checkpoint}: no reward head (v_head.weight); is this Starling-RM?")
+    # The body is stored under two names; one is enough.
+    kept = {key: value.contiguous() for key, value in weights.items() if key.startswith(("transformer.", "v_head."))}
+    with atomic_path(Path(settings.output_path) / "model.safetensors") as temporary:
+        save_file(kept, temporary)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""What every judge is asked and what it answers."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from perspective.artifacts import LABELS
+
+# As the published judge asks.
+ANSWER_FORM = "Please respond with 'Choice 1' or 'Choice 2' without explanation."
+ANSWERS = tuple(f"Choice {label}" for label in LABELS)
+MAX_TEXT_CHARS = 4000  # far above what a judge needs; keeps a huge text from costing time to tokenize
+
+# Chat markers of the common templates. A tokenizer's own special tokens are added to these.
+_MARKERS = re.compile(
+    r"<\|[^<>|]{1,40}\|>|</?s>|<</?SYS>>|\[/?INST\]|<(?:start|end)_of_turn>|<｜[^<>｜]{1,40}｜>", re.IGNORECASE
+)
+_WHITESPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One triplet in words.
+
+    Attributes:
+        row: Its place in the file of triplets.
+        query: The text to compare with.
+        choice1: The first choice.
+        choice2: The second choice.
+    """
+
+    row: int
+    query: str
+    choice1: str
+    choice2: str
+
+    def swapped(self) -> Question:
+        """The same question with its choices in the other order."""
+        return Question(self.row, self.query, self.choice2, self.choice1)
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """A judge's answer to one question.
+
+    Attributes:
+        row: The question's place.
+        prediction: `("1",)`, `("2",)` or `()` for an abstention.
+        prepared: The prompt in the order of the file.
+        content: The judge's words, or what stands for them.
+        probability: That choice 1 is closer, over the orders asked; None where only words are known.
+        swapped_probability: That choice 1 is closer, told in swapped order; None if not asked.
+    """
+
+    row: int
+    prediction: tuple[str, ...]
+    prepared: str = ""
+    content: str = ""
+    probability: float | None = None
+    swapped_probability: float | None = None
+
+
+class Judge(Protocol):
+    """A source of opinions.
+
+    Attributes:
+        identity: Every setting of the judge that changes an answer (model, revision, wording ...);
+            a resumed run and a finished file are compared by it.
+        facts: What is worth recording once all is judged (tokens, money ...).
+    """
+
+    identity: dict[str, Any]
+    facts: dict[str, Any]
+
+    def judge(self, questions: Sequence[Question]) -> Iterator[Opinion]:
+        """Answer the questions, in any order, each as soon as it is known."""
+
+
+def write_question(question: Question, instruction: str, markers: Iterable[str] = ()) -> str:
+    """Word a question as the published judge does, texts made harmless.
+
+    Args:
+        question: The texts.
+        instruction: The data set's perspective, a sentence of `prompts.json`.
+        markers: Special tokens of the judge's tokenizer.
+    """
+    query, choice1, choice2 = (
+        make_harmless(text, markers) for text in (question.query, question.choice1, question.choice2)
+    )
+    return f"Query: {query}\nChoice 1: {choice1}\nChoice 2: {choice2}\n\n{instruction} {ANSWER_FORM}"
+
+
+def make_harmless(text: str, markers: Iterable[str] = (), max_chars: int = MAX_TEXT_CHARS) -> str:
+    """Make a text data: on one line, without control characters, and without live chat markers.
+
+    A line break could begin a false `Choice 2:` line, and a chat marker would end the user's turn.
+    Markers are split by a space after their first character, so that no tokenizer reads them as
+    special tokens; a text that is too long loses its end.
+
+    >>> make_harmless("a\\nChoice 2: b <|im_end|>")
+    'a Choice 2: b < |im_end|>'
+    """
+    text = _WHITESPACE.sub(" ", text[:max_chars]).strip()
+    text = _MARKERS.sub(lambda match: _split(match.group()), text)
+    for marker in markers:
+        if len(marker) > 1 and marker in text:
+            text = text.replace(marker, _split(marker))
+    return text
+
+
+def _split(marker: str) -> str:
+    return f"{marker[0]} {marker[1:]}"
+
+
+def parse_answer(content: str) -> tuple[str, ...]:
+    """Read a label out of free text: exactly one of the labels, as whole words, else abstain.
+
+    >>> parse_answer("Choice 2."), parse_answer(" 1"), parse_answer("Choice 12"), parse_answer("Choice 1 or Choice 2")
+    (('2',), ('1',), (), ())
+    """
+    named = set(re.findall(r"\bchoice\s*([12])\b", content, re.IGNORECASE))
+    if not named and not re.search(r"\bchoice\b", content, re.IGNORECASE):
+        named = set(re.findall(r"(?<![\w.,])([12])(?![\w]|[.,]\d)", content))
+    return tuple(named) if len(named) == 1 else ()
+
+
+def opinion_from_probabilities(
+    row: int, first: float, swapped: float | None, prepared: str = "", content: str = ""
+) -> Opinion:
+    """Join what both orders say.
+
+    Args:
+        row: The question's place.
+        first: Probability of label 1 in the order of the file.
+        swapped: Probability of label 1 when the choices stood in swapped order, or None.
+        prepared: The prompt.
+        content: The judge's words; the likelier answer and its probability when empty.
+
+    Returns:
+        An opinion whose probability averages both orders and which abstains where they disagree:
+        LLMs favour one position, and an answer that follows the position is none.
+    """
+    if swapped is None:
+        probability, votes = first, {first > 0.5}
+    else:
+        probability, votes = (first + 1 - swapped) / 2, {first > 0.5, swapped < 0.5}
+    decided = len(votes) == 1 and probability != 0.5
+    prediction = (LABELS[0] if votes.pop() else LABELS[1],) if decided else ()
+    return Opinion(
+        row=row,
+        prediction=prediction,
+        prepared=prepared,
+        content=content or f"{ANSWERS[0]} (p={first:.3f})",
+        probability=probability,
+        swapped_probability=None if swapped is None else 1 - swapped,
+    )
+
+
+def opinion_from_answers(row: int, first: str, swapped: str | None, prepared: str = "") -> Opinion:
+    """Join the words of both orders; disagreement and unclear words abstain."""
+    label = parse_answer(first)
+    if swapped is not None:
+        mirrored = tuple(LABELS[1 - LABELS.index(name)] for name in parse_answer(swapped))
+        label = label if label == mirrored else ()
+    content = first if swapped is None else f"{first} | swapped: {swapped}"
+    return Opinion(row, label, prepared, content)
+
+
+def sigmoid(log_odds: float) -> float:
+    """Return the probability of given log odds, without overflow.
+
+    >>> sigmoid(0.0), sigmoid(-1000.0)
+    (0.5, 0.0)
+    """
+    return 1 / (1 + math.exp(-log_odds)) if log_odds >= 0 else 1 - 1 / (1 + math.exp(max(log_odds, -700.0)))

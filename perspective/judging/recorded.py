@@ -1,0 +1,71 @@
+"""Answers from an earlier file, ours or published, matched by the triplets' indices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from perspective.artifacts import LABELS, Judgment, Triplet
+from perspective.errors import JudgeError
+from perspective.judging.protocol import Opinion, Question
+
+
+class RecordedJudge:
+    """Repeat recorded answers.
+
+    Args:
+        records: The earlier judgments.
+        triplets: The triplets to judge, by row; a recorded triplet also answers its mirror image.
+
+    Raises:
+        JudgeError: Not one of the triplets was recorded.
+    """
+
+    def __init__(self, records: Sequence[Judgment], triplets: Sequence[Triplet]) -> None:
+        self._by_key = {record.triplet.key: record for record in records}
+        self._triplets = triplets
+        self.identity: dict[str, Any] = {"kind": "recorded"}
+        n_found = sum(self._find(triplet) is not None for triplet in triplets)
+        self.facts: dict[str, Any] = {"n_recorded": len(records), "n_matched": n_found}
+        if not n_found:
+            raise JudgeError(
+                f"none of the {len(triplets)} triplets is among the {len(records)} recorded ones; "
+                "judge the recorded file's own triplets: --data_path RECORDED_FILE"
+            )
+
+    def judge(self, questions: Sequence[Question]) -> Iterator[Opinion]:
+        """Answer from the record; a triplet that was never asked is an abstention."""
+        for question in questions:
+            found = self._find(self._triplets[question.row])
+            if found is None:
+                yield Opinion(question.row, (), content="not recorded")
+            else:
+                yield Opinion(
+                    question.row,
+                    found.prediction,
+                    found.prepared,
+                    found.content,
+                    found.probability,
+                    found.swapped_probability,
+                )
+
+    def _find(self, triplet: Triplet) -> Judgment | None:
+        if found := self._by_key.get(triplet.key):
+            return found
+        mirrored = self._by_key.get((triplet.query_idx, triplet.choice2_idx, triplet.choice1_idx))
+        return _mirror(mirrored) if mirrored else None
+
+
+def _mirror(judgment: Judgment) -> Judgment:
+    """Return the judgment for the same triplet with its choices exchanged."""
+    label = tuple(LABELS[1 - LABELS.index(name)] for name in judgment.prediction)
+    probability, forward = judgment.probability, judgment.forward_probability
+    return Judgment(
+        judgment.triplet,
+        label,
+        judgment.prepared,
+        judgment.content,
+        None if probability is None else 1 - probability,
+        # What the swapped order said of the mirror image is what the order of the file said.
+        None if forward is None else 1 - forward,
+    )

@@ -1,0 +1,77 @@
+"""Whether a judge's answers mean anything, told without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from perspective.artifacts import Judgment
+
+MIN_DECIDED_FRACTION = 0.1
+MIN_ORDER_KAPPA = 0.1
+MIN_ASKED = 30  # fewer judgments in both orders say nothing about a judge
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How a judge held up when asked in both orders.
+
+    Attributes:
+        n_judgments: All judgments.
+        n_decided: Those that name exactly one choice.
+        order_kappa: Cohen's kappa between the choices told in the two orders: 0 for answers that
+            follow position or chance, 1 for answers that follow the texts. None where one order
+            was asked, or too few.
+        position1_fraction: Fraction of all answers, over both orders, that name the choice in
+            first position; 0.5 without position bias. None as above.
+    """
+
+    n_judgments: int
+    n_decided: int
+    order_kappa: float | None
+    position1_fraction: float | None
+
+    @property
+    def decided_fraction(self) -> float:
+        """Fraction of the judgments that name exactly one choice."""
+        return self.n_decided / self.n_judgments if self.n_judgments else 0.0
+
+    @property
+    def is_reliable(self) -> bool:
+        """Whether training on these judgments can be more than training on noise."""
+        if self.order_kappa is not None and self.order_kappa < MIN_ORDER_KAPPA:
+            return False
+        return self.decided_fraction >= MIN_DECIDED_FRACTION
+
+    def describe(self) -> str:
+        """Return the figures in one line."""
+        parts = [f"{self.n_decided} of {self.n_judgments} judgments name one choice ({self.decided_fraction:.0%})"]
+        if self.order_kappa is not None and self.position1_fraction is not None:
+            parts.append(f"agreement between both orders beyond chance {self.order_kappa:.2f} (kappa)")
+            parts.append(f"{self.position1_fraction:.0%} of the answers name the first position")
+        return ", ".join(parts)
+
+
+def assess_reliability(judgments: Sequence[Judgment]) -> Reliability:
+    """Compare what a judge said in the two orders; labels are neither needed nor used."""
+    n_decided = sum(len(judgment.prediction) == 1 for judgment in judgments)
+    both = np.array(
+        [
+            (judgment.forward_probability, judgment.swapped_probability)
+            for judgment in judgments
+            if judgment.forward_probability is not None
+        ],
+        dtype=float,
+    ).reshape(-1, 2)
+    if len(both) < MIN_ASKED:
+        return Reliability(len(judgments), n_decided, None, None)
+    says_choice1 = both > 0.5  # (n, 2): order of the file, swapped order
+    agreement = float((says_choice1[:, 0] == says_choice1[:, 1]).mean())
+    rates = says_choice1.mean(axis=0)
+    by_chance = float(rates.prod() + (1 - rates).prod())
+    kappa = 0.0 if by_chance == 1 else (agreement - by_chance) / (1 - by_chance)
+    # Choice 1 stands first in the order of the file and second in the swapped order.
+    position1 = float((rates[0] + 1 - rates[1]) / 2)
+    return Reliability(len(judgments), n_decided, kappa, position1)

@@ -1,0 +1,206 @@
+"""A reward model scores both answers; the difference of the scores is the log-odds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from perspective.errors import ModelError
+from perspective.judging.prompting import Prompt, fit_question, render_chat
+from perspective.judging.protocol import ANSWERS, Opinion, Question, opinion_from_probabilities, sigmoid
+from perspective.models import LLM, explain_loading, load_llm, pick_device
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+STARLING_BASE = "meta-llama/Llama-2-7b-chat-hf"  # whose tokenizer and shape Starling-RM shares
+
+
+class RewardJudge:
+    """Judge by a reward model: how good an answer 'Choice 1' is, and how good 'Choice 2'.
+
+    Args:
+        llm: Model and tokenizer; the model gives one score a sequence.
+        instruction: The data set's perspective.
+        orders: 2 to ask with the choices in both orders, 1 for the order of the file.
+        batch_size: Sequences a forward pass.
+    """
+
+    def __init__(self, llm: LLM, instruction: str, orders: int = 2, batch_size: int = 16) -> None:
+        self.llm = llm
+        self.instruction = instruction
+        self.orders = orders
+        self.batch_size = batch_size
+        self._is_starling = isinstance(llm.model, StarlingRewardModel)
+        self.identity: dict[str, Any] = {"kind": "reward", "instruction": instruction, "orders": orders}
+        self.facts: dict[str, Any] = {"n_prompts": 0, "n_tokens": 0}
+
+    def judge(self, questions: Sequence[Question]) -> Iterator[Opinion]:
+        """Answer the questions, each when all its scores are known."""
+        scores: dict[int, dict[tuple[bool, str], float]] = {}
+        prompts: dict[int, str] = {}
+        for batch in self._make_batches(questions):
+            for (prompt, answer), score in zip(batch, self._score([prompt for prompt, _ in batch]), strict=True):
+                known = scores.setdefault(prompt.row, {})
+                known[prompt.swapped, answer] = score
+                if not prompt.swapped:
+                    prompts[prompt.row] = prompt.text
+                if len(known) == 2 * self.orders:
+                    yield self._join(prompt.row, scores.pop(prompt.row), prompts.pop(prompt.row))
+
+    def _join(self, row: int, scores: dict[tuple[bool, str], float], prepared: str) -> Opinion:
+        first, swapped = (
+            sigmoid(scores[order, ANSWERS[0]] - scores[order, ANSWERS[1]]) if (order, ANSWERS[0]) in scores else None
+            for order in (False, True)
+        )
+        content = ", ".join(f"{answer}: {scores[False, answer]:.3f}" for answer in ANSWERS)
+        assert first is not None  # the order of the file is always asked
+        return opinion_from_probabilities(row, first, swapped, prepared, content)
+
+    def _make_batches(self, questions: Sequence[Question]) -> Iterator[list[tuple[Prompt, str]]]:
+        """Batch sequences of one length: no padding, so no reward model can read it."""
+        asked = [(question, False) for question in questions]
+        if self.orders == 2:
+            asked += [(question.swapped(), True) for question in questions]
+        rows = [(self._prepare(question, swapped, answer), answer) for question, swapped in asked for answer in ANSWERS]
+        rows.sort(key=lambda row: (-len(row[0].ids), row[0].row))
+        batch: list[tuple[Prompt, str]] = []
+        for row in rows:
+            if batch and (len(batch) == self.batch_size or len(row[0].ids) != len(batch[0][0].ids)):
+                yield batch
+                batch = []
+            batch.append(row)
+        if batch:
+            yield batch
+
+    def _prepare(self, question: Question, swapped: bool, answer: str) -> Prompt:
+        def render(user: str) -> str:
+            if self._is_starling:
+                # As its published card writes a question and its answer.
+                return f"<s>[INST] {user} </s> [/INST] {answer}</s>"
+            return render_chat(self.llm.tokenizer, user, answer)
+
+        def tokenize(text: str) -> list[int]:
+            # The card lets the tokenizer add its beginning once more; a chat template has its own.
+            return list(self.llm.tokenizer(text, add_special_tokens=self._is_starling)["input_ids"])
+
+        return fit_question(self.llm, question, self.instruction, swapped, render, tokenize)
+
+    @torch.inference_mode()
+    def _score(self, prompts: Sequence[Prompt]) -> list[float]:
+        ids = torch.tensor([prompt.ids for prompt in prompts], device=self.llm.device)
+        scores = self.llm.model(ids, attention_mask=torch.ones_like(ids)).logits[:, 0]
+        self.facts["n_prompts"] += len(prompts)
+        self.facts["n_tokens"] += ids.numel()
+        return list(scores.float().tolist())
+
+
+def load_reward_model(name: str, **options: Any) -> LLM:  # noqa: ANN401  as load_llm
+    """Load a reward model: Starling-RM's own layout, or any sequence classifier with one output.
+
+    Raises:
+        ModelError: The classifier has several outputs, or as `load_llm`.
+    """
+    if name == "starling-rm" or _has_starling_layout(Path(name)):
+        return load_starling_reward_model(name, revision=options.get("revision"))
+    llm = load_llm(name, auto_class="AutoModelForSequenceClassification", **options)
+    n_outputs = llm.model.config.num_labels
+    if n_outputs != 1:
+        raise ModelError(f"{name}: a reward model has one output, this one has {n_outputs}")
+    if llm.model.config.pad_token_id is None:
+        llm.model.config.pad_token_id = -1  # no padding is ever given: the last token is the last
+    return llm
+
+
+class StarlingRewardModel(nn.Module):
+    """Starling-RM-7B-alpha: a Llama-2 body, and a linear head without bias at the last token.
+
+    Source: the model's published card. Called like a sequence classifier of transformers.
+    """
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+        self.config: Any = body.config
+        self.v_head = nn.Linear(self.config.hidden_size, 1, bias=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its inputs go."""
+        return self.v_head.weight.device
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:  # noqa: ANN401
+        """Return an output with `logits` `(n, 1)` for sequences `(n, length)` without padding."""
+        from transformers.modeling_outputs import SequenceClassifierOutput
+
+        states = self.body(input_ids, attention_mask=attention_mask).last_hidden_state  # (n, length, dim)
+        return SequenceClassifierOutput(logits=self.v_head(states[:, -1]))
+
+
+def load_starling_reward_model(name: str, revision: str | None = None) -> LLM:
+    """Load Starling-RM from the hub, or from a folder of the same layout.
+
+    The layout: safetensors whose keys begin with `transformer.` (the body; `model.model.` repeats
+    it) and `v_head.` (the head). Shape and tokenizer come from the folder where it has them, else
+    from Llama-2-7b-chat.
+
+    Raises:
+        ModelError: No safetensors, weights that do not fit, or an unreachable hub.
+    """
+    from huggingface_hub import snapshot_download
+    from safetensors.torch import load_file
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    with explain_loading(name):
+        patterns = ["*.safetensors", "*.json", "*.model"]
+        folder = (
+            Path(name)
+            if Path(name).is_dir()
+            else Path(
+                snapshot_download("berkeley-nest/Starling-RM-7B-alpha", revision=revision, allow_patterns=patterns)
+            )
+        )
+        weights: dict[str, torch.Tensor] = {}
+        for shard in sorted(folder.glob("*.safetensors")):
+            weights.update(load_file(shard))
+        if not weights:
+            raise ModelError(
+                f"{name}: published as a pickle only, which is not read here; convert it once: "
+                "python -m perspective.judging.convert_reward --checkpoint FILE --output_path FOLDER, and give the folder"
+            )
+        base = str(folder) if (folder / "config.json").exists() else STARLING_BASE
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base)
+        device = pick_device()
+        model = StarlingRewardModel(AutoModel.from_config(AutoConfig.from_pretrained(base)))
+        model.load_state_dict(_rename_weights(weights), strict=True)
+    model = model.to(device, torch.float32 if device == "cpu" else torch.bfloat16).eval()
+    return LLM(name, model, tokenizer)
+
+
+def _rename_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    renamed = {}
+    for key, value in weights.items():
+        if key.endswith("rotary_emb.inv_freq"):
+            continue  # computed, not learnt; older checkpoints stored it
+        for prefix in ("transformer.", "model.model."):
+            if key.startswith(prefix):
+                renamed["body." + key.removeprefix(prefix)] = value
+        if key.startswith("v_head."):
+            renamed[key] = value
+    return renamed
+
+
+def _has_starling_layout(folder: Path) -> bool:
+    from safetensors import safe_open
+
+    if not folder.is_dir():
+        return False
+    for shard in sorted(folder.glob("*.safetensors")):
+        with safe_open(shard, framework="pt") as file:
+            if "v_head.weight" in file.keys():  # noqa: SIM118  not a mapping
+                return True
+    return False

@@ -1,0 +1,48 @@
+"""What the losses share: cosine over temperature, and weights."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.losses import MultipleNegativesRankingLoss
+from torch import Tensor
+
+
+class WeightedTripletLoss(MultipleNegativesRankingLoss):
+    """Base of the losses over (anchor, positive, negative) with weights in the label column.
+
+    Subclasses give one value a triplet; the loss is their weighted mean, divided by the sum of the
+    weights, so that a batch of unsure judgments pulls no less than one of sure ones but, within a
+    batch, the sure ones lead.
+
+    Args:
+        model: The embedder.
+        temperature: Divides the cosine similarities.
+    """
+
+    def __init__(self, model: SentenceTransformer, temperature: float = 0.05) -> None:
+        super().__init__(model, scale=1 / temperature)
+
+    def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
+        """Return the weighted mean loss.
+
+        Args:
+            embeddings: Anchors, positives and negatives, each `(n, dim)`.
+            labels: Weights `(n,)`, not negative; None for equal ones.
+        """
+        losses = self.compute_losses(*(torch.nn.functional.normalize(part, dim=-1) for part in embeddings))
+        if labels is None:
+            return losses.mean()
+        weights = labels.to(losses.dtype)
+        return (losses * weights).sum() / weights.sum().clamp_min(torch.finfo(losses.dtype).tiny)
+
+    @abstractmethod
+    def compute_losses(self, anchors: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """Return one loss a triplet, `(n,)`, from unit vectors `(n, dim)` each."""
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Return what the model card states."""
+        return {"temperature": self.temperature}

@@ -1,0 +1,306 @@
+"""Uncertain queries to triplets: ClusterLLM (Zhang et al., 2023), section 3.1.
+
+Everything here works on vectors alone; texts and labels are not needed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.spatial.distance import cdist
+from sklearn.cluster import AgglomerativeClustering, MiniBatchKMeans
+from sklearn.preprocessing import StandardScaler
+
+from perspective.artifacts import Triplet
+from perspective.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+PUBLISHED_MAX_DISTANCE = 77.0  # at 1,024 dimensions
+PUBLISHED_DIM = 1024
+N_CLUSTERS_LARGE = 100
+ROWS_AT_A_TIME = 8192  # of the distances to the cluster centres, to bound memory
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """How triplets are drawn; the defaults are those of the published run."""
+
+    max_query: int = field(default=1024, metadata={"help": "number of triplets"})
+    seed: int = field(default=100, metadata={"help": "of every random draw"})
+    large_ent_prop: float = field(
+        default=0.2, metadata={"help": "fraction of the texts, the most uncertain ones, that become queries"}
+    )
+    filter_first_prop: float = field(
+        default=0.0, metadata={"help": "fraction of the texts to leave out at the uncertain end"}
+    )
+    close_cluster_prop: float = field(
+        default=0.02, metadata={"help": "fraction of the clusters that count as near (at least two clusters)"}
+    )
+    max_distance: float | None = field(
+        default=None,
+        metadata={"help": "distance threshold of the agglomerative clustering; default 77 * sqrt(dim / 1024)"},
+    )
+    shuffle_inds: bool = field(default=True, metadata={"help": "visit the queries in random order"})
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        check_max_query(self.max_query)
+        if not 0 <= self.filter_first_prop < self.large_ent_prop <= 1:
+            raise DataError(
+                f"--filter_first_prop {self.filter_first_prop} and --large_ent_prop {self.large_ent_prop}: "
+                "need 0 <= first < large <= 1"
+            )
+        if not 0 < self.close_cluster_prop <= 1:
+            raise DataError(f"--close_cluster_prop {self.close_cluster_prop}: must be above 0, at most 1")
+        if self.max_distance is not None and not self.max_distance > 0:
+            raise DataError(f"--max_distance {self.max_distance}: must be above 0")
+
+
+def check_max_query(max_query: int) -> None:
+    """Refuse a number of triplets that is not positive."""
+    if max_query < 1:
+        raise DataError(f"--max_query {max_query}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """How unsure a clustering is of each text.
+
+    Attributes:
+        clusters: `(n_texts,)` cluster of each text.
+        near_clusters: `(n_texts, n_near)` nearest clusters, nearest first.
+        entropy: `(n_texts,)` entropy, in nats, of the soft assignment over the near clusters.
+    """
+
+    clusters: np.ndarray
+    near_clusters: np.ndarray
+    entropy: np.ndarray
+
+    @property
+    def n_clusters(self) -> int:
+        """Number of clusters found."""
+        return int(self.clusters.max()) + 1
+
+
+def sample_triplets(
+    vectors: np.ndarray, settings: SampleSettings, scale: str = "small"
+) -> tuple[list[Triplet], Uncertainty]:
+    """Draw triplets where the embedder is most uncertain.
+
+    Args:
+        vectors: Array `(n_texts, dim)`, n_texts at least 3.
+        settings: How many and how.
+        scale: "small" for agglomerative clustering, "large" for mini-batch k-means.
+
+    Returns:
+        At most `max_query` triplets without a repeated question, and the clustering's uncertainty.
+
+    Raises:
+        DataError: There are too few texts, or all fall into one cluster.
+    """
+    uncertainty = measure_uncertainty(vectors, settings, scale)
+    queries = select_uncertain_queries(uncertainty.entropy, settings)
+    rng = np.random.default_rng(settings.seed)
+    if settings.shuffle_inds:
+        queries = rng.permutation(queries)
+    members = _Members(uncertainty.clusters)
+    near = uncertainty.near_clusters[queries]
+    rows = _draw_from_clusters(queries, near, members, settings.max_query, rng)
+    return _order_choices(rows, rng), uncertainty
+
+
+def sample_random_triplets(n_texts: int, max_query: int, seed: int) -> list[Triplet]:
+    """Draw triplets uniformly, the control: no text and no question is repeated within them.
+
+    Raises:
+        DataError: There are fewer than three texts.
+    """
+    check_max_query(max_query)
+    if n_texts < 3:
+        raise DataError(f"{n_texts} texts: a triplet needs three")
+    rng = np.random.default_rng(seed)
+    if n_texts * math.comb(n_texts - 1, 2) < 2 * max_query:
+        pairs = itertools.combinations(range(n_texts), 2)
+        rows = [(query, *pair) for pair in pairs for query in range(n_texts) if query not in pair]
+        return _order_choices(_cut(rng.permutation(rows), max_query), rng)
+    return _order_choices(_draw_distinct(lambda: rng.integers(n_texts, size=(max_query, 3)), max_query), rng)
+
+
+def measure_uncertainty(vectors: np.ndarray, settings: SampleSettings, scale: str = "small") -> Uncertainty:
+    """Cluster the vectors and measure how spread each text is over its nearest clusters.
+
+    The soft assignment is Student's t with one degree of freedom, p_k ~ 1 / (1 + |x - c_k|^2)
+    (ClusterLLM, equation 1), on standardised vectors.
+    """
+    if len(vectors) < 3:
+        raise DataError(f"{len(vectors)} texts: a triplet needs three")
+    scaled = StandardScaler().fit_transform(np.asarray(vectors, dtype=np.float64))
+    clusters = _cluster(scaled, settings, scale)
+    # Numbered without gaps: mini-batch k-means can leave clusters empty.
+    clusters = np.unique(clusters, return_inverse=True)[1]
+    n_clusters = int(clusters.max()) + 1
+    if n_clusters < 2:
+        raise DataError("all texts fall into one cluster, so there is nothing to choose between; lower --max_distance")
+    centers = _average(scaled, clusters, n_clusters)
+    n_near = max(2, round(n_clusters * settings.close_cluster_prop))
+    near = np.empty((len(scaled), n_near), dtype=np.int64)
+    entropy = np.empty(len(scaled))
+    for start in range(0, len(scaled), ROWS_AT_A_TIME):
+        rows = slice(start, start + ROWS_AT_A_TIME)
+        near[rows], entropy[rows] = _assign(scaled[rows], centers, n_near)
+    return Uncertainty(clusters, near, entropy)
+
+
+def select_uncertain_queries(entropy: np.ndarray, settings: SampleSettings) -> np.ndarray:
+    """Return the rows of highest entropy, most uncertain first; at least one.
+
+    >>> select_uncertain_queries(np.array([0.1, 0.9, 0.5, 0.2, 0.3]), SampleSettings(large_ent_prop=0.4))
+    array([1, 2])
+    """
+    first = int(len(entropy) * settings.filter_first_prop)
+    last = max(first + 1, int(len(entropy) * settings.large_ent_prop))
+    return np.argsort(entropy)[::-1][first:last]
+
+
+def scale_max_distance(dim: int) -> float:
+    """Return the published threshold at another dimension.
+
+    Distances between standardised vectors grow with the square root of the dimension.
+
+    >>> scale_max_distance(1024), round(scale_max_distance(384), 1)
+    (77.0, 47.2)
+    """
+    return PUBLISHED_MAX_DISTANCE * math.sqrt(dim / PUBLISHED_DIM)
+
+
+def _cluster(scaled: np.ndarray, settings: SampleSettings, scale: str) -> np.ndarray:
+    if scale == "large":
+        if len(scaled) < N_CLUSTERS_LARGE:
+            raise DataError(
+                f"--scale large makes {N_CLUSTERS_LARGE} clusters of only {len(scaled)} texts; use --scale small"
+            )
+        return MiniBatchKMeans(n_clusters=N_CLUSTERS_LARGE, n_init=3, random_state=settings.seed).fit_predict(scaled)
+    threshold = settings.max_distance if settings.max_distance is not None else scale_max_distance(scaled.shape[1])
+    return AgglomerativeClustering(n_clusters=None, distance_threshold=threshold).fit_predict(scaled)
+
+
+def _average(vectors: np.ndarray, clusters: np.ndarray, n_clusters: int) -> np.ndarray:
+    order = np.argsort(clusters, kind="stable")
+    starts = np.searchsorted(clusters[order], np.arange(n_clusters))
+    sums = np.add.reduceat(vectors[order], starts, axis=0)
+    return sums / np.bincount(clusters, minlength=n_clusters)[:, None]
+
+
+def _assign(vectors: np.ndarray, centers: np.ndarray, n_near: int) -> tuple[np.ndarray, np.ndarray]:
+    probability = 1 / (1 + cdist(vectors, centers, "sqeuclidean"))  # (n, n_clusters)
+    near = np.argsort(probability, axis=1)[:, ::-1][:, :n_near]
+    mass = np.take_along_axis(probability, near, axis=1)
+    mass /= mass.sum(axis=1, keepdims=True)
+    return near, -(mass * np.log(mass)).sum(axis=1)
+
+
+class _Members:
+    """The rows of each cluster, laid out so that many can be drawn at once."""
+
+    def __init__(self, clusters: np.ndarray) -> None:
+        self.clusters = clusters
+        self.rows = np.argsort(clusters, kind="stable")
+        self.counts = np.bincount(clusters)
+        self.starts = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
+
+    def of(self, cluster: int) -> np.ndarray:
+        return self.rows[self.starts[cluster] : self.starts[cluster] + self.counts[cluster]]
+
+    def draw(self, clusters: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return self.rows[self.starts[clusters] + rng.integers(self.counts[clusters])]
+
+    def count_triplets(self, queries: np.ndarray, near: np.ndarray) -> int:
+        """Count the pairs of other texts from two different near clusters, over all queries."""
+        sizes = self.counts[near] - (near == self.clusters[queries][:, None])  # (n_queries, n_near)
+        return int((sizes.sum(axis=1) ** 2 - (sizes**2).sum(axis=1)).sum() // 2)
+
+
+def _draw_from_clusters(
+    queries: np.ndarray, near: np.ndarray, members: _Members, max_query: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw rows (query, choice, choice), round after round over the queries.
+
+    Where nearly all that exist are asked for, they are listed instead, so that this always ends.
+    """
+    n_existing = members.count_triplets(queries, near)
+    if n_existing == 0:
+        raise DataError("no triplet exists: every near cluster holds the query alone; give more texts")
+    if n_existing < 2 * max_query:
+        return _list_triplets(queries, near, members, max_query, rng)
+    n_near = near.shape[1]
+
+    def draw_round() -> np.ndarray:
+        # Two different near clusters for each query: the second skips over the first.
+        first = rng.integers(n_near, size=len(queries))
+        second = (first + rng.integers(1, n_near, size=len(queries))) % n_near
+        rows = np.arange(len(queries))
+        choices = [members.draw(near[rows, which], rng) for which in (first, second)]
+        return np.stack([queries, *choices], axis=1)
+
+    return _draw_distinct(draw_round, max_query)
+
+
+def _draw_distinct(draw_round: Callable[[], np.ndarray], max_query: int) -> np.ndarray:
+    """Collect distinct rows; a question counts once however its choices are ordered."""
+    seen: dict[tuple[int, int, int], list[int]] = {}
+    while len(seen) < max_query:
+        for row in draw_round().tolist():
+            query, one, two = row
+            if len({query, one, two}) == 3:
+                seen.setdefault((query, min(one, two), max(one, two)), row)
+    return np.array(list(seen.values())[:max_query])
+
+
+def _list_triplets(
+    queries: np.ndarray, near: np.ndarray, members: _Members, max_query: int, rng: np.random.Generator
+) -> np.ndarray:
+    by_query = [
+        rng.permutation(np.array(list(_iterate_triplets(query, clusters, members)), dtype=np.int64).reshape(-1, 3))
+        for query, clusters in zip(queries.tolist(), near.tolist(), strict=True)
+    ]
+    # The first of every query, then the second, as drawing would.
+    rounds = np.concatenate([np.arange(len(rows)) for rows in by_query])
+    return _cut(np.concatenate(by_query)[np.argsort(rounds, kind="stable")], max_query)
+
+
+def _iterate_triplets(query: int, near: Sequence[int], members: _Members) -> Iterator[tuple[int, int, int]]:
+    groups = [[row for row in members.of(cluster).tolist() if row != query] for cluster in near]
+    for one, two in itertools.combinations(groups, 2):
+        yield from ((query, a, b) for a in one for b in two)
+
+
+def _cut(rows: np.ndarray, max_query: int) -> np.ndarray:
+    if len(rows) < max_query:
+        logger.info("only %d distinct triplets exist, fewer than the %d asked for: all are taken", len(rows), max_query)
+    return rows[:max_query]
+
+
+def _order_choices(rows: np.ndarray, rng: np.random.Generator) -> list[Triplet]:
+    # Which choice stands first must say nothing about which cluster is nearer.
+    swap = rng.random(len(rows)) < 0.5
+    rows[swap, 1], rows[swap, 2] = rows[swap, 2], rows[swap, 1].copy()
+    return [Triplet(*map(int, row)) for row in rows]
+
+
+def answer_by_labels(triplets: list[Triplet], labels: list[str] | None) -> list[Triplet]:
+    """Add the gold answers, for analysis alone: drawn first, so that no label can steer the draw."""
+    if labels is None:
+        return triplets
+    return [Triplet(*triplet.key, gold=_gold(*(labels[row] for row in triplet.key))) for triplet in triplets]
+
+
+def _gold(query: str, choice1: str, choice2: str) -> str | None:
+    if query == choice1:
+        return "both" if query == choice2 else " 1"
+    return " 2" if query == choice2 else None

@@ -1,0 +1,359 @@
+"""Training triplets to a fine-tuned embedder. No label is ever seen here."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perspective.artifacts import Output, TrainingTriplet, atomic_path, dump_json, read_json
+from perspective.errors import DataError, suggest_name
+from perspective.models import get_prompt, set_prompt, supports_fast_bf16
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer
+    from torch.utils.data import BatchSampler
+
+logger = logging.getLogger(__name__)
+
+LOSS_NAMES = ("published", "infonce", "triplet")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training run but its data, model and seed."""
+
+    loss: str
+    cl_temperature: float
+    learning_rate: float
+    num_train_epochs: float
+    per_device_train_batch_size: int
+    warmup_ratio: float
+    weighted: bool
+    shuffle: bool
+    lora_rank: int = 0
+
+
+RECIPES = {
+    "standard": Recipe(
+        loss="published",
+        cl_temperature=0.1,
+        learning_rate=2e-5,
+        num_train_epochs=4,
+        per_device_train_batch_size=32,
+        warmup_ratio=0.1,
+        weighted=True,
+        shuffle=True,
+    ),
+    # perspective/2_finetune/scripts/finetune_gte.sh of the published pipeline
+    "published": Recipe(
+        loss="published",
+        cl_temperature=0.1,
+        learning_rate=5e-7,
+        num_train_epochs=8,
+        per_device_train_batch_size=2,
+        warmup_ratio=0.0,
+        weighted=False,
+        shuffle=False,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How the embedder is trained; what is left out comes from the recipe."""
+
+    recipe: str = field(
+        default="standard",
+        metadata={"help": "standard, or published: batch 2, learning rate 5e-7, 8 epochs, file order"},
+    )
+    loss: str | None = field(
+        default=None,
+        metadata={"help": "published, infonce (all in-batch negatives) or triplet (logistic, no in-batch negatives)"},
+    )
+    cl_temperature: float | None = field(default=None, metadata={"help": "divides the cosine similarities in the loss"})
+    learning_rate: float | None = field(default=None, metadata={"help": "peak learning rate of AdamW"})
+    num_train_epochs: float | None = field(default=None, metadata={"help": "passes over the triplets"})
+    per_device_train_batch_size: int | None = field(default=None, metadata={"help": "triplets a step"})
+    weighted: bool | None = field(default=None, metadata={"help": "weigh triplets by how sure the judge was"})
+    lora_rank: int | None = field(
+        default=None,
+        metadata={
+            "help": "train LoRA adapters of this rank on all linear layers, merged at the end; 0 trains all weights"
+        },
+    )
+    max_source_length: int = field(
+        default=512, metadata={"help": "tokens a text is cut to, if the embedder takes that many"}
+    )
+    seed: int = field(default=100, metadata={"help": "of shuffling and dropout"})
+    save_steps: int = field(
+        default=32, metadata={"help": "steps between the checkpoints from which a killed run goes on"}
+    )
+    resume: bool = field(default=True, metadata={"help": "go on from the last checkpoint of a killed run"})
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        if self.recipe not in RECIPES:
+            raise DataError(f'--recipe "{self.recipe}": {suggest_name(self.recipe, RECIPES)}')
+        if self.loss is not None and self.loss not in LOSS_NAMES:
+            raise DataError(f'--loss "{self.loss}": {suggest_name(self.loss, LOSS_NAMES)}')
+        for name in (
+            "cl_temperature",
+            "learning_rate",
+            "num_train_epochs",
+            "per_device_train_batch_size",
+            "max_source_length",
+            "save_steps",
+        ):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise DataError(f"--{name} {value}: must be above 0")
+        if self.lora_rank is not None and self.lora_rank < 0:
+            raise DataError(f"--lora_rank {self.lora_rank}: must not be negative")
+
+    def resolve(self) -> Recipe:
+        """Return the recipe with the given options in place of its own."""
+        recipe = RECIPES[self.recipe]
+        given = {name: getattr(self, name) for name in asdict(recipe) if getattr(self, name, None) is not None}
+        return replace(recipe, **given)
+
+    def made_from(self) -> dict[str, Any]:
+        """Return the settings that change the model, for the provenance."""
+        return {**asdict(self.resolve()), "max_source_length": self.max_source_length, "seed": self.seed}
+
+
+def finetune_embedder(
+    model: SentenceTransformer, triplets: Sequence[TrainingTriplet], settings: TrainSettings, output: Output
+) -> None:
+    """Fine-tune an embedder and write it as a folder that `SentenceTransformer(path)` loads.
+
+    Texts are trained on as they will be embedded: with the triplets' instruction, or where there
+    is none with the embedder's own prompt. Checkpoints lie in `<folder>.partial/` until the result
+    is whole; a killed run goes on from the last whole one.
+
+    Args:
+        model: The untouched embedder; changed in place.
+        triplets: May be empty (an unreliable judge): the embedder is then written unchanged.
+        settings: How to train.
+        output: The folder to make; gains the number of steps and the mean loss as facts.
+
+    Raises:
+        DataError: The triplets carry different instructions, or all have weight 0.
+    """
+    output.facts["n_triplets"] = len(triplets)
+    model.max_seq_length = min(model.max_seq_length or settings.max_source_length, settings.max_source_length)
+    history: list[dict[str, float]] = []
+    partial = output.path.with_name(output.path.name + ".partial")
+    if triplets:
+        _take_over_instruction(model, triplets)
+        history = _train(model, triplets, settings, partial, output.fingerprint)
+        output.facts["n_steps"] = int(history[-1]["step"])
+        output.facts["final_loss"] = history[-1]["loss"]
+    else:
+        logger.info("no triplet to train on: the embedder stays as it is")
+    with output.open() as folder:
+        model.save_pretrained(str(folder), safe_serialization=True, create_model_card=False)
+        _write_history(folder, history)
+        (folder / "README.md").write_text(describe_training(output), encoding="utf-8")
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def describe_training(output: Output) -> str:
+    """Return the model card: data, judge, settings. The measures join it when they are known."""
+    facts = output.facts
+    rows = {**facts.get("judge", {}), **facts, **output.settings}
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items() if not isinstance(value, dict))
+    unchanged = "" if facts["n_triplets"] else "\n**Unchanged**: no judgment was fit to train on.\n"
+    return f"""---
+library_name: sentence-transformers
+pipeline_tag: sentence-similarity
+base_model: {facts.get("source", facts.get("model"))}
+tags: [sentence-transformers, feature-extraction, clustering]
+---
+# {output.path.name}
+
+`{facts.get("model")}` adapted to the perspective of `{output.settings.get("dataset")}` with an LLM's judgments.
+No label was used in training.
+{unchanged}
+```python
+from sentence_transformers import SentenceTransformer
+
+vectors = SentenceTransformer("{output.path.name}").encode(["a text"])
+```
+
+| setting | value |
+| --- | --- |
+{table}
+"""
+
+
+def _train(
+    model: SentenceTransformer,
+    triplets: Sequence[TrainingTriplet],
+    settings: TrainSettings,
+    partial: Path,
+    fingerprint: dict[str, Any],
+) -> list[dict[str, float]]:
+    """Run the trainer; return the loss by step."""
+    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers.sentence_transformer.training_args import BatchSamplers
+    from transformers import set_seed
+
+    from perspective.losses import LOSSES
+
+    recipe = settings.resolve()
+    checkpoint = _find_checkpoint(partial, fingerprint) if settings.resume else None
+    if checkpoint is None:
+        shutil.rmtree(partial, ignore_errors=True)
+        with atomic_path(partial) as folder:
+            folder.mkdir()
+            (folder / "fingerprint.json").write_text(dump_json(fingerprint), encoding="utf-8")
+    else:
+        logger.info("going on from %s", checkpoint.name)
+    set_seed(settings.seed)
+    if recipe.lora_rank:
+        _add_adapters(model, recipe.lora_rank)
+    trainer = SentenceTransformerTrainer(
+        model=model,
+        args=SentenceTransformerTrainingArguments(
+            output_dir=str(partial),
+            num_train_epochs=recipe.num_train_epochs,
+            per_device_train_batch_size=recipe.per_device_train_batch_size,
+            learning_rate=recipe.learning_rate,
+            warmup_steps=recipe.warmup_ratio,
+            seed=settings.seed,
+            bf16=supports_fast_bf16(),
+            batch_sampler=BatchSamplers.NO_DUPLICATES if recipe.shuffle else _keep_order,
+            prompts=get_prompt(model) or None,
+            logging_steps=1,
+            logging_nan_inf_filter=False,
+            save_steps=settings.save_steps,
+            save_total_limit=2,
+            report_to="none",
+            dataloader_pin_memory=False,
+        ),
+        train_dataset=_make_dataset(triplets, recipe.weighted),
+        loss=LOSSES[recipe.loss](model, temperature=recipe.cl_temperature),
+        callbacks=[],
+    )
+    _log_through_tqdm(trainer)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if recipe.lora_rank:
+        _merge_adapters(model)
+    return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+def _make_dataset(triplets: Sequence[TrainingTriplet], weighted: bool) -> Dataset:
+    from datasets import Dataset
+
+    columns: dict[str, list[Any]] = {
+        "anchor": [triplet.anchor for triplet in triplets],
+        "positive": [triplet.positive for triplet in triplets],
+        "negative": [triplet.negative for triplet in triplets],
+    }
+    if weighted:
+        columns["label"] = [triplet.weight for triplet in triplets]
+        if not any(columns["label"]):
+            raise DataError("every training triplet has weight 0: the judge was sure of nothing")
+    return Dataset.from_dict(columns)
+
+
+def _take_over_instruction(model: SentenceTransformer, triplets: Sequence[TrainingTriplet]) -> None:
+    """Make the triplets' instruction the model's prompt, so that it is embedded as it was trained."""
+    instructions = {triplet.instruction for triplet in triplets}
+    if len(instructions) > 1:
+        raise DataError(
+            f"the training triplets carry {len(instructions)} different instructions; train on one data set at a time"
+        )
+    instruction = instructions.pop()
+    if instruction:
+        set_prompt(model, instruction)
+
+
+def _keep_order(dataset: Dataset, **options: Any) -> BatchSampler:  # noqa: ANN401  of the trainer
+    """Batch the triplets in file order, as the published loop does."""
+    from sentence_transformers.base.sampler import DefaultBatchSampler
+    from torch.utils.data import SequentialSampler
+
+    return DefaultBatchSampler(SequentialSampler(dataset), **options)
+
+
+def _find_checkpoint(partial: Path, fingerprint: dict[str, Any]) -> Path | None:
+    """Return the newest whole checkpoint of an unfinished run, or None.
+
+    Raises:
+        DataError: The unfinished run has other inputs or settings.
+    """
+    if not (partial / "fingerprint.json").exists():
+        return None
+    if read_json(partial / "fingerprint.json") != fingerprint:
+        raise DataError(f"{partial}: an unfinished run with other inputs or settings; finish it, or remove the folder")
+    checkpoints = sorted(partial.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    # The trainer writes its state last: a checkpoint without it was cut short by a kill.
+    return next((path for path in reversed(checkpoints) if _is_whole(path / "trainer_state.json")), None)
+
+
+def _is_whole(state: Path) -> bool:
+    try:
+        return bool(json.loads(state.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
+
+
+def _add_adapters(model: SentenceTransformer, rank: int) -> None:
+    from peft import LoraConfig, TaskType
+
+    model.add_adapter(
+        LoraConfig(
+            task_type=TaskType.FEATURE_EXTRACTION,
+            r=rank,
+            lora_alpha=2 * rank,
+            lora_dropout=0.1,
+            target_modules="all-linear",
+        )
+    )
+
+
+def _merge_adapters(model: SentenceTransformer) -> None:
+    """Fold the adapters into the weights, so that the result needs no peft to load."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    backbone = model.transformers_model
+    for name, module in list(backbone.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge(safe_merge=True)
+            backbone.set_submodule(name, module.get_base_layer())
+    backbone._hf_peft_config_loaded = False
+    del backbone.peft_config
+
+
+def _log_through_tqdm(trainer: Any) -> None:  # noqa: ANN401
+    """Keep the progress bar, drop the line that the trainer prints at each logged step."""
+    from transformers import PrinterCallback, ProgressCallback
+
+    class QuietProgress(ProgressCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ANN401
+            if self.training_bar is not None and logs and "loss" in logs:
+                self.training_bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(QuietProgress)
+
+
+def _write_history(folder: Path, history: Sequence[dict[str, float]]) -> None:
+    """Write the loss by step as `loss.csv` and, where there is one, `loss.png`."""
+    with (folder / "loss.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["step", "epoch", "loss", "learning_rate"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(history)
+    if history:
+        from perspective.report import draw_loss
+
+        draw_loss([entry["step"] for entry in history], [entry["loss"] for entry in history], folder / "loss.png")
