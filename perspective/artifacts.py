@@ -255,7 +255,7 @@ def _read_triplet(record: Any, path: Path, position: int, n_texts: int, task: st
             raise DataError(f'{path}: record {position} has no whole number in "{name}" (found {row!r:.40})')
         if not 0 <= row < n_texts:
             raise DataError(
-                f"{path}: record {position} has {name} {row}, but there are {n_texts} texts; is this the right data set?"
+                f"{path}: record {position} has {name} {row}, but there are {n_texts} texts; another data set?"
             )
         rows.append(row)
     found = record.get("task")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,32 @@ from perspective.models import EMBEDDERS
 logger = logging.getLogger(__name__)
 
 PROMPTS = ROOT / "perspective" / "2_finetune" / "prompts.json"
+
+
+@dataclass(frozen=True)
+class ConvertSettings:
+    """Which judgments are converted, and for which embedder."""
+
+    embedder: str = field(
+        default="minilm",
+        metadata={
+            "help": "the embedder to train: it decides what stands before each text",
+            "aliases": ["--embed_method"],
+        },
+    )
+    llm: str = field(default="smollm2", metadata={"help": "the judge, as it stands in the file's name"})
+    max_query: int = field(default=1024, metadata={"help": "of the run"})
+    seed: int = field(default=100, metadata={"help": "of the run"})
+    pred_path: str | None = field(
+        default=None, metadata={"help": "judgments, ours or published; default those of the run"}
+    )
+    feat_path: str | None = field(default=None, metadata={"help": "vectors as .npy, for the self-training control"})
+    output_path: str | None = field(default=None, metadata={"help": "folder; default converted_triplet_results"})
+    instruction: bool = field(
+        default=False,
+        metadata={"help": "put the data set's instruction of prompts.json before each text, as published"},
+    )
+    overwrite: bool = field(default=False, metadata={"help": "make a finished file anew"})
 
 
 def convert_judgments(

@@ -27,9 +27,7 @@ class CorpusSettings:
     """Where the texts lie."""
 
     dataset: str = field(
-        metadata={
-            "help": "name of the data set: banking77, few_nerd_nat, mtop_domain, stackexchange, demo, or a name for your own texts"
-        }
+        metadata={"help": "banking77, few_nerd_nat, mtop_domain, stackexchange, demo, or a name for your own texts"}
     )
     scale: str = field(
         default="small",
@@ -60,7 +58,8 @@ class CorpusSettings:
         if self.dataset in known:
             raise DataError(f"{path}: not fetched yet; run: bash scripts/fetch_datasets.sh {self.dataset}")
         raise DataError(
-            f'unknown data set "{self.dataset}": {suggest_name(self.dataset, known)} (for your own texts add --data_path FILE)'
+            f'unknown data set "{self.dataset}": {suggest_name(self.dataset, known)} '
+            "(for your own texts add --data_path FILE)"
         )
 
 

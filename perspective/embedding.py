@@ -24,9 +24,7 @@ class EmbedSettings:
     )
     instruction: bool = field(
         default=False,
-        metadata={
-            "help": "put the data set's instruction of prompts.json before each text (embedders trained with instructions)"
-        },
+        metadata={"help": "put the data set's instruction before each text (embedders trained with instructions)"},
     )
     batch_size: int = field(default=64, metadata={"help": "texts encoded at a time"})
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the embedder on the hub"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -44,6 +44,10 @@ class Reliability:
         if self.order_kappa is not None and self.order_kappa < MIN_ORDER_KAPPA:
             return False
         return self.decided_fraction >= MIN_DECIDED_FRACTION
+
+    def facts(self) -> dict[str, float | int | bool | None]:
+        """Return the figures for the provenance."""
+        return {**asdict(self), "is_reliable": self.is_reliable}
 
     def describe(self) -> str:
         """Return the figures in one line."""

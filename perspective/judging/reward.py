@@ -170,7 +170,7 @@ def load_starling_reward_model(name: str, revision: str | None = None) -> LLM:
         if not weights:
             raise ModelError(
                 f"{name}: published as a pickle only, which is not read here; convert it once: "
-                "python -m perspective.judging.convert_reward --checkpoint FILE --output_path FOLDER, and give the folder"
+                "python -m perspective.judging.convert_reward --checkpoint FILE --output_path FOLDER; then give FOLDER"
             )
         base = str(folder) if (folder / "config.json").exists() else STARLING_BASE
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base)

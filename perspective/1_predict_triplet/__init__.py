@@ -1,0 +1,1 @@
+"""Stage 1: sample triplets and let an LLM judge them."""

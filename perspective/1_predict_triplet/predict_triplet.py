@@ -1,0 +1,85 @@
+"""Let a judge say which choice of each triplet is closer to its query.
+
+Reads:  sampled_triplet_results/<run>.json, or --data_path; with --recorded_path alone that file's
+        own triplets
+Writes: predicted_triplet_results/<run>-<judge>-pred.json; until it is whole, each answer in
+        <file>.partial.jsonl, from which a killed run goes on
+
+python -m perspective.1_predict_triplet.predict_triplet --dataset banking77 --llm smollm2
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from perspective.artifacts import Output, load_triplets, save_judgments
+from perspective.cli import entry_point, parse_settings
+from perspective.corpus import CorpusSettings, load_texts
+from perspective.judging.protocol import choose_instruction
+from perspective.judging.reliability import assess_reliability
+from perspective.judging.server import ServerSettings
+from perspective.judging.session import judge_triplets
+from perspective.judging.settings import JudgeSettings, build_judge
+from perspective.layout import PREDICT_STAGE, Layout, predictions_path
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FileSettings:
+    """What is judged, and where it goes."""
+
+    dataset: str = field(metadata={"help": "name of the data set"})
+    scale: str = field(default="small", metadata={"help": "small or large", "choices": ["small", "large"]})
+    data_path: str | None = field(
+        default=None, metadata={"help": "triplets, ours or published; default those of the run"}
+    )
+    text_path: str | None = field(default=None, metadata={"help": "your own texts: .jsonl, .csv or .parquet"})
+    text_column: str = field(default="input", metadata={"help": "field or column that holds the text"})
+    perspective: str | None = field(
+        default=None, metadata={"help": "what should be alike, such as 'intent'; default the sentence in prompts.json"}
+    )
+    embedder: str = field(default="minilm", metadata={"help": "whose triplets", "aliases": ["--embed_method"]})
+    max_query: int = field(default=1024, metadata={"help": "of the sampled triplets"})
+    seed: int = field(default=100, metadata={"help": "of the sampled triplets"})
+    output_path: str | None = field(default=None, metadata={"help": "folder; default predicted_triplet_results"})
+    overwrite: bool = field(default=False, metadata={"help": "make a finished file anew; an unfinished run goes on"})
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    """Judge."""
+    files, judge, server = parse_settings((FileSettings, JudgeSettings, ServerSettings), argv, __doc__)
+    corpus = CorpusSettings(files.dataset, files.scale, files.text_path, files.text_column)
+    layout = Layout(files.dataset, files.scale, files.embedder, files.max_query, files.seed, judge.label(server))
+    triplet_path = Path(files.data_path or judge.recorded_path or layout.triplets)
+    folder = Path(files.output_path) if files.output_path else layout.judgments.parent
+    named_by = triplet_path if files.data_path else layout.triplets
+    texts = load_texts(corpus)
+    triplets = load_triplets(triplet_path, len(texts), files.dataset)
+    instruction = choose_instruction(PREDICT_STAGE / "prompts.json", files.dataset, files.perspective)
+    inputs = {"texts": corpus.path, "triplets": triplet_path}
+    if judge.recorded_path:
+        inputs["recorded"] = Path(judge.recorded_path)
+    made_from = {"instruction": instruction, **judge.made_from(server)}
+    output = Output(predictions_path(named_by, layout.judge, folder), "judgments", made_from, inputs)
+    if output.is_finished(files.overwrite):
+        return
+    source = build_judge(judge, server, instruction, triplets, len(texts), files.dataset)
+    judgments = judge_triplets(source, triplets, texts, output)
+    reliability = assess_reliability(judgments)
+    output.facts |= {"name": judge.label(server), **source.facts, "n_judgments": len(judgments), **reliability.facts()}
+    if reliability.is_reliable:
+        logger.info("%s", reliability.describe())
+    else:
+        logger.warning(
+            "this judge is unreliable here, nothing will be trained on its answers: %s", reliability.describe()
+        )
+    save_judgments(output, judgments, texts, files.dataset)
+
+
+if __name__ == "__main__":
+    main()

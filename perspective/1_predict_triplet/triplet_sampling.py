@@ -1,0 +1,56 @@
+"""Sample triplets where the embedder is most uncertain.
+
+Reads:  measures/<dataset>_<scale>_embeds_<embedder>.npy, or --feat_path
+Writes: sampled_triplet_results/<run>.json
+
+python -m perspective.1_predict_triplet.triplet_sampling --dataset banking77
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from perspective.artifacts import Output, read_vectors, save_triplets
+from perspective.cli import entry_point, parse_settings
+from perspective.corpus import CorpusSettings, load_labels, load_texts
+from perspective.layout import Layout
+from perspective.sampling import SampleSettings, answer_by_labels, sample_triplets
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FileSettings:
+    """Where things lie."""
+
+    embedder: str = field(default="minilm", metadata={"help": "whose vectors to use", "aliases": ["--embed_method"]})
+    feat_path: str | None = field(default=None, metadata={"help": "vectors as .npy; default those of --embedder"})
+    out_dir: str | None = field(default=None, metadata={"help": "folder; default sampled_triplet_results"})
+    overwrite: bool = field(default=False, metadata={"help": "make a finished file anew"})
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    """Sample."""
+    corpus, settings, files = parse_settings((CorpusSettings, SampleSettings, FileSettings), argv, __doc__)
+    layout = Layout(corpus.dataset, corpus.scale, files.embedder, settings.max_query, settings.seed)
+    texts = load_texts(corpus)
+    feats = Path(files.feat_path) if files.feat_path else layout.embeds
+    path = Path(files.out_dir) / layout.triplets.name if files.out_dir else layout.triplets
+    made_from = {**asdict(settings), "scale": corpus.scale}
+    output = Output(path, "triplets", made_from, {"texts": corpus.path, "embeddings": feats})
+    if output.is_finished(files.overwrite):
+        return
+    triplets, uncertainty = sample_triplets(read_vectors(feats, len(texts)), settings, corpus.scale)
+    # Gold answers join only now, for analysis: the draw is over.
+    triplets = answer_by_labels(triplets, load_labels(corpus))
+    output.facts |= {"n_triplets": len(triplets), "n_clusters": uncertainty.n_clusters}
+    logger.info("%d triplets from %d clusters", len(triplets), uncertainty.n_clusters)
+    save_triplets(output, triplets, texts, corpus.dataset)
+
+
+if __name__ == "__main__":
+    main()

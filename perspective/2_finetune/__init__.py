@@ -1,0 +1,1 @@
+"""Stage 2: embed, convert judgments, fine-tune."""

@@ -1,0 +1,44 @@
+"""Make training triplets of the embedder's own opinion: the self-training control.
+
+Reads:  the triplets of ../1_predict_triplet/predicted_triplet_results/<run>-<judge>-pred.json and
+        the vectors of the untouched embedder
+Writes: converted_triplet_results/<run>-<judge>-self-train.json
+
+python -m perspective.2_finetune.convert_triplet_self --dataset banking77 --llm smollm2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from perspective.artifacts import Output, load_judgments, read_vectors, save_training_triplets
+from perspective.cli import entry_point, parse_settings
+from perspective.conversion import ConvertSettings, choose_instruction, convert_by_embedder
+from perspective.corpus import CorpusSettings, load_texts
+from perspective.layout import Layout, converted_path
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    """Convert."""
+    corpus, settings = parse_settings((CorpusSettings, ConvertSettings), argv, __doc__)
+    layout = Layout(corpus.dataset, corpus.scale, settings.embedder, settings.max_query, settings.seed, settings.llm)
+    predictions = Path(settings.pred_path or layout.judgments)
+    feats = Path(settings.feat_path or layout.embeds)
+    folder = Path(settings.output_path) if settings.output_path else layout.training_triplets.parent
+    instruction = choose_instruction(settings.embedder, corpus.dataset, settings.instruction)
+    path = converted_path(predictions, folder, by_embedder=True)
+    inputs = {"texts": corpus.path, "triplets": predictions, "embeddings": feats}
+    output = Output(path, "training triplets", {"instruction": instruction}, inputs)
+    if output.is_finished(settings.overwrite):
+        return
+    texts = load_texts(corpus)
+    judgments = load_judgments(predictions, len(texts), corpus.dataset)
+    triplets = convert_by_embedder(judgments, texts, read_vectors(feats, len(texts)), instruction)
+    output.facts |= {"judge": {"name": "the embedder itself"}, "n_triplets": len(triplets)}
+    save_training_triplets(output, triplets, corpus.dataset)
+
+
+if __name__ == "__main__":
+    main()

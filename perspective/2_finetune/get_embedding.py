@@ -1,0 +1,108 @@
+"""Embed the texts and measure how well they cluster.
+
+Reads:  datasets/<dataset>/<scale>.jsonl, or --data_path
+Writes: measures/<dataset>_<scale>_embeds_<embedder>.npy and ..._measures.json; with --finetuned
+        or --checkpoint the same in after_measures/
+
+python -m perspective.2_finetune.get_embedding --dataset banking77 --embedder minilm
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perspective.artifacts import Output, read_vectors
+from perspective.cli import entry_point, parse_settings
+from perspective.conversion import PROMPTS, read_prompt
+from perspective.corpus import CorpusSettings, load_labels, load_texts
+from perspective.embedding import EmbedSettings, embed_texts
+from perspective.layout import Layout, after_path, measures_path
+from perspective.models import describe_model, load_embedder, set_prompt
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FileSettings:
+    """Which checkpoint, and where results go."""
+
+    finetuned: bool = field(default=False, metadata={"help": "take the run's own checkpoint, named by the next three"})
+    llm: str = field(
+        default="smollm2", metadata={"help": "the judge of the run, as it stands in the checkpoint's name"}
+    )
+    max_query: int = field(default=1024, metadata={"help": "of the run"})
+    seed: int = field(default=100, metadata={"help": "of the run"})
+    output_path: str | None = field(
+        default=None, metadata={"help": "folder; default measures, or after_measures with --checkpoint"}
+    )
+    measure: bool = field(default=True, metadata={"help": "measure the clustering too"})
+    overwrite: bool = field(default=False, metadata={"help": "make finished files anew"})
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    """Embed, then measure."""
+    corpus, settings, files = parse_settings((CorpusSettings, EmbedSettings, FileSettings), argv, __doc__)
+    texts = load_texts(corpus)
+    layout = Layout(corpus.dataset, corpus.scale, settings.embedder, files.max_query, files.seed, files.llm)
+    checkpoint = Path(settings.checkpoint) if settings.checkpoint else layout.checkpoint if files.finetuned else None
+    path = after_path(checkpoint, corpus.dataset, corpus.scale) if checkpoint else layout.embeds
+    if files.output_path:
+        path = Path(files.output_path) / path.name
+    instruction = read_prompt(PROMPTS, corpus.dataset) if settings.instruction else None
+    inputs = {"texts": corpus.path} | ({"checkpoint": checkpoint} if checkpoint else {})
+    made_from: dict[str, Any] = {
+        "embedder": settings.embedder,
+        "revision": settings.revision,
+        "instruction": instruction,
+        "text_column": corpus.text_column,
+    }
+    output = Output(path, "embeddings", made_from, inputs)
+    if not output.is_finished(files.overwrite):
+        model = load_embedder(
+            str(checkpoint or settings.embedder),
+            revision=settings.revision,
+            trust_remote_code=settings.trust_remote_code,
+        )
+        if instruction:
+            set_prompt(model, instruction)
+        vectors = embed_texts(model, texts, settings.batch_size)
+        output.facts |= {**describe_model(settings.embedder), "n_texts": len(texts), "dim": vectors.shape[1]}
+        output.write_vectors(vectors)
+    if files.measure:
+        measure(corpus, read_vectors(output.path, len(texts)), output.path, files.overwrite)
+
+
+def measure(corpus: CorpusSettings, vectors: np.ndarray, embeds: Path, overwrite: bool) -> None:
+    """Write the measures that belong to vectors."""
+    made_from = {"scale": corpus.scale, "label_column": corpus.label_column}
+    inputs = {"embeddings": embeds, "texts": corpus.path}
+    output = Output(measures_path(embeds), "measures", made_from, inputs)
+    if output.is_finished(overwrite):
+        return
+    from perspective.clustering import METRICS, score_clustering, score_without_labels
+
+    labels = load_labels(corpus)  # measuring is what labels are for
+    if labels is None:
+        measures = score_without_labels(vectors, corpus.scale)
+        logger.info(
+            "no labels, so no ACC, NMI or ARI; silhouette %.3f at %d clusters, the best of the numbers tried",
+            measures["silhouette"],
+            measures["n_clusters_estimated"],
+        )
+    else:
+        measures = score_clustering(vectors, labels, corpus.scale)
+        scores = [f"{metric} {measures[f'{metric}_mean']:.2f} ± {measures[f'{metric}_std']:.2f}" for metric in METRICS]
+        logger.info("%s: %s", corpus.dataset, ", ".join(scores))
+    output.facts["n_texts"] = len(vectors)
+    output.write_json(measures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Where the files of a run lie. Names are short: settings live in the sidecars."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from perspective.artifacts import ROOT
+from perspective.models import slugify_model
+
+MEASURES = ROOT / "measures"
+AFTER_MEASURES = ROOT / "after_measures"
+PREDICT_STAGE = ROOT / "perspective" / "1_predict_triplet"
+FINETUNE_STAGE = ROOT / "perspective" / "2_finetune"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of one run, by the published names.
+
+    Attributes:
+        dataset: Name of the data set.
+        scale: "small" or "large".
+        embedder: Embedder as the user gives it; likewise the judge.
+        max_query: Number of triplets asked for.
+        seed: Of sampling and training.
+        judge: Who judged; None for the stages before.
+    """
+
+    dataset: str
+    scale: str
+    embedder: str
+    max_query: int = 1024
+    seed: int = 100
+    judge: str = "smollm2"
+
+    @property
+    def run(self) -> str:
+        """Name of the sampled triplets, with which the later names begin."""
+        return f"{self.dataset}_{self.scale}_{slugify_model(self.embedder)}_m={self.max_query}_seed={self.seed}"
+
+    @property
+    def judged_run(self) -> str:
+        """Name of a run with its judge."""
+        return f"{self.run}-{slugify_model(self.judge)}"
+
+    @property
+    def embeds(self) -> Path:
+        """Vectors of the untouched embedder."""
+        return MEASURES / f"{self.dataset}_{self.scale}_embeds_{slugify_model(self.embedder)}.npy"
+
+    @property
+    def triplets(self) -> Path:
+        """Sampled triplets."""
+        return PREDICT_STAGE / "sampled_triplet_results" / f"{self.run}.json"
+
+    @property
+    def judgments(self) -> Path:
+        """Judged triplets."""
+        return predictions_path(self.triplets, self.judge)
+
+    @property
+    def training_triplets(self) -> Path:
+        """Training triplets of the judge."""
+        return converted_path(self.judgments)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The fine-tuned embedder."""
+        return checkpoint_path(self.training_triplets)
+
+    @property
+    def after_embeds(self) -> Path:
+        """Vectors of the fine-tuned embedder."""
+        return after_path(self.checkpoint, self.dataset, self.scale)
+
+
+def measures_path(embeds: Path) -> Path:
+    """Return the measures that belong to vectors."""
+    return embeds.with_name(f"{embeds.stem}_measures.json")
+
+
+def predictions_path(triplets: Path, judge: str, folder: Path | None = None) -> Path:
+    """Return where the judgments of a file of triplets go; a recorded file may be the triplets."""
+    name = f"{triplets.stem.removesuffix('-pred')}-{slugify_model(judge)}-pred.json"
+    return (folder or PREDICT_STAGE / "predicted_triplet_results") / name
+
+
+def converted_path(judgments: Path, folder: Path | None = None, by_embedder: bool = False) -> Path:
+    """Return where the training triplets of a file of judgments go."""
+    name = f"{judgments.stem.removesuffix('-pred')}{'-self' if by_embedder else ''}-train.json"
+    return (folder or FINETUNE_STAGE / "converted_triplet_results") / name
+
+
+def checkpoint_path(training_triplets: Path, folder: Path | None = None) -> Path:
+    """Return where the embedder trained on a file of triplets goes."""
+    return (folder or FINETUNE_STAGE / "checkpoints") / training_triplets.stem.removesuffix("-train")
+
+
+def after_path(checkpoint: Path, dataset: str, scale: str, folder: Path | None = None) -> Path:
+    """Return where the vectors of a fine-tuned embedder go."""
+    rest = checkpoint.name.removeprefix(f"{dataset}_{scale}_")
+    return (folder or AFTER_MEASURES) / f"{dataset}_{scale}_embeds_{rest}.npy"

@@ -1,0 +1,29 @@
+# Sourced by every script: the root, the environment, the settings with their defaults.
+# shellcheck shell=bash
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
+
+if [[ -f "$ROOT/.venv/bin/activate" ]]; then
+    # shellcheck disable=SC1091
+    source "$ROOT/.venv/bin/activate"
+fi
+PYTHON="$(command -v python || command -v python3)"
+
+# Settings; each can be set in the environment.
+DATASETS="${DATASETS:-banking77}" # names, separated by spaces
+SCALE="${SCALE:-small}"
+EMBEDDER="${EMBEDDER:-minilm}"
+LLM="${LLM:-smollm2}"
+MAX_QUERY="${MAX_QUERY:-1024}"
+SEED="${SEED:-100}"
+
+# Runs one stage for each data set, with the settings that name a run.
+# Usage: for_each_dataset MODULE [OPTION...]
+for_each_dataset() {
+    local module="$1" dataset
+    shift
+    for dataset in $DATASETS; do
+        "$PYTHON" -m "$module" --dataset "$dataset" --scale "$SCALE" "$@"
+    done
+}

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Compares the measures before and after: table (text, Markdown, CSV) and bar chart (PNG).
+# Settings: DATASETS SCALE EMBEDDER LLM MAX_QUERY SEED (environment); other options are passed on.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+# shellcheck disable=SC2086  # the names in DATASETS are separate words
+exec "$PYTHON" -m perspective.compare --datasets $DATASETS --scale "$SCALE" --embedder "$EMBEDDER" --llm "$LLM" \
+    --max_query "$MAX_QUERY" --seed "$SEED" "$@"

@@ -1,0 +1,160 @@
+#!/usr/bin/env bash
+# Runs the whole pipeline: set-up, data, the six stages, the table of before and after.
+set -euo pipefail
+
+HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+
+usage() {
+    cat <<'HELP'
+usage: bash scripts/run.sh [OPTION...]
+
+Adapts a small text embedder to a perspective with the judgments of a small LLM, and measures the
+clustering before and after. Finished stages are recognised and skipped; a killed run goes on.
+
+  --dataset NAME       banking77 (default), few_nerd_nat, mtop_domain, stackexchange, demo, or all;
+                       may be repeated
+  --data_path FILE     your own texts (.jsonl, .csv, .parquet); --dataset then only names them
+  --text_column NAME   field that holds the text (default: input)
+  --label_column NAME  field that holds the label, where there is one (default: label)
+  --perspective WORDS  what should be alike in your own texts, such as "intent" (default: topic)
+  --embedder NAME      minilm (default, no download), gte, e5, a sentence-transformers id, a folder
+  --llm NAME           smollm2 (default, no download), starling, starling-rm, a hub id, a folder,
+                       a .gguf file, or the name of a server's model with --base_url
+  --base_url URL       an OpenAI-compatible server judges; its key from OPENAI_API_KEY
+  --recorded_path FILE earlier predictions, ours or published, take the LLM's place
+  --recipe NAME        standard (default) or published (batch 2, learning rate 5e-7, 8 epochs)
+  --scale NAME         small (default) or large
+  --max_query N        triplets to ask about (default: 1024)
+  --seed N             of sampling and training (default: 100)
+  --overwrite          make every file anew
+  --help               show this
+
+The same settings are read from the environment: DATASETS, EMBEDDER, LLM, MAX_QUERY, SEED, SCALE.
+HELP
+}
+
+fail() {
+    echo "error: $*" >&2
+    exit 2
+}
+
+names=()
+data=()       # where the texts are, for the stages that read them by --data_path
+judge_data=() # the same for the judging stage, whose --data_path is the triplets
+labels=()
+judge=()
+recipe=()
+overwrite=()
+recorded=""
+OPTIONS=(--dataset --data_path --text_column --label_column --perspective --embedder --llm --base_url
+    --recorded_path --recipe --scale --max_query --seed --overwrite --help)
+
+absolute() { # a path that still holds when the working directory changes
+    case "$1" in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac
+}
+
+while (($#)); do
+    option="$1"
+    value="${2:-}"
+    case "$option" in
+    --help | -h)
+        usage
+        exit 0
+        ;;
+    --overwrite)
+        overwrite=(--overwrite)
+        shift
+        continue
+        ;;
+    --*=*)
+        # --name=value is --name value
+        set -- "${option%%=*}" "${option#*=}" "${@:2}"
+        continue
+        ;;
+    esac
+    known=""
+    for name in "${OPTIONS[@]}"; do [[ "$name" == "$option" ]] && known=1; done
+    [[ -n "$known" ]] || fail "unknown option $option; known: ${OPTIONS[*]}"
+    [[ $# -ge 2 && -n "$value" ]] || fail "$option needs a value (see --help)"
+    shift 2
+    case "$option" in
+    --dataset) names+=("$value") ;;
+    --data_path)
+        [[ -f "$value" ]] || fail "$value: no such file"
+        data+=(--data_path "$(absolute "$value")")
+        judge_data+=(--text_path "$(absolute "$value")")
+        default_name="$(basename "${value%.*}" | tr -c 'A-Za-z0-9_\n' '_')"
+        ;;
+    --text_column)
+        data+=("$option" "$value")
+        judge_data+=("$option" "$value")
+        ;;
+    --label_column) labels+=("$option" "$value") ;;
+    --perspective) judge+=("$option" "$value") ;;
+    --base_url) judge+=("$option" "$value") ;;
+    --recorded_path)
+        [[ -f "$value" ]] || fail "$value: no such file"
+        recorded="$(absolute "$value")"
+        judge+=("$option" "$recorded")
+        ;;
+    --recipe) recipe+=("$option" "$value") ;;
+    --embedder) export EMBEDDER="$value" ;;
+    --llm) export LLM="$value" ;;
+    --scale) export SCALE="$value" ;;
+    --max_query) export MAX_QUERY="$value" ;;
+    --seed) export SEED="$value" ;;
+    esac
+done
+[[ ${#data[@]} -eq 0 || -n "${default_name:-}" ]] || fail "--text_column needs --data_path"
+[[ ${#names[@]} -le 1 || -z "${default_name:-}" ]] || fail "--data_path takes one --dataset, which names it"
+[[ ${#names[@]} -le 1 || -z "$recorded" ]] || fail "--recorded_path takes one --dataset"
+
+bash "$HERE/setup.sh"
+# shellcheck source=scripts/common.sh
+source "$HERE/common.sh"
+STAGE1="$ROOT/perspective/1_predict_triplet/scripts"
+STAGE2="$ROOT/perspective/2_finetune/scripts"
+
+# data
+if [[ -n "${default_name:-}" ]]; then
+    DATASETS="${names[0]:-$default_name}"
+else
+    [[ ${#names[@]} -eq 0 ]] || DATASETS="${names[*]}"
+    [[ " $DATASETS " != *" all "* ]] || DATASETS="banking77 few_nerd_nat mtop_domain stackexchange"
+    # shellcheck disable=SC2086  # separate words
+    bash "$HERE/fetch_datasets.sh" $DATASETS --or_demo || {
+        status=$?
+        [[ $status -eq 3 ]] || exit "$status"
+        echo "no data set can be reached: going on with the demo texts in datasets/demo" >&2
+        DATASETS=demo
+    }
+fi
+export DATASETS
+
+# ${array[@]+"${array[@]}"}: bash 3.2, that of macOS, calls an empty array unset.
+step() {
+    echo >&2
+    echo "== $1" >&2
+    shift
+    bash "$@"
+}
+
+step "1 embed and measure" "$STAGE2/get_embedding_gte.sh" ${data[@]+"${data[@]}"} ${labels[@]+"${labels[@]}"} ${overwrite[@]+"${overwrite[@]}"}
+if [[ -z "$recorded" ]]; then
+    step "2 sample triplets" "$STAGE1/triplet_sampling.sh" ${data[@]+"${data[@]}"} ${labels[@]+"${labels[@]}"} ${overwrite[@]+"${overwrite[@]}"}
+fi
+step "3 judge" "$STAGE1/predict_triplet.sh" ${judge_data[@]+"${judge_data[@]}"} ${judge[@]+"${judge[@]}"} ${overwrite[@]+"${overwrite[@]}"}
+[[ -z "$recorded" ]] || export LLM=recorded
+step "4 convert to training triplets" "$STAGE2/convert_triplet.sh" ${data[@]+"${data[@]}"} ${overwrite[@]+"${overwrite[@]}"}
+step "5 fine-tune" "$STAGE2/finetune_gte.sh" ${recipe[@]+"${recipe[@]}"} ${overwrite[@]+"${overwrite[@]}"}
+step "6 embed and measure again" "$STAGE2/get_finetuned_embedding_gte.sh" ${data[@]+"${data[@]}"} ${labels[@]+"${labels[@]}"} ${overwrite[@]+"${overwrite[@]}"}
+
+echo >&2
+bash "$HERE/compare.sh"
+cat >&2 <<SUMMARY
+
+measures before   measures/
+measures after    after_measures/
+judgments         perspective/1_predict_triplet/predicted_triplet_results/
+embedders         perspective/2_finetune/checkpoints/
+SUMMARY

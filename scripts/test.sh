@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Sets up, then checks style, types and scripts, and runs the tests.
+# Usage: bash scripts/test.sh [PYTEST OPTION...]    e.g. -m "not slow and not real" for the quick ones
+set -euo pipefail
+
+bash "$(dirname "${BASH_SOURCE[0]}")/setup.sh" --dev
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+cd "$ROOT"
+
+echo "== ruff" >&2
+ruff check .
+ruff format --check .
+echo "== mypy" >&2
+mypy
+echo "== shellcheck" >&2
+shellcheck -x -P SCRIPTDIR scripts/*.sh perspective/*/scripts/*.sh .ci/run
+echo "== pytest" >&2
+python -m pytest -q "$@"
