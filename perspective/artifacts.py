@@ -16,6 +16,7 @@ import platform
 import shutil
 import subprocess
 import time
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCHEMA_VERSION = 1
 LABELS = ("1", "2")
 OPTIONS = (" 1", " 2")  # the published spelling, with its leading space
+ROW_FIELDS = ("query_idx", "choice1_idx", "choice2_idx")
 
 
 # records
@@ -180,7 +182,11 @@ def load_judgments(path: Path, n_texts: int, task: str | None = None) -> list[Ju
     for i, record in enumerate(_read_records(path)):
         if isinstance(record, dict) and "prediction" not in record:
             raise DataError(f'{path}: record {i} has no "prediction"; it has not been judged')
-        judgments.append(judgment_from_fields(_read_triplet(record, path, i, n_texts, task), record))
+        triplet = _read_triplet(record, path, i, n_texts, task)
+        try:
+            judgments.append(judgment_from_fields(triplet, record))
+        except DataError as error:
+            raise DataError(f"{path}: record {i}: {error}") from None
     return judgments
 
 
@@ -213,7 +219,7 @@ def load_training_triplets(path: Path) -> list[TrainingTriplet]:
     for i, record in enumerate(_read_records(path)):
         try:
             (instruction, anchor), (_, positive), (_, negative) = (record[key] for key in ("query", "pos", "neg"))
-            rows = Triplet(*(int(record[key]) for key in ("query_idx", "choice1_idx", "choice2_idx")))
+            query_idx, choice1_idx, choice2_idx = (int(record[key]) for key in ROW_FIELDS)
             weight = float(record.get("weight", 1.0))
         except (KeyError, TypeError, ValueError, AttributeError):
             raise DataError(f"{path}: record {i} is not a training triplet (query, pos, neg, indices)") from None
@@ -221,7 +227,8 @@ def load_training_triplets(path: Path) -> list[TrainingTriplet]:
             raise DataError(f"{path}: record {i} holds a text that is not a string")
         if not 0 <= weight < float("inf"):
             raise DataError(f"{path}: record {i} has weight {weight}; it must be finite and not negative")
-        triplets.append(TrainingTriplet(instruction, anchor, positive, negative, rows, weight))
+        triplet = Triplet(query_idx, choice1_idx, choice2_idx)
+        triplets.append(TrainingTriplet(instruction, anchor, positive, negative, triplet, weight))
     return triplets
 
 
@@ -249,7 +256,7 @@ def _read_triplet(record: Any, path: Path, position: int, n_texts: int, task: st
     if not isinstance(record, dict):
         raise DataError(f"{path}: record {position} is {type(record).__name__}, not an object")
     rows = []
-    for name in ("query_idx", "choice1_idx", "choice2_idx"):
+    for name in ROW_FIELDS:
         row = record.get(name)
         if not isinstance(row, int) or isinstance(row, bool):
             raise DataError(f'{path}: record {position} has no whole number in "{name}" (found {row!r:.40})')
@@ -262,7 +269,8 @@ def _read_triplet(record: Any, path: Path, position: int, n_texts: int, task: st
     if task is not None and found is not None and found != task:
         raise DataError(f'{path}: made for data set "{found}", not "{task}"')
     gold = record.get("output")
-    return Triplet(*rows, gold=gold if isinstance(gold, str) else None)
+    query_idx, choice1_idx, choice2_idx = rows
+    return Triplet(query_idx, choice1_idx, choice2_idx, gold if isinstance(gold, str) else None)
 
 
 def _read_probability(record: Mapping[str, Any], name: str) -> float | None:
@@ -306,7 +314,7 @@ def read_vectors(path: Path, n_texts: int | None = None) -> np.ndarray:
     """
     try:
         vectors = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
         if "pickle" in str(error).lower():
             raise DataError(f"{path}: a pickle or a broken array; only plain .npy arrays are read") from None
         raise DataError(f"{path}: not a whole .npy array ({error})") from None
@@ -316,10 +324,12 @@ def read_vectors(path: Path, n_texts: int | None = None) -> np.ndarray:
         raise DataError(f"{path}: must be 2-D and not empty, got shape {vectors.shape}")
     if n_texts is not None and len(vectors) != n_texts:
         raise DataError(f"{path}: {len(vectors)} rows for {n_texts} texts; embed the texts again")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, refused below
+        vectors = vectors.astype(np.float32, copy=False)
     bad = ~np.isfinite(vectors).all(axis=1)
     if bad.any():
         raise DataError(f"{path}: row {int(bad.argmax())} holds NaN or infinity ({int(bad.sum())} such rows)")
-    return vectors.astype(np.float32, copy=False)
+    return vectors
 
 
 def hash_file(path: Path) -> str:

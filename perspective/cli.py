@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from transformers.hf_argparser import HfArgumentParser
+from transformers.utils.logging import disable_progress_bar
 
 from perspective.errors import PerspectiveError, suggest_name
 
@@ -26,7 +27,7 @@ class _Parser(HfArgumentParser):
     """HfArgumentParser whose errors are one line and name the nearest option."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(USER_ERROR, f"error: {message} (see --help)\n")
+        _fail(f"{message} (see --help)")
 
     def parse(self, argv: Sequence[str] | None) -> tuple[Any, ...]:
         namespace, unknown = self.parse_known_args(argv)
@@ -56,15 +57,15 @@ def parse_settings(
     Returns:
         An instance of the dataclass, or a tuple of instances in the order given.
     """
-    single = isinstance(kinds, type)
+    several = [kinds] if isinstance(kinds, type) else list(kinds)
     parser = _Parser(
-        [kinds] if single else list(kinds),
+        several,
         description=description,
         allow_abbrev=False,
         formatter_class=_HelpFormatter,
     )
     settings = parser.parse(argv)
-    return settings[0] if single else settings
+    return settings[0] if isinstance(kinds, type) else settings
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -118,5 +119,6 @@ def _quiet_libraries() -> None:
     """Keep the libraries' own chatter off the terminal; their errors still come through."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    disable_progress_bar()  # of loading and saving weights; downloads and our own bars stay
     for name in ("httpx", "httpcore", "openai", "sentence_transformers", "transformers", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)

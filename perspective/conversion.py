@@ -79,7 +79,7 @@ def convert_by_embedder(
         vectors: Embeddings `(n_texts, dim)` of the untouched embedder.
         instruction: Stands before each text when training.
     """
-    rows = np.array([judgment.triplet.key for judgment in judgments]).reshape(-1, 3)
+    rows = np.array([judgment.triplet.key for judgment in judgments], dtype=np.int64).reshape(-1, 3)
     to_choice1, to_choice2 = (((vectors[rows[:, 0]] - vectors[rows[:, i]]) ** 2).sum(axis=1) for i in (1, 2))
     return [
         _make_triplet(judgment, LABELS[0] if first_is_nearer else LABELS[1], texts, instruction, weight=1.0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,6 +83,8 @@ def load_texts(settings: CorpusSettings) -> list[str]:
             raise DataError(f'{place}: "{settings.text_column}" is {type(value).__name__}, not a text')
         if not value.strip():
             raise DataError(f'{place}: "{settings.text_column}" is empty; remove the line or fill it')
+        if not _is_writable(value):
+            raise DataError(f'{place}: "{settings.text_column}" holds half a character (a lone surrogate)')
         texts.append(value)
     if len(texts) < 2:
         raise DataError(f"{path}: {len(texts)} text; clustering needs at least two")
@@ -147,11 +150,16 @@ def _read_table_column(path: Path, column: str, required: bool) -> list[tuple[st
 
     try:
         # Texts such as "NA" or "null" are texts.
-        table = (
-            pd.read_csv(path, dtype=str, keep_default_na=False)
-            if path.suffix.lower() == ".csv"
-            else pd.read_parquet(path)
-        )
+        with warnings.catch_warnings():
+            # A row with a comma too many (an unquoted text) must not lose a part of its text.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = (
+                pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+                if path.suffix.lower() == ".csv"
+                else pd.read_parquet(path)
+            )
+    except pd.errors.ParserWarning:
+        raise DataError(f"{path}: rows hold more fields than the header; put texts with commas in quotes") from None
     except Exception as error:  # pandas raises a different type for each way a file can be broken
         raise DataError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from None
     if table.empty:
@@ -172,6 +180,14 @@ def _read_utf8(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def _is_writable(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # JSON can spell half of an emoji, which no file and no tokenizer takes
+        return False
+    return True
 
 
 def _short(path: Path) -> str:

@@ -283,6 +283,7 @@ def _drop_normalization(model: SentenceTransformer) -> SentenceTransformer:
 def explain_loading(name: str) -> Iterator[None]:
     """Turn what loading may raise into one line that says how to mend it."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from safetensors import SafetensorError
 
     try:
         yield
@@ -290,7 +291,7 @@ def explain_loading(name: str) -> Iterator[None]:
         raise ModelError(f"{name}: the hub wants you to accept its licence first, then: hf auth login") from None
     except RepositoryNotFoundError:
         raise ModelError(f"{name}: the hub knows no such model (or it is private: hf auth login)") from None
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         if any(
             sign in reason.lower()

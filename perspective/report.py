@@ -95,7 +95,7 @@ COLUMNS = ("data set", "embedder", "judge", "metric", "before", "after", "differ
 
 def make_rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
     """Return a row a data set and metric, under `COLUMNS`."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for one in comparisons:
         for metric in METRICS:
             published = one.published.get(metric) if one.published else None

@@ -290,7 +290,7 @@ def _order_choices(rows: np.ndarray, rng: np.random.Generator) -> list[Triplet]:
     # Which choice stands first must say nothing about which cluster is nearer.
     swap = rng.random(len(rows)) < 0.5
     rows[swap, 1], rows[swap, 2] = rows[swap, 2], rows[swap, 1].copy()
-    return [Triplet(*map(int, row)) for row in rows]
+    return [Triplet(query, choice1, choice2) for query, choice1, choice2 in rows.tolist()]
 
 
 def answer_by_labels(triplets: list[Triplet], labels: list[str] | None) -> list[Triplet]:

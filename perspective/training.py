@@ -217,6 +217,7 @@ def _train(
     else:
         logger.info("going on from %s", checkpoint.name)
     set_seed(settings.seed)
+    model.model_card_data.generate_widget_examples = False  # the card is our own
     if recipe.lora_rank:
         _add_adapters(model, recipe.lora_rank)
     trainer = SentenceTransformerTrainer(

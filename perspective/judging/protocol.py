@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from perspective.artifacts import LABELS, read_json
+from perspective.errors import JudgeError
 
 logger = logging.getLogger(__name__)
 
@@ -161,12 +162,18 @@ def opinion_from_probabilities(
         first: Probability of label 1 in the order of the file.
         swapped: Probability of label 1 when the choices stood in swapped order, or None.
         prepared: The prompt.
-        content: The judge's words; the likelier answer and its probability when empty.
+        content: The judge's words; the likelier answer in the order of the file and its probability
+            when empty.
 
     Returns:
         An opinion whose probability averages both orders and which abstains where they disagree:
         LLMs favour one position, and an answer that follows the position is none.
+
+    Raises:
+        JudgeError: A probability is NaN or out of range.
     """
+    if not all(0 <= known <= 1 for known in (first, swapped) if known is not None):
+        raise JudgeError(f"the judge gave {first} and {swapped} as probabilities; its weights or precision are broken")
     if swapped is None:
         probability, votes = first, {first > 0.5}
     else:
@@ -177,7 +184,7 @@ def opinion_from_probabilities(
         row=row,
         prediction=prediction,
         prepared=prepared,
-        content=content or f"{ANSWERS[0]} (p={first:.3f})",
+        content=content or f"{ANSWERS[0] if first > 0.5 else ANSWERS[1]} (p={max(first, 1 - first):.3f})",
         probability=probability,
         swapped_probability=None if swapped is None else 1 - swapped,
     )

@@ -1,0 +1,262 @@
+"""Any OpenAI-compatible chat server as a judge: vLLM, llama.cpp, Ollama, OpenAI."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from perspective.artifacts import LABELS
+from perspective.errors import DataError, JudgeError
+from perspective.judging.background import iterate_async, run_together
+from perspective.judging.protocol import (
+    ANSWER_FORM,
+    Opinion,
+    Question,
+    opinion_from_answers,
+    opinion_from_probabilities,
+    write_question,
+)
+from perspective.judging.server_reply import Failure, FailureKind, Reply
+
+if TYPE_CHECKING:
+    from perspective.judging.server_client import ChatClient
+
+logger = logging.getLogger(__name__)
+
+OPENAI_URL = "https://api.openai.com/v1"
+MIN_FAILURES = 4  # questions that fail in a row before a server, asked one by one, is given up
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Where a chat server is and how to ask it; nothing here but the address changes an answer."""
+
+    base_url: str | None = field(
+        default=None,
+        metadata={"help": "address of an OpenAI-compatible server, as http://localhost:8000/v1; OpenAI if left out"},
+    )
+    concurrency: int = field(default=8, metadata={"help": "questions under way at a time"})
+    timeout_seconds: float = field(default=60.0, metadata={"help": "longest wait for one reply"})
+    max_retries: int = field(default=6, metadata={"help": "times that a failed request is sent again"})
+    price_in: float | None = field(default=None, metadata={"help": "money for a million tokens read"})
+    price_out: float | None = field(default=None, metadata={"help": "money for a million tokens written"})
+
+    def __post_init__(self) -> None:
+        """Check ranges and the address."""
+        if self.base_url is not None:
+            _check_url(self.base_url)
+        if self.concurrency < 1:
+            raise DataError(f"--concurrency {self.concurrency}: must be at least 1")
+        if not 0 < self.timeout_seconds < math.inf:
+            raise DataError(f"--timeout_seconds {self.timeout_seconds}: must be above 0 and finite")
+        if self.max_retries < 0:
+            raise DataError(f"--max_retries {self.max_retries}: must not be negative")
+        for name, price in (("price_in", self.price_in), ("price_out", self.price_out)):
+            if price is not None and not 0 <= price < math.inf:
+                raise DataError(f"--{name} {price}: must be finite and not negative")
+        if (self.price_in is None) != (self.price_out is None):
+            raise DataError("--price_in and --price_out: give both or neither")
+
+
+def _check_url(base_url: str) -> None:
+    try:
+        parts = urlsplit(base_url)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        fits = False
+    if not fits or any(char.isspace() for char in base_url):
+        # An address may hold a password: only what follows it is repeated.
+        shown = base_url.rpartition("@")[2].partition("?")[0]
+        raise DataError(f'--base_url "{shown}": expected http://HOST:PORT/v1 or https://HOST/v1')
+
+
+class ServerJudge:
+    """Judge by what a chat server answers, asked in both orders.
+
+    Where the server gives log-probabilities, the labels' are compared at the token where the label
+    stands; elsewhere the words are read. The key comes from the environment (`OPENAI_API_KEY`)
+    alone and is kept nowhere.
+
+    Args:
+        settings: Where the server is and how to ask it.
+        model: The server's name for the model.
+        instruction: The data set's perspective.
+        orders: 2 to ask with the choices in both orders, 1 for the order of the file.
+        logprobs: Whether to ask for log-probabilities.
+
+    Raises:
+        DataError: A setting does not fit.
+        JudgeError: OpenAI is to be asked and `OPENAI_API_KEY` is not set.
+    """
+
+    def __init__(
+        self, settings: ServerSettings, model: str, instruction: str, orders: int = 2, logprobs: bool = True
+    ) -> None:
+        # `openai` takes a second to import, which no other judge should cost.
+        from perspective.judging.server_client import MAX_TOKENS, public_url, read_key
+
+        if not model.strip():
+            raise DataError("the server's model has no name")
+        if orders not in (1, len(LABELS)):
+            raise DataError(f"orders {orders}: choose 1 or 2")
+        self.settings = settings
+        self.model = model
+        self.instruction = instruction
+        self.orders = orders
+        self.logprobs = logprobs
+        self.base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
+        _check_url(self.base_url)
+        read_key(self.base_url)  # a missing key shows now, not after the loading of the texts
+        self.identity: dict[str, Any] = {
+            "kind": "server",
+            "base_url": public_url(self.base_url),
+            "model": model,
+            "instruction": instruction,
+            "answer_form": ANSWER_FORM,
+            "orders": orders,
+            "logprobs": logprobs,
+            "temperature": 0,
+            "max_tokens": MAX_TOKENS,
+        }
+        self.facts: dict[str, Any] = dict.fromkeys(
+            ("n_requests", "n_retries", "n_unanswered", "prompt_tokens", "completion_tokens"), 0
+        )
+
+    def judge(self, questions: Sequence[Question]) -> Iterator[Opinion]:
+        """Answer the questions, in the order in which the server is done with them.
+
+        A question that the server refuses or answers emptily time after time is an abstention.
+
+        Raises:
+            JudgeError: The server cannot be reached, fails on all questions, or refuses the key or
+                the model. What was answered before has been yielded.
+        """
+        try:
+            yield from iterate_async(partial(self._ask_all, questions))
+        finally:
+            self._sum_up()
+
+    async def _ask_all(self, questions: Sequence[Question], emit: Callable[[Opinion], None]) -> None:
+        import openai
+
+        from perspective.judging.server_client import PLACEHOLDER_KEY, ChatClient, find_secrets, read_key
+
+        settings, key = self.settings, read_key(self.base_url)
+        async with openai.AsyncOpenAI(
+            api_key=key or PLACEHOLDER_KEY, base_url=self.base_url, timeout=settings.timeout_seconds, max_retries=0
+        ) as connection:
+            secrets = find_secrets(key, self.base_url)
+            chat = ChatClient(
+                connection,
+                self.model,
+                settings.timeout_seconds,
+                settings.max_retries,
+                self.logprobs,
+                self.facts,
+                secrets,
+            )
+            outbox = _Outbox(chat, emit, max(MIN_FAILURES, settings.concurrency), self.facts)
+            pending = iter(questions)
+            n_workers = min(settings.concurrency, len(questions))
+            await run_together([self._ask_pending(pending, chat, outbox) for _ in range(n_workers)])
+            outbox.finish()
+
+    async def _ask_pending(self, pending: Iterator[Question], chat: ChatClient, outbox: _Outbox) -> None:
+        for question in pending:
+            prepared = write_question(question, self.instruction)
+            try:
+                replies = [await chat.ask(prepared)]
+                if self.orders == len(LABELS):
+                    replies.append(await chat.ask(write_question(question.swapped(), self.instruction)))
+            except Failure as failure:
+                outbox.give_up(Opinion(question.row, (), prepared, f"no answer: {failure.message}"), failure)
+            else:
+                outbox.send(_join_replies(question.row, replies, prepared))
+
+    def _sum_up(self) -> None:
+        facts, settings, cost = self.facts, self.settings, ""
+        if settings.price_in is not None and settings.price_out is not None:
+            money = facts["prompt_tokens"] * settings.price_in + facts["completion_tokens"] * settings.price_out
+            facts["cost"] = money / 1e6
+            cost = f", cost {facts['cost']:.4f}"
+        logger.info(
+            "%s: %d requests (%d retries), %d tokens read, %d written%s, %d questions without an answer",
+            self.model,
+            *(facts[name] for name in ("n_requests", "n_retries", "prompt_tokens", "completion_tokens")),
+            cost,
+            facts["n_unanswered"],
+        )
+
+
+class _Outbox:
+    """Hands opinions on, but holds failed questions until a success shows that the server is well.
+
+    A question that fails alone is the question's fault and becomes an abstention; questions that
+    all fail are the server's, and stay open for the next run.
+    """
+
+    def __init__(self, chat: ChatClient, emit: Callable[[Opinion], None], max_held: int, facts: dict[str, Any]) -> None:
+        self._chat = chat
+        self._emit = emit
+        self._max_held = max_held
+        self._facts = facts
+        self._held: list[tuple[Opinion, Failure]] = []
+
+    def send(self, opinion: Opinion) -> None:
+        self._release()
+        self._emit(opinion)
+
+    def give_up(self, opinion: Opinion, failure: Failure) -> None:
+        well = self._chat.n_answers > 0
+        if failure.kind is FailureKind.LIMITED:
+            raise JudgeError(
+                f"{self._chat.url}: still too many requests after all retries ({failure.message}); "
+                "lower --concurrency, or run the same command again later"
+            )
+        if failure.kind is FailureKind.UNREACHABLE and not well:
+            raise JudgeError(
+                f"{self._chat.url}: cannot be reached ({failure.message}); start the server, or mend --base_url"
+            )
+        if failure.kind in (FailureKind.REFUSED, FailureKind.BROKEN) and well:
+            self._abstain(opinion, failure)
+            return
+        self._held.append((opinion, failure))
+        if len(self._held) >= self._max_held:
+            raise self._explain(failure)
+
+    def finish(self) -> None:
+        for _, failure in self._held:
+            if failure.kind in (FailureKind.DOWN, FailureKind.UNREACHABLE):
+                raise self._explain(failure)
+        self._release()
+
+    def _release(self) -> None:
+        for opinion, failure in self._held:
+            self._abstain(opinion, failure)
+        self._held.clear()
+
+    def _abstain(self, opinion: Opinion, failure: Failure) -> None:
+        if not self._facts["n_unanswered"]:
+            logger.warning("a question without an answer counts as an abstention (%s)", failure.message)
+        self._facts["n_unanswered"] += 1
+        self._emit(opinion)
+
+    def _explain(self, failure: Failure) -> JudgeError:
+        return JudgeError(
+            f"{self._chat.url}: no answer to {len(self._held)} questions in a row ({failure.message}); "
+            "mend the server or the settings and run the same command again, it goes on where it stopped"
+        )
+
+
+def _join_replies(row: int, replies: Sequence[Reply], prepared: str) -> Opinion:
+    first, swapped = replies[0], replies[1] if len(replies) > 1 else None
+    if first.probability is not None and (swapped is None or swapped.probability is not None):
+        other = None if swapped is None else swapped.probability
+        return opinion_from_probabilities(row, first.probability, other, prepared, first.content)
+    return opinion_from_answers(row, first.content, None if swapped is None else swapped.content, prepared)

@@ -1,0 +1,76 @@
+"""What tests of whole stages share."""
+
+import importlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES = {
+    "get_embedding": "perspective.2_finetune.get_embedding",
+    "triplet_sampling": "perspective.1_predict_triplet.triplet_sampling",
+    "random_triplet_sampling": "perspective.1_predict_triplet.random_triplet_sampling",
+    "predict_triplet": "perspective.1_predict_triplet.predict_triplet",
+    "calculate_accuracy": "perspective.1_predict_triplet.calculate_accuracy",
+    "convert_triplet": "perspective.2_finetune.convert_triplet",
+    "convert_triplet_self": "perspective.2_finetune.convert_triplet_self",
+    "finetune": "perspective.2_finetune.finetune",
+}
+
+
+def run_stage(name, *arguments):
+    """Run an entry script in this process."""
+    importlib.import_module(STAGES[name]).main([str(argument) for argument in arguments])
+
+
+def stage_command(name, *arguments):
+    return [sys.executable, "-m", STAGES[name], *map(str, arguments)]
+
+
+def stage_environment(**more):
+    return {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **more}
+
+
+def run_killed(command, seconds, **options):
+    """Start a command and kill -9 it after so many seconds; True if it ended by itself before."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return False
+    assert process.returncode == 0
+    return True
+
+
+def write_jsonl(path, records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def copy_repository(folder):
+    """Copy what git would hand to a stranger; the environment comes as a link."""
+    listing = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
+    for name in filter(None, listing.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    (folder / ".venv").symlink_to(Path(sys.prefix))
+    return folder
+
+
+def wait_for(condition, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)

@@ -1,0 +1,364 @@
+import json
+
+import numpy as np
+import pytest
+
+from perspective.artifacts import (
+    Judgment,
+    Output,
+    TrainingTriplet,
+    Triplet,
+    atomic_path,
+    hash_file,
+    load_judgments,
+    load_training_triplets,
+    load_triplets,
+    parse_prediction,
+    read_facts,
+    read_json,
+    read_vectors,
+    save_judgments,
+    save_training_triplets,
+    save_triplets,
+    write_text,
+)
+from perspective.errors import DataError
+
+TEXTS = ["how do I top up?", 'quotes " and \u2028 and \n and 한국어', "NA", "lost card"]
+
+
+@pytest.fixture
+def records():
+    """Two records of the published triplet layout."""
+    rows = [(0, 1, 2), (3, 0, 1)]
+    return [
+        {"input": "Query: ...", "output": " 1", "options": [" 1", " 2"], "task": "banking77"}
+        | dict(zip(("query_idx", "choice1_idx", "choice2_idx"), row, strict=True))
+        for row in rows
+    ]
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(value, name="file.json"):
+        path = tmp_path / name
+        path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+        return path
+
+    return write
+
+
+# writing
+
+
+def test_atomic_path_writes_whole_or_nothing(tmp_path):
+    path = tmp_path / "new" / "file"
+    with pytest.raises(ZeroDivisionError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert list(path.parent.iterdir()) == []
+    write_text(path, "one")
+    with pytest.raises(ZeroDivisionError), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        assert path.read_text() == "one"  # the old file stands until the new one is whole
+        raise ZeroDivisionError
+    assert [(part.name, part.read_text()) for part in path.parent.iterdir()] == [("file", "one")]
+
+
+def test_atomic_path_of_a_folder(tmp_path):
+    path = tmp_path / "checkpoint"
+
+    def write(name, fail):
+        with atomic_path(path) as temporary:
+            temporary.mkdir()
+            (temporary / name).write_text(name)
+            if fail:
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write("a", fail=True)
+    assert list(tmp_path.iterdir()) == []
+    write("a", fail=False)
+    with pytest.raises(ZeroDivisionError):
+        write("b", fail=True)
+    assert [part.name for part in tmp_path.rglob("*")] == ["checkpoint", "a"]
+    write("b", fail=False)
+    assert [part.name for part in tmp_path.rglob("*")] == ["checkpoint", "b"]  # replaced, not mixed
+
+
+def test_hash_of_a_folder_is_of_names_and_contents_but_not_the_card(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a").write_text("x")
+    seen = {hash_file(tmp_path)}
+    (tmp_path / "README.md").write_text("card")
+    assert {hash_file(tmp_path)} == seen
+    (tmp_path / "sub" / "a").write_text("y")
+    seen.add(hash_file(tmp_path))
+    (tmp_path / "sub" / "a").rename(tmp_path / "sub" / "b")
+    seen.add(hash_file(tmp_path))
+    assert len(seen) == 3
+
+
+# provenance
+
+
+@pytest.fixture
+def stage(tmp_path):
+    """An output of a stage with one input."""
+    source = tmp_path / "texts.jsonl"
+    source.write_text("one")
+
+    def make(**settings):
+        settings = {"seed": 100, "max_query": 8} | settings
+        return Output(tmp_path / "result.json", "triplets", settings, {"texts": source}, {"n": 3})
+
+    make.source = source
+    return make
+
+
+def test_output_is_finished_after_writing(stage):
+    output = stage()
+    assert not output.is_finished()
+    output.write_json([1])
+    assert stage().is_finished()
+    assert not stage().is_finished(overwrite=True)
+    sidecar = read_json(output.sidecar)
+    assert sidecar["sha256"] == hash_file(output.path)
+    assert sidecar["inputs"] == {"texts": hash_file(stage.source)}
+    assert (sidecar["schema"], sidecar["settings"]["seed"]) == ("triplets", 100)
+    assert {"python", "numpy", "torch"} <= sidecar["versions"].keys()
+    assert read_facts(output.path) == {"n": 3}
+    assert read_facts(stage.source) == {}
+
+
+def test_output_refuses_what_was_made_otherwise(stage):
+    stage().write_json([1])
+    with pytest.raises(DataError, match=r"made with other max_query \(8, now 9\); seed \(100, now 7\); move it away"):
+        stage(seed=7, max_query=9).is_finished()
+    with pytest.raises(DataError, match=r"new_option \(None, now 1\)"):
+        stage(new_option=1).is_finished()
+    stage.source.write_text("two")
+    with pytest.raises(DataError, match=r"texts \(another file\).*--overwrite"):
+        stage().is_finished()
+    other = stage()
+    other.schema = "judgments"
+    with pytest.raises(DataError, match=r"schema \(triplets 1\)"):
+        other.is_finished()
+
+
+def test_output_refuses_edited_and_foreign_files_but_not_an_interrupted_write(stage):
+    output = stage()
+    output.path.write_text("mine")
+    with pytest.raises(DataError, match="not made by this stage"):
+        output.is_finished()
+    output.write_json([1])
+    output.path.write_text("[2]\n")
+    with pytest.raises(DataError, match="changed since it was made"):
+        stage().is_finished()
+    output.path.unlink()
+    assert not stage().is_finished()  # a sidecar alone: killed between the two renames
+
+
+def test_output_leaves_nothing_when_the_stage_fails(stage):
+    with pytest.raises(ValueError, match="JSON"):
+        stage().write_json([float("nan")])
+    with pytest.raises(ZeroDivisionError), stage().open() as temporary:
+        temporary.mkdir()
+        raise ZeroDivisionError
+    assert [part.name for part in stage.source.parent.iterdir()] == ["texts.jsonl"]
+
+
+def test_output_of_vectors_and_of_a_folder(stage):
+    output = stage()
+    output.write_vectors(np.eye(3))
+    np.testing.assert_array_equal(read_vectors(output.path, 3), np.eye(3, dtype=np.float32))
+    assert stage().is_finished()
+    output.path.unlink()
+    with stage().open() as temporary:
+        temporary.mkdir()
+        (temporary / "model.safetensors").write_text("x")
+    assert stage().is_finished()
+    (output.path / "README.md").write_text("the card may change")
+    assert stage().is_finished()
+    (output.path / "model.safetensors").write_text("y")
+    with pytest.raises(DataError, match="changed since"):
+        stage().is_finished()
+
+
+# round trips
+
+
+def test_triplets_round_trip(tmp_path):
+    triplets = [Triplet(0, 1, 2, " 1"), Triplet(3, 2, 1, "both"), Triplet(1, 0, 3)]
+    output = Output(tmp_path / "triplets.json", "triplets", {})
+    save_triplets(output, triplets, TEXTS, "banking77")
+    assert load_triplets(output.path, len(TEXTS), "banking77") == triplets
+    record = read_json(output.path)[0]
+    assert list(record) == ["input", "output", "options", "task", "query_idx", "choice1_idx", "choice2_idx"]
+    assert record["input"] == f"Query: {TEXTS[0]}\nChoice 1: {TEXTS[1]}\nChoice 2: {TEXTS[2]}\nChoice"
+    assert record["options"] == [" 1", " 2"]
+
+
+def test_judgments_round_trip(tmp_path):
+    judgments = [
+        Judgment(Triplet(0, 1, 2, " 2"), ("1",), "prompt\u2028", "Choice 1 (p=0.900)", 0.9, 0.85),
+        Judgment(Triplet(0, 1, 3), (), "", "?"),
+        Judgment(Triplet(1, 2, 3), ("2",), "", "", 0.25),
+    ]
+    output = Output(tmp_path / "judgments.json", "judgments", {})
+    save_judgments(output, judgments, TEXTS, "banking77")
+    assert load_judgments(output.path, len(TEXTS), "banking77") == judgments
+    record = read_json(output.path)[0]
+    assert (record["prediction"], record["confidence"]) == (["1"], 0.9)
+    # What judges need lies beside what triplets need: a judged file reads as triplets too.
+    assert load_triplets(output.path, len(TEXTS)) == [judgment.triplet for judgment in judgments]
+
+
+def test_judgment_probabilities():
+    both = Judgment(Triplet(0, 1, 2), ("2",), probability=0.25, swapped_probability=0.125)
+    assert (both.confidence, both.forward_probability) == (0.75, 0.375)
+    one = Judgment(Triplet(0, 1, 2), ("2",), probability=0.25)
+    assert (one.confidence, one.forward_probability) == (0.75, None)
+    assert Judgment(Triplet(0, 1, 2), ("2",)).confidence is None
+
+
+def test_training_triplets_round_trip(tmp_path):
+    triplets = [
+        TrainingTriplet("Represent: ", *TEXTS[:3], Triplet(0, 1, 2), 0.5),
+        TrainingTriplet("", *TEXTS[1:], Triplet(1, 2, 3)),
+    ]
+    output = Output(tmp_path / "train.json", "training", {})
+    save_training_triplets(output, triplets, "banking77")
+    assert load_training_triplets(output.path) == triplets
+    record = read_json(output.path)[0]
+    assert record["query"] == ["Represent: ", TEXTS[0]]
+    assert record["task_name"] == "banking77"
+
+
+# what does not fit
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [
+        (["1"], ("1",)),
+        ([" 1"], ("1",)),
+        (" 2", ("2",)),
+        ([" 1", "1"], ("1",)),
+        (["1", "2"], ()),
+        ([], ()),
+        (None, ()),
+        (["Choice 1"], ()),
+        ([1], ("1",)),
+        (1, ()),
+    ],
+)
+def test_parse_prediction(value, label):
+    assert parse_prediction(value) == label
+
+
+def test_published_judgments_are_read(records, written):
+    records[0]["prediction"] = [" 1"]
+    records[1] |= {"prediction": ["1", "2"], "prepared": None, "content": "Both."}
+    first, second = load_judgments(written(records), 4, "banking77")
+    assert first == Judgment(Triplet(0, 1, 2, " 1"), ("1",))
+    assert second == Judgment(Triplet(3, 0, 1, " 1"), (), content="Both.")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"query_idx": 4}, r"file\.json: record 1 has query_idx 4, but there are 4 texts"),
+        ({"choice2_idx": -1}, r"record 1 has choice2_idx -1"),
+        ({"choice1_idx": "2"}, r'record 1 has no whole number in "choice1_idx" \(found \'2\'\)'),
+        ({"choice1_idx": True}, r"found True"),
+        ({"choice1_idx": 1.0}, r"found 1\.0"),
+        ({"task": "mtop_domain"}, r'made for data set "mtop_domain", not "banking77"'),
+    ],
+)
+def test_triplets_that_do_not_fit_are_refused(records, written, change, message):
+    records[1] |= change
+    with pytest.raises(DataError, match=message):
+        load_triplets(written(records), 4, "banking77")
+
+
+def test_other_shapes_are_refused(records, written):
+    for value, message in (
+        ({"a": 1}, "expected a list of records, found dict"),
+        ([3], "record 0 is int, not an object"),
+        ("", "the file is empty"),
+        ('[\n{"a": 1},\n{"a" 2}]', r"file\.json:3: bad JSON"),
+    ):
+        with pytest.raises(DataError, match=message):
+            load_triplets(written(value), 4)
+    with pytest.raises(DataError, match='record 0 has no "prediction"; it has not been judged'):
+        load_judgments(written(records), 4)
+    for probability in (1.5, -0.1, "0.5", float("nan")):
+        broken = [records[0] | {"prediction": ["1"], "probability": probability}]
+        with pytest.raises(DataError, match=r'file\.json: record 0: "probability" is .*between 0 and 1'):
+            load_judgments(written(broken), 4)
+    path = written("")
+    path.write_bytes(b'["\xff"]')
+    with pytest.raises(DataError, match="not UTF-8 text .* at byte 2"):
+        read_json(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pos": ["only one"]}, "record 0 is not a training triplet"),
+        ({"neg": None}, "record 0 is not a training triplet"),
+        ({"query_idx": "x"}, "record 0 is not a training triplet"),
+        ({"weight": None}, "record 0 is not a training triplet"),
+        ({"neg": ["", 3]}, "record 0 holds a text that is not a string"),
+        ({"weight": -1}, r"record 0 has weight -1\.0"),
+        ({"weight": float("inf")}, "record 0 has weight inf"),
+        ({"weight": float("nan")}, "record 0 has weight nan"),
+    ],
+)
+def test_broken_training_triplets_are_refused(written, change, message):
+    record = {"query": ["", "a"], "pos": ["", "b"], "neg": ["", "c"]}
+    record |= {"query_idx": 0, "choice1_idx": 1, "choice2_idx": 2}
+    assert load_training_triplets(written([record]))[0].weight == 1.0  # published: without a weight
+    with pytest.raises(DataError, match=message):
+        load_training_triplets(written([record | change]))
+
+
+class Bomb:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('a pickle ran')",))
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.array([Bomb()], dtype=object), "a pickle or a broken array"),
+        (np.zeros((2, 3), dtype=int), "expected an array of floats, found int64"),
+        (np.zeros(3), r"must be 2-D and not empty, got shape \(3,\)"),
+        (np.zeros((0, 3)), r"got shape \(0, 3\)"),
+        (np.zeros((5, 3)), "5 rows for 4 texts"),
+        (np.array([[0.0], [1], [np.nan], [np.inf]]), r"row 2 holds NaN or infinity \(2 such rows\)"),
+        (np.full((4, 1), 1e300), r"row 0 holds NaN or infinity"),  # too large for float32
+    ],
+)
+def test_vectors_that_do_not_fit_are_refused(tmp_path, array, message):
+    path = tmp_path / "v.npy"
+    np.save(path, array, allow_pickle=True)
+    with pytest.raises(DataError, match=message):
+        read_vectors(path, 4)
+
+
+def test_vectors_of_any_float_are_read_and_broken_files_refused(tmp_path):
+    path = tmp_path / "v.npy"
+    for kind in (np.float16, np.float32, np.float64):
+        np.save(path, np.eye(4, dtype=kind))
+        assert read_vectors(path).dtype == np.float32
+    whole = path.read_bytes()
+    for broken in (b"", b"not an array", whole[:-8], whole[:40], b"PK\x03\x04 not a zip"):
+        path.write_bytes(broken)
+        with pytest.raises(DataError, match=r"v\.npy: "):
+            read_vectors(path)
+    with path.open("wb") as file:
+        np.savez(file, a=np.eye(2))
+    with pytest.raises(DataError, match="expected an array of floats"):
+        read_vectors(path)

@@ -1,0 +1,57 @@
+import pytest
+
+from perspective.artifacts import Judgment, Output, Triplet, load_judgments, save_judgments
+from perspective.errors import JudgeError
+from perspective.judging.protocol import Opinion, Question
+from perspective.judging.recorded import RecordedJudge
+
+TEXTS = list("abcdef")
+RECORDS = [
+    Judgment(Triplet(0, 1, 2), ("1",), "prompt", "Choice 1", 0.875, 0.75),
+    Judgment(Triplet(0, 3, 4), ("2",), "", "Choice 2"),
+    Judgment(Triplet(5, 3, 4), (), "", "?", 0.25),
+]
+
+
+def ask(triplets, records=RECORDS):
+    questions = [Question(row, *(TEXTS[i] for i in triplet.key)) for row, triplet in enumerate(triplets)]
+    judge = RecordedJudge(records, triplets)
+    return list(judge.judge(questions)), judge
+
+
+def test_recorded_answers_are_matched_by_index():
+    opinions, judge = ask([Triplet(5, 3, 4), Triplet(2, 3, 4), Triplet(0, 1, 2)])
+    assert opinions == [
+        Opinion(0, (), "", "?", 0.25),
+        Opinion(1, (), content="not recorded"),
+        Opinion(2, ("1",), "prompt", "Choice 1", 0.875, 0.75),
+    ]
+    assert judge.facts == {"n_recorded": 3, "n_matched": 2}
+
+
+def test_the_mirror_image_is_answered_mirrored(tmp_path):
+    triplets = [Triplet(0, 2, 1), Triplet(0, 4, 3), Triplet(5, 4, 3)]
+    (both, words, one), _ = ask(triplets)
+    # In the order of the file choice 1 had 1.0, in swapped order 0.75: the mirror's swapped order is the file's.
+    assert (both.prediction, both.probability, both.swapped_probability) == (("2",), 0.125, 0.0)
+    assert (words.prediction, words.probability, words.swapped_probability) == (("1",), None, None)
+    assert (one.prediction, one.probability, one.swapped_probability) == ((), 0.75, None)
+    # Mirrored twice, all is as it was; and what is mirrored can be saved and read.
+    mirrored = [
+        Judgment(triplet, o.prediction, o.prepared, o.content, o.probability, o.swapped_probability)
+        for triplet, o in zip(triplets, (both, words, one), strict=True)
+    ]
+    output = Output(tmp_path / "mirrored.json", "judgments", {})
+    save_judgments(output, mirrored, TEXTS, "x")
+    again, _ = ask([record.triplet for record in RECORDS], load_judgments(output.path, len(TEXTS)))
+    for opinion, record in zip(again, RECORDS, strict=True):
+        assert (opinion.prediction, opinion.probability, opinion.swapped_probability) == (
+            record.prediction,
+            record.probability,
+            record.swapped_probability,
+        )
+
+
+def test_a_foreign_record_is_refused():
+    with pytest.raises(JudgeError, match=r"none of the 1 triplets is among the 3 recorded ones; .*--data_path"):
+        ask([Triplet(1, 2, 3)])

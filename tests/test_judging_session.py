@@ -1,0 +1,117 @@
+import json
+
+import pytest
+
+from perspective.artifacts import Judgment, Output, Triplet
+from perspective.errors import DataError
+from perspective.judging.protocol import opinion_from_probabilities
+from perspective.judging.session import judge_triplets, partial_path
+
+TEXTS = ["top up", "card \u2028 lost", "한국어", "line\nfeed", "rain"]
+TRIPLETS = [Triplet(i % 5, (i + 1) % 5, (i + 2) % 5) for i in range(12)]
+
+
+class DyingJudge:
+    """Answers from the question's texts, last question first, and dies after `lives` answers."""
+
+    def __init__(self, lives=100):
+        self.identity, self.facts, self.lives, self.asked = {}, {}, lives, []
+
+    def judge(self, questions):
+        for question in reversed(questions):
+            if self.lives == 0:
+                raise KeyboardInterrupt
+            self.lives -= 1
+            self.asked.append(question.row)
+            yield opinion_from_probabilities(question.row, len(question.query) / 20, 0.1 / 3, question.choice1, "\u2028")
+
+
+@pytest.fixture
+def output(tmp_path):
+    return Output(tmp_path / "results" / "run-pred.json", "judgments", {"seed": 1})
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """What a run that nothing interrupts gives."""
+    return judge_triplets(DyingJudge(), TRIPLETS, TEXTS, Output(tmp_path / "whole.json", "judgments", {}))
+
+
+def run_until_death(lives, output):
+    judge = DyingJudge(lives)
+    with pytest.raises(KeyboardInterrupt):
+        judge_triplets(judge, TRIPLETS, TEXTS, output)
+    return judge.asked
+
+
+def test_one_judgment_a_triplet_in_order(whole):
+    assert [judgment.triplet for judgment in whole] == TRIPLETS
+    for judgment in whole:
+        expected = opinion_from_probabilities(0, len(TEXTS[judgment.triplet.query_idx]) / 20, 0.1 / 3)
+        assert judgment == Judgment(
+            judgment.triplet,
+            expected.prediction,
+            TEXTS[judgment.triplet.choice1_idx],
+            "\u2028",
+            expected.probability,
+            expected.swapped_probability,
+        )
+
+
+@pytest.mark.parametrize("lives", [1, 7, 11])
+def test_a_killed_run_asks_only_the_rest(lives, output, whole):
+    asked = run_until_death(lives, output)
+    again = DyingJudge()
+    assert judge_triplets(again, TRIPLETS, TEXTS, output) == whole
+    assert sorted(asked + again.asked) == list(range(12))
+    third = DyingJudge(0)  # all is answered: nobody is asked
+    assert judge_triplets(third, TRIPLETS, TEXTS, output) == whole
+
+
+def test_killed_again_and_again(output, whole):
+    asked = [row for lives in (3, 1, 4) for row in run_until_death(lives, output)]
+    last = DyingJudge()
+    assert judge_triplets(last, TRIPLETS, TEXTS, output) == whole
+    assert sorted(asked + last.asked) == list(range(12))
+
+
+def test_every_place_of_a_cut_is_survived(output, whole):
+    run_until_death(3, output)
+    partial = partial_path(output.path)
+    written = partial.read_bytes()
+    last_line = written[:-1].rfind(b"\n") + 1
+    for cut in (0, 1, 20, last_line - 1, last_line, last_line + 1, len(written) - 5, len(written) - 1):
+        partial.write_bytes(written[:cut])
+        judge = DyingJudge()
+        assert judge_triplets(judge, TRIPLETS, TEXTS, output) == whole
+        kept = max(0, written[:cut].count(b"\n") - 1)  # the first line is the fingerprint
+        assert len(judge.asked) == 12 - kept
+        lines = partial.read_text(encoding="utf-8").split("\n")
+        assert json.loads(lines[0]) == output.fingerprint
+        assert sorted(json.loads(line)["row"] for line in lines[1:-1]) == list(range(12))
+
+
+def test_a_partial_file_of_other_settings_is_refused(output, tmp_path):
+    run_until_death(2, output)
+    before = partial_path(output.path).read_bytes()
+    other = Output(output.path, "judgments", {"seed": 2})
+    with pytest.raises(DataError, match=r"partial\.jsonl: an unfinished run with other inputs or settings"):
+        judge_triplets(DyingJudge(), TRIPLETS, TEXTS, other)
+    assert partial_path(output.path).read_bytes() == before
+    source = tmp_path / "triplets.json"
+    source.write_text("[]")
+    with pytest.raises(DataError, match="an unfinished run"):
+        other = Output(output.path, "judgments", {"seed": 1}, {"triplets": source})
+        judge_triplets(DyingJudge(), TRIPLETS, TEXTS, other)
+
+
+def test_a_judge_that_forgets_a_question_is_not_sealed(output, whole):
+    class Forgetful(DyingJudge):
+        def judge(self, questions):
+            return super().judge(questions[1:])
+
+    with pytest.raises(DataError, match="1 of 12 triplets have no judgment; run the same command again"):
+        judge_triplets(Forgetful(), TRIPLETS, TEXTS, output)
+    judge = DyingJudge()
+    assert judge_triplets(judge, TRIPLETS, TEXTS, output) == whole
+    assert judge.asked == [0]

@@ -1,0 +1,232 @@
+import itertools
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from scipy.cluster.hierarchy import fcluster, linkage
+
+from perspective.artifacts import Triplet
+from perspective.errors import DataError
+from perspective.sampling import (
+    SampleSettings,
+    answer_by_labels,
+    measure_uncertainty,
+    sample_random_triplets,
+    sample_triplets,
+    scale_max_distance,
+    select_uncertain_queries,
+)
+
+DIM = 6
+
+
+def make_vectors(n_texts=120, seed=0, n_groups=8):
+    rng = np.random.default_rng(seed)
+    groups = rng.integers(n_groups, size=n_texts)
+    return (rng.standard_normal((n_groups, DIM)) * 2)[groups] + rng.standard_normal((n_texts, DIM))
+
+
+def reference_uncertainty(vectors, max_distance, close_cluster_prop):
+    """ClusterLLM, section 3.1, one text after the other."""
+    n_texts, dim = vectors.shape
+    scaled = [[(row[d] - vectors[:, d].mean()) / vectors[:, d].std() for d in range(dim)] for row in vectors]
+    clusters = fcluster(linkage(scaled, "ward"), max_distance, "distance")  # ends at the threshold, as agglomerating
+    members = {cluster: [i for i in range(n_texts) if clusters[i] == cluster] for cluster in set(clusters)}
+    centers = {
+        cluster: [sum(scaled[i][d] for i in rows) / len(rows) for d in range(dim)] for cluster, rows in members.items()
+    }
+    n_near = max(2, round(len(centers) * close_cluster_prop))
+    near, entropies = [], []
+    for x in scaled:
+        mass = {c: 1 / (1 + sum((a - b) ** 2 for a, b in zip(x, z, strict=True))) for c, z in centers.items()}
+        nearest = sorted(mass, key=lambda c: -mass[c])[:n_near]
+        total = sum(mass[c] for c in nearest)
+        near.append([frozenset(members[c]) for c in nearest])
+        entropies.append(-sum(mass[c] / total * math.log(mass[c] / total) for c in nearest))
+    return near, entropies
+
+
+@pytest.mark.parametrize(
+    ("n_texts", "max_distance", "close_cluster_prop"), [(120, 6.0, 0.02), (200, 2.0, 0.02), (150, 3.0, 0.3), (90, 9, 1)]
+)
+def test_uncertainty_is_that_of_the_paper(n_texts, max_distance, close_cluster_prop):
+    vectors = make_vectors(n_texts, seed=n_texts)
+    settings = SampleSettings(max_distance=max_distance, close_cluster_prop=close_cluster_prop)
+    found = measure_uncertainty(vectors, settings)
+    near, entropies = reference_uncertainty(vectors, max_distance, close_cluster_prop)
+    members = [frozenset(np.flatnonzero(found.clusters == cluster).tolist()) for cluster in range(found.n_clusters)]
+    assert [[members[cluster] for cluster in row] for row in found.near_clusters] == near
+    np.testing.assert_allclose(found.entropy, entropies, atol=1e-10)
+    queries = select_uncertain_queries(found.entropy, settings)
+    expected = sorted(range(n_texts), key=lambda i: -entropies[i])[: int(0.2 * n_texts)]
+    assert queries.tolist() == expected
+
+
+def test_uncertainty_does_not_depend_on_the_rows_taken_at_a_time(monkeypatch):
+    vectors, settings = make_vectors(), SampleSettings(max_distance=3.0)
+    whole = measure_uncertainty(vectors, settings)
+    monkeypatch.setattr("perspective.sampling.ROWS_AT_A_TIME", 7)
+    parts = measure_uncertainty(vectors, settings)
+    np.testing.assert_array_equal(whole.near_clusters, parts.near_clusters)
+    np.testing.assert_allclose(whole.entropy, parts.entropy, atol=1e-12)
+
+
+def test_default_threshold_grows_with_the_root_of_the_dimension():
+    assert scale_max_distance(256) == pytest.approx(77 / 2)
+    vectors = make_vectors()
+    by_default = measure_uncertainty(vectors, SampleSettings())
+    stated = measure_uncertainty(vectors, SampleSettings(max_distance=77 * math.sqrt(DIM / 1024)))
+    np.testing.assert_array_equal(by_default.clusters, stated.clusters)
+
+
+def test_queries_between_two_fractions():
+    entropy = np.arange(100) / 100
+    settings = SampleSettings(filter_first_prop=0.1, large_ent_prop=0.3)
+    assert select_uncertain_queries(entropy, settings).tolist() == list(range(89, 69, -1))
+    assert select_uncertain_queries(entropy[:3], settings).tolist() == [2]  # at least one
+
+
+# triplets
+
+
+def check_triplets(triplets, uncertainty, settings):
+    """What must hold of every draw."""
+    questions = [(triplet.query_idx, *sorted(triplet.key[1:])) for triplet in triplets]
+    assert len(set(questions)) == len(questions)
+    queries = set(select_uncertain_queries(uncertainty.entropy, settings).tolist())
+    for triplet in triplets:
+        query, choice1, choice2 = triplet.key
+        assert len({query, choice1, choice2}) == 3
+        assert query in queries
+        of_choices = {uncertainty.clusters[choice1], uncertainty.clusters[choice2]}
+        assert len(of_choices) == 2
+        assert of_choices <= set(uncertainty.near_clusters[query].tolist())
+        assert triplet.gold is None
+
+
+@pytest.mark.parametrize("shuffle_inds", [True, False])
+@pytest.mark.parametrize(("scale", "n_texts"), [("small", 120), ("large", 400)])
+def test_choices_come_from_two_near_clusters_of_the_query(scale, n_texts, shuffle_inds):
+    settings = SampleSettings(max_query=300, max_distance=4.0, shuffle_inds=shuffle_inds)
+    triplets, uncertainty = sample_triplets(make_vectors(n_texts), settings, scale)
+    assert len(triplets) == 300
+    check_triplets(triplets, uncertainty, settings)
+    if not shuffle_inds and scale == "small":  # the most uncertain first
+        first = select_uncertain_queries(uncertainty.entropy, settings)[:10].tolist()
+        assert list(dict.fromkeys(triplet.query_idx for triplet in triplets))[:5] == first[:5]
+
+
+def all_triplets(uncertainty, settings):
+    members = [set(np.flatnonzero(uncertainty.clusters == c).tolist()) for c in range(uncertainty.n_clusters)]
+    return {
+        (int(query), *sorted(pair))
+        for query in select_uncertain_queries(uncertainty.entropy, settings)
+        for one, two in itertools.combinations(uncertainty.near_clusters[query], 2)
+        for pair in itertools.product(members[one] - {query}, members[two] - {query})
+    }
+
+
+@pytest.mark.parametrize("n_texts", [3, 5, 12, 30])
+def test_it_ends_and_gives_all_triplets_that_exist(n_texts):
+    settings = SampleSettings(max_query=100_000, max_distance=3.0)
+    triplets, uncertainty = sample_triplets(make_vectors(n_texts), settings)
+    check_triplets(triplets, uncertainty, settings)
+    existing = all_triplets(uncertainty, settings)
+    assert {(triplet.query_idx, *sorted(triplet.key[1:])) for triplet in triplets} == existing
+    # Near the limit from both sides: listed, then drawn.
+    for max_query in {max(1, len(existing) - 1), len(existing) // 2 + 1, max(1, len(existing) // 2)}:
+        fewer = SampleSettings(max_query=max_query, max_distance=3.0)
+        triplets, uncertainty = sample_triplets(make_vectors(n_texts), fewer)
+        assert len(triplets) == max_query
+        check_triplets(triplets, uncertainty, fewer)
+
+
+def test_every_query_gets_its_share():
+    settings = SampleSettings(max_query=240, max_distance=4.0)
+    triplets, _ = sample_triplets(make_vectors(), settings)
+    asked = Counter(triplet.query_idx for triplet in triplets)
+    assert len(asked) == 24
+    assert min(asked.values()) >= 5
+
+
+def test_same_seed_same_triplets():
+    vectors = make_vectors()
+    one, again, other = (
+        sample_triplets(vectors, SampleSettings(max_query=64, seed=seed, max_distance=4.0))[0] for seed in (1, 1, 2)
+    )
+    assert one == again
+    assert len(set(one) & set(other)) < 32
+    drawn = [sample_random_triplets(50, 64, seed) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.parametrize("max_query", [400, 100_000])  # drawn, listed
+def test_choice_order_is_balanced(max_query):
+    settings = SampleSettings(max_query=max_query, max_distance=6.0)
+    vectors = make_vectors(60)
+    triplets, uncertainty = sample_triplets(vectors, settings)
+    nearer_first = np.mean(
+        [uncertainty.clusters[t.choice1_idx] == uncertainty.near_clusters[t.query_idx][0] for t in triplets]
+    )
+    assert abs(nearer_first - 0.5) < 4 * 0.5 / math.sqrt(len(triplets))
+
+
+@pytest.mark.parametrize(("n_texts", "max_query"), [(200, 500), (5, 30), (5, 16), (5, 15), (5, 14), (3, 99), (4, 1)])
+def test_random_control(n_texts, max_query):
+    triplets = sample_random_triplets(n_texts, max_query, 100)
+    questions = {(triplet.query_idx, *sorted(triplet.key[1:])) for triplet in triplets}
+    assert len(triplets) == len(questions) == min(max_query, n_texts * math.comb(n_texts - 1, 2))
+    assert all(len(set(triplet.key)) == 3 and max(triplet.key) < n_texts for triplet in triplets)
+
+
+def test_random_control_is_uniform():
+    triplets = sample_random_triplets(10, 180, 0)  # half of all 360
+    for place in range(3):
+        seen = Counter(triplet.key[place] for triplet in triplets)
+        assert all(5 <= seen[row] <= 35 for row in range(10))
+
+
+@pytest.mark.parametrize(
+    ("vectors", "scale", "message"),
+    [
+        (np.ones((1, 4)), "small", "1 texts: a triplet needs three"),
+        (np.eye(2), "small", "2 texts: a triplet needs three"),
+        (np.ones((20, 4)), "small", "all texts fall into one cluster"),
+        (make_vectors(99), "large", "makes 100 clusters of only 99 texts; use --scale small"),
+    ],
+)
+def test_too_little_to_choose_from(vectors, scale, message):
+    with pytest.raises(DataError, match=message):
+        sample_triplets(vectors, SampleSettings(), scale)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_query": 0}, "--max_query 0: must be at least 1"),
+        ({"filter_first_prop": 0.2}, "--filter_first_prop 0.2 and --large_ent_prop 0.2"),
+        ({"large_ent_prop": 1.1}, "need 0 <= first < large <= 1"),
+        ({"close_cluster_prop": 0.0}, "--close_cluster_prop 0.0"),
+        ({"max_distance": 0.0}, "--max_distance 0.0: must be above 0"),
+        ({"max_distance": float("nan")}, "--max_distance nan"),
+    ],
+)
+def test_settings_are_checked(options, message):
+    with pytest.raises(DataError, match=message):
+        SampleSettings(**options)
+
+
+def test_random_control_checks_its_arguments():
+    with pytest.raises(DataError, match="--max_query 0"):
+        sample_random_triplets(10, 0, 1)
+    with pytest.raises(DataError, match="2 texts: a triplet needs three"):
+        sample_random_triplets(2, 1, 1)
+
+
+def test_gold_answers_are_added_after_the_draw():
+    labels = ["a", "a", "b", "a"]
+    triplets = [Triplet(0, 1, 2), Triplet(0, 2, 1), Triplet(0, 1, 3), Triplet(2, 0, 1)]
+    assert [t.gold for t in answer_by_labels(triplets, labels)] == [" 1", " 2", "both", None]
+    assert [t.key for t in answer_by_labels(triplets, labels)] == [t.key for t in triplets]
+    assert answer_by_labels(triplets, None) == triplets
