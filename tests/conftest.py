@@ -19,7 +19,25 @@ SENTENCES = [
     "Please respond with 'Choice 1' or 'Choice 2' without explanation. Choice",
     "Select the banking utterance that better corresponds with the Query in terms of intent. user assistant",
 ]
-WORDS = "card bank top up transfer weather rain sun music song play pin lost money cash alarm wake".split()
+WORDS = [
+    "card",
+    "bank",
+    "top",
+    "up",
+    "transfer",
+    "weather",
+    "rain",
+    "sun",
+    "music",
+    "song",
+    "play",
+    "pin",
+    "lost",
+    "money",
+    "cash",
+    "alarm",
+    "wake",
+]
 
 
 def make_wordpiece_tokenizer():

@@ -23,7 +23,9 @@ class DyingJudge:
                 raise KeyboardInterrupt
             self.lives -= 1
             self.asked.append(question.row)
-            yield opinion_from_probabilities(question.row, len(question.query) / 20, 0.1 / 3, question.choice1, "\u2028")
+            yield opinion_from_probabilities(
+                question.row, len(question.query) / 20, 0.1 / 3, question.choice1, "\u2028"
+            )
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def test_describe_model(package, monkeypatch):
 def test_names_that_cannot_be_loaded(load, tmp_path):
     with pytest.raises(ModelError, match='unknown model "starlin": .*a hub id such as org/model, or a folder'):
         load("starlin")
-    with pytest.raises(ModelError, match="unknown model \"./gone\""):
+    with pytest.raises(ModelError, match='unknown model "./gone"'):
         load("./gone")
     with pytest.raises(ModelError, match="no-org/no-model: the hub cannot be reached; offline, use minilm and smollm2"):
         load("no-org/no-model")

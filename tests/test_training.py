@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import run_killed, run_stage, stage_command, stage_environment
 
-from perspective.artifacts import Output, Triplet, TrainingTriplet, hash_file, load_training_triplets
+from perspective.artifacts import Output, TrainingTriplet, Triplet, hash_file, load_training_triplets
 from perspective.errors import DataError
 from perspective.models import get_prompt, load_embedder
 from perspective.training import RECIPES, TrainSettings, finetune_embedder

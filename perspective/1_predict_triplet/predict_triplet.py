@@ -21,7 +21,7 @@ from perspective.corpus import CorpusSettings, load_texts
 from perspective.judging.protocol import choose_instruction
 from perspective.judging.reliability import assess_reliability
 from perspective.judging.server import ServerSettings
-from perspective.judging.session import judge_triplets
+from perspective.judging.session import discard_partial, judge_triplets
 from perspective.judging.settings import JudgeSettings, build_judge
 from perspective.layout import PREDICT_STAGE, Layout, predictions_path
 
@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made_from = {"instruction": instruction, **judge.made_from(server)}
     output = Output(predictions_path(named_by, layout.judge, folder), "judgments", made_from, inputs)
     if output.is_finished(files.overwrite):
+        discard_partial(output.path)  # a kill may have come between the two
         return
     source = build_judge(judge, server, instruction, triplets, len(texts), files.dataset)
     judgments = judge_triplets(source, triplets, texts, output)
@@ -79,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "this judge is unreliable here, nothing will be trained on its answers: %s", reliability.describe()
         )
     save_judgments(output, judgments, texts, files.dataset)
+    discard_partial(output.path)
 
 
 if __name__ == "__main__":

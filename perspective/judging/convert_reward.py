@@ -38,8 +38,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         weights = torch.load(settings.checkpoint, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise DataError(f"{settings.checkpoint}: not a checkpoint of tensors alone ({error})") from None
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise DataError(f"{settings.checkpoint}: not a checkpoint of tensors alone")
     if "v_head.weight" not in weights:
         raise DataError(f"{settings.checkpoint}: no reward head (v_head.weight); is this Starling-RM?")
+    if not any(key.startswith("transformer.") for key in weights):
+        raise DataError(f"{settings.checkpoint}: no body (transformer.*); is this Starling-RM?")
     # The body is stored under two names; one is enough.
     kept = {key: value.contiguous() for key, value in weights.items() if key.startswith(("transformer.", "v_head."))}
     with atomic_path(Path(settings.output_path) / "model.safetensors") as temporary:

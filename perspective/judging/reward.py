@@ -200,7 +200,7 @@ def _has_starling_layout(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     for shard in sorted(folder.glob("*.safetensors")):
-        with safe_open(shard, framework="pt") as file:
+        with explain_loading(str(folder)), safe_open(shard, framework="pt") as file:
             if "v_head.weight" in file.keys():  # noqa: SIM118  not a mapping
                 return True
     return False

@@ -143,15 +143,10 @@ class ServerJudge:
             self._sum_up()
 
     async def _ask_all(self, questions: Sequence[Question], emit: Callable[[Opinion], None]) -> None:
-        import openai
-
-        from perspective.judging.server_client import PLACEHOLDER_KEY, ChatClient, find_secrets, read_key
+        from perspective.judging.server_client import ChatClient, connect, find_secrets, read_key
 
         settings, key = self.settings, read_key(self.base_url)
-        async with openai.AsyncOpenAI(
-            api_key=key or PLACEHOLDER_KEY, base_url=self.base_url, timeout=settings.timeout_seconds, max_retries=0
-        ) as connection:
-            secrets = find_secrets(key, self.base_url)
+        async with connect(self.base_url, key, settings.timeout_seconds) as connection:
             chat = ChatClient(
                 connection,
                 self.model,
@@ -159,7 +154,7 @@ class ServerJudge:
                 settings.max_retries,
                 self.logprobs,
                 self.facts,
-                secrets,
+                find_secrets(key, self.base_url),
             )
             outbox = _Outbox(chat, emit, max(MIN_FAILURES, settings.concurrency), self.facts)
             pending = iter(questions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 import os
@@ -76,9 +77,9 @@ class ChatClient:
             Failure: There is none after the retries, or asking again is in vain.
             JudgeError: No question can be answered: a refused key, an unknown model.
         """
-        n_failures = 0
+        n_failures, n_answers = 0, self.n_answers
         while True:
-            options, n_answers = dict(self._options), self.n_answers
+            options = dict(self._options)
             try:
                 reply = await self._send(prompt, options)
                 self.n_answers += 1
@@ -91,9 +92,10 @@ class ChatClient:
                     if options != self._options or (options != self._accepted and self._adapt(failure)):
                         continue
                     raise
-                # A limit on the rate is no failure as long as others get through.
+                # A limit on the rate is no failure as long as others get through between two tries.
                 if failure.kind is not FailureKind.LIMITED or n_answers == self.n_answers:
                     n_failures += 1
+                n_answers = self.n_answers
                 if n_failures > self._max_retries:
                     raise
                 wait_seconds = _choose_wait(max(n_failures, 1), failure.retry_after_seconds)
@@ -113,17 +115,27 @@ class ChatClient:
             raise await self._explain(error) from None
         except (openai.APITimeoutError, asyncio.TimeoutError):
             message = f"no answer within {self._timeout_seconds:g} seconds, see --timeout_seconds"
-            raise Failure(FailureKind.UNREACHABLE, message) from None
+            raise Failure(FailureKind.DOWN, message) from None
         except openai.APIConnectionError as error:
-            raise Failure(FailureKind.UNREACHABLE, self._clean(_find_reason(error))) from None
+            # By name: the library beneath `openai` differs between its versions.
+            connected = type(error.__cause__).__name__ != "ConnectError"
+            kind = FailureKind.DOWN if connected else FailureKind.UNREACHABLE
+            raise Failure(kind, self._clean(_find_reason(error))) from None
         try:
             body = json.loads(response.http_response.content)
         except ValueError:  # bad JSON or bad UTF-8
             raise Failure(FailureKind.BROKEN, "the reply is not JSON") from None
-        for name, count in zip(("prompt_tokens", "completion_tokens"), read_usage(body), strict=True):
-            self._facts[name] += count
+        self._count(body)
         reply = read_reply(body)
         return Reply(self._scrub(reply.content), reply.probability)
+
+    def _count(self, body: Any) -> None:  # noqa: ANN401
+        # Before the answer is read: a reply without one is billed too.
+        for name, count in zip(("prompt_tokens", "completion_tokens"), read_usage(body), strict=True):
+            self._facts[name] += count
+        if isinstance(body, Mapping) and isinstance(body.get("model"), str):
+            # A name like "gpt-4o-mini" stands for dated models that change.
+            self._facts["served_model"] = self._clean(body["model"])
 
     async def _explain(self, error: openai.APIStatusError) -> Failure | JudgeError:
         """Tell a failed request from one that shows that no other can succeed."""
@@ -189,6 +201,22 @@ class ChatClient:
         return text
 
 
+def connect(base_url: str, key: str | None, timeout_seconds: float) -> openai.AsyncOpenAI:
+    """Make the connection; its own retries are off.
+
+    A user and password in the address become a header: the address stands in the libraries' logs.
+    """
+    parts = urlsplit(base_url)
+    headers = {}
+    if parts.username is not None:
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+    bare = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, ""))
+    return openai.AsyncOpenAI(
+        api_key=key or PLACEHOLDER_KEY, base_url=bare, timeout=timeout_seconds, max_retries=0, default_headers=headers
+    )
+
+
 def read_key(base_url: str) -> str | None:
     """Return the key of the environment; None where the server needs none.
 
@@ -200,7 +228,7 @@ def read_key(base_url: str) -> str | None:
         host = urlsplit(base_url).hostname or ""
         if host == "openai.com" or host.endswith(".openai.com"):
             raise JudgeError(
-                f"{public_url(base_url)}: needs a key; set OPENAI_API_KEY, or --base_url to another server"
+                f"{public_url(base_url)}: needs a key; set OPENAI_API_KEY, or --base_url for another server"
             )
         return None
     if not key.isascii() or not key.isprintable() or " " in key:

@@ -65,6 +65,11 @@ def partial_path(path: Path) -> Path:
     return path.with_name(path.name + ".partial.jsonl")
 
 
+def discard_partial(path: Path) -> None:
+    """Remove the partial file once its judgments are sealed in the finished one."""
+    partial_path(path).unlink(missing_ok=True)
+
+
 def _to_judgment(triplet: Triplet, opinion: Opinion) -> Judgment:
     return Judgment(
         triplet, opinion.prediction, opinion.prepared, opinion.content, opinion.probability, opinion.swapped_probability

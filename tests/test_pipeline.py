@@ -1,0 +1,225 @@
+"""The whole pipeline by its bash scripts, with the real packaged models, in a path with spaces."""
+
+import json
+import random
+import subprocess
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from helpers import copy_repository, run_killed, run_stage, stage_command, stage_environment, write_jsonl
+
+from perspective.artifacts import hash_file, read_json
+
+pytestmark = [pytest.mark.slow]
+
+
+def run_bash(folder, *command, environment=None):
+    done = subprocess.run(
+        ["bash", *map(str, command)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=stage_environment(PYTHONPATH="", **(environment or {})),
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("a clone") / "EMB with LLM"
+    folder.mkdir()
+    return copy_repository(folder)
+
+
+@pytest.mark.real
+def test_run_then_run_again(repository, tmp_path):
+    command = ["scripts/run.sh", "--dataset", "demo", "--max_query", "24"]
+    code, shown, log = run_bash(repository, *command)
+    assert code == 0, log
+    # SmolLM2 as a choice judge follows the position, and the pipeline says so and ends well.
+    assert "judge is unreliable" in log and "unchanged" in shown
+    measures = read_json(repository / "measures" / "demo_small_embeds_minilm_measures.json")
+    assert len(measures["ACC"]) == 5 and 50 < measures["ACC_mean"] < 80
+    after = repository / "after_measures" / "demo_small_embeds_minilm_m=24_seed=100-smollm2_measures.json"
+    assert read_json(after)["ACC"] == measures["ACC"]
+    assert (repository / "after_measures" / "comparison_minilm-smollm2.png").read_bytes().startswith(b"\x89PNG")
+
+    started = time.monotonic()
+    code, again, log = run_bash(tmp_path, repository / "scripts" / "run.sh", *command[1:])
+    assert code == 0, log
+    assert again == shown
+    assert log.count("already made") == 8  # vectors and measures twice, triplets, judgments, training, model
+    assert time.monotonic() - started < 60  # under 20 s on an idle machine
+
+
+@pytest.mark.real
+def test_stage_by_stage_from_their_folders(repository):
+    """Recorded answers train the real embedder; each script runs from its stage's folder."""
+    stage1, stage2 = repository / "perspective" / "1_predict_triplet", repository / "perspective" / "2_finetune"
+    settings = {"DATASETS": "demo", "MAX_QUERY": "64", "LLM": "recorded"}
+
+    def run(folder, script, *options):
+        code, shown, log = run_bash(folder, f"scripts/{script}", *options, environment=settings)
+        assert code == 0, log
+        return shown
+
+    run(stage2, "get_embedding_gte.sh")
+    run(stage1, "triplet_sampling.sh")
+    triplets = stage1 / "sampled_triplet_results" / "demo_small_minilm_m=64_seed=100.json"
+    labels = [json.loads(line)["label"] for line in (repository / "datasets/demo/small.jsonl").read_text().splitlines()]
+    answers = []
+    for record in read_json(triplets):
+        same = labels[record["query_idx"]] == labels[record["choice1_idx"]]
+        answers.append({**record, "prediction": [" 1" if same else " 2"]})
+    recorded = stage1 / "theirs.json"
+    recorded.write_text(json.dumps(answers))
+    run(stage1, "predict_triplet.sh", "--recorded_path", "theirs.json")
+    assert "llm accuracy" in run(stage1, "calculate_accuracy.sh")
+    run(stage2, "convert_triplet.sh")
+    run(stage2, "finetune_gte.sh", "--num_train_epochs", "2")
+    run(stage2, "get_finetuned_embedding_gte.sh")
+    table = run(repository, "compare.sh")
+    assert "recorded" in table and "unchanged" not in table
+    before = np.load(repository / "measures" / "demo_small_embeds_minilm.npy")
+    after = np.load(repository / "after_measures" / "demo_small_embeds_minilm_m=64_seed=100-recorded.npy")
+    assert np.abs(before - after).max() > 1e-3
+    card = (stage2 / "checkpoints" / "demo_small_minilm_m=64_seed=100-recorded" / "README.md").read_text()
+    assert "## Measured" in card and "| demo | minilm |" in card
+
+
+def test_run_refuses_in_one_line(repository):
+    for arguments, message in (
+        (["--datset", "demo"], "unknown option --datset"),
+        (["--dataset"], "--dataset needs a value"),
+        (["--dataset", "bankin77"], "did you mean banking77?"),
+        (["--data_path", "none.csv"], "none.csv: no such file"),
+    ):
+        code, _, log = run_bash(repository, "scripts/run.sh", *arguments)
+        assert code == 2 and message in log and "Traceback" not in log
+    code, shown, _ = run_bash(repository, "scripts/run.sh", "--help")
+    assert code == 0 and "--max_query N" in shown
+
+
+def test_fetching_checks_every_time(repository, tmp_path):
+    """A wrong checksum is refused, wherever the file comes from, and nothing is left behind."""
+    wrong = tmp_path / "wrong" / "banking77"
+    wrong.mkdir(parents=True)
+    (wrong / "small.jsonl").write_text('{"input": "x"}\n')
+    target = repository / "datasets" / "banking77"
+    here = {"EMBWITHLLM_DATASETS": str(tmp_path / "wrong")}
+    code, _, log = run_bash(repository, "scripts/fetch_datasets.sh", "banking77", environment=here)
+    assert code == 2 and "is not the released" in log
+    assert not target.exists() or not any(target.iterdir())
+    # Nothing reachable: one line, and run.sh goes on with the demo.
+    sources = repository / "datasets" / "sources.json"
+    original = sources.read_text()
+    sources.write_text(original.replace("https://raw.githubusercontent.com", "http://127.0.0.1:9"))
+    code, _, log = run_bash(repository, "scripts/fetch_datasets.sh", "mtop_domain")
+    sources.write_text(original)
+    assert code == 2 and "cannot be reached" in log and log.count("\n") == 1
+
+
+class CountingServer:
+    """An OpenAI-compatible server that answers slowly and counts what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                prompt = body["messages"][-1]["content"]
+                outer.asked.append(prompt)
+                time.sleep(0.03)
+                first = prompt.split("Choice 1: ")[1].split("\n")[0]
+                second = prompt.split("Choice 2: ")[1].split("\n")[0]
+                answer = f"Choice {1 if first <= second else 2}"
+                message = {"role": "assistant", "content": answer}
+                reply = {"id": "1", "object": "chat.completion", "created": 1, "model": "m"}
+                reply["choices"] = [{"index": 0, "finish_reason": "stop", "message": message, "logprobs": None}]
+                reply["usage"] = {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13}
+                data = json.dumps(reply).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *arguments):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+
+
+def test_judging_killed_at_random_moments(tmp_path, sentences):
+    """The same file as undisturbed, and nothing asked again whose answer was kept."""
+    n_texts, n_triplets = 80, 200
+    texts = write_jsonl(tmp_path / "t.jsonl", [{"input": f"{i} {text}"} for i, text in enumerate(sentences(n_texts))])
+    run_stage(
+        "random_triplet_sampling",
+        "--dataset",
+        "t",
+        "--data_path",
+        texts,
+        "--max_query",
+        n_triplets,
+        "--out_dir",
+        tmp_path,
+    )
+    triplets = tmp_path / f"t_small_random_m={n_triplets}_seed=100.json"
+    server = CountingServer()
+    options = ["--dataset", "t", "--text_path", texts, "--data_path", triplets, "--llm", "m", "--base_url", server.url]
+    options += ["--concurrency", "2"]
+    run_stage("predict_triplet", *options, "--output_path", tmp_path / "whole")
+    name = f"t_small_random_m={n_triplets}_seed=100-m-pred.json"
+
+    server.asked.clear()
+    command = stage_command("predict_triplet", *options, "--output_path", tmp_path / "killed")
+    partial = tmp_path / "killed" / f"{name}.partial.jsonl"
+    rng = random.Random(3)
+    n_kills, counts = 0, {}
+    while not run_killed(command, rng.uniform(3, 6), env=stage_environment(OPENAI_API_KEY="none")):
+        n_kills += 1
+        assert n_kills < 30 and not (tmp_path / "killed" / name).exists()
+        lines = partial.read_text().split("\n")[1:-1] if partial.exists() else []
+        kept = {json.loads(line)["prepared"] for line in lines}
+        assert counts.keys() <= kept  # nothing lost
+        assert all(server.asked.count(prompt) == count for prompt, count in counts.items())  # nothing asked again
+        # What was under way when the kill came was asked without being kept; it may be asked once more.
+        counts = {prompt: server.asked.count(prompt) for prompt in kept}
+    assert n_kills >= 1
+    assert hash_file(tmp_path / "killed" / name) == hash_file(tmp_path / "whole" / name)
+    assert not partial.exists()
+    server.server.shutdown()
+
+
+def test_stopped_by_the_user(tmp_path, sentences):
+    """Ctrl-C ends without a traceback and says that the same command goes on."""
+    import signal
+
+    texts = write_jsonl(tmp_path / "t.jsonl", [{"input": f"{i} {text}"} for i, text in enumerate(sentences(60))])
+    run_stage(
+        "random_triplet_sampling", "--dataset", "t", "--data_path", texts, "--max_query", 400, "--out_dir", tmp_path
+    )
+    server = CountingServer()
+    command = stage_command(
+        "predict_triplet", "--dataset", "t", "--text_path", texts, "--data_path",
+        tmp_path / "t_small_random_m=400_seed=100.json", "--llm", "m", "--base_url", server.url,
+        "--concurrency", "1", "--output_path", tmp_path,
+    )  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=stage_environment(OPENAI_API_KEY="none"))
+    while len(server.asked) < 20:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, log = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "goes on where it stopped" in log and "Traceback" not in log
+    server.server.shutdown()

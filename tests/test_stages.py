@@ -1,0 +1,359 @@
+"""Every stage, from its command line to its files, with tiny models; what they refuse."""
+
+import csv
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import ROOT, STAGES, run_stage, stage_command, stage_environment, write_jsonl
+
+from perspective.artifacts import load_judgments, load_triplets, read_json
+
+N_TEXTS = 60
+
+
+@pytest.fixture
+def texts_file(tmp_path, sentences):
+    texts = sentences(N_TEXTS, n_words=5)
+    labels = ["card" if "card" in text or "bank" in text else "other" for text in texts]
+    return write_jsonl(
+        tmp_path / "tiny.jsonl",
+        [{"input": text, "label": label} for text, label in zip(texts, labels, strict=True)],
+    )
+
+
+@pytest.fixture
+def pipeline(tmp_path, texts_file, embedder_folder, llm_folder, caplog):
+    """Run single stages with all their files in one folder."""
+    caplog.set_level("INFO")
+
+    class Pipeline:
+        data = ["--dataset", "tiny", "--data_path", texts_file]
+        embeds = tmp_path / "tiny_small_embeds_embedder.npy"
+        triplets = tmp_path / "tiny_small_embedder_m=40_seed=100.json"
+        judgments = tmp_path / "tiny_small_embedder_m=40_seed=100-llm-pred.json"
+        training = tmp_path / "tiny_small_embedder_m=40_seed=100-llm-train.json"
+        checkpoint = tmp_path / "checkpoint"
+        text_path = texts_file
+
+        def embed(self, *more):
+            run_stage("get_embedding", *self.data, "--embedder", embedder_folder, "--output_path", tmp_path, *more)
+
+        def sample(self, *more):
+            run_stage("triplet_sampling", *self.data, "--embedder", embedder_folder, "--feat_path", self.embeds,
+                      "--max_query", 40, "--max_distance", 8, "--out_dir", tmp_path, *more)  # fmt: skip
+
+        def judge(self, *more):
+            run_stage("predict_triplet", "--dataset", "tiny", "--text_path", texts_file, "--data_path", self.triplets,
+                      "--llm", llm_folder, "--perspective", "intent", "--output_path", tmp_path, *more)  # fmt: skip
+
+        def convert(self, *more):
+            run_stage("convert_triplet", *self.data, "--pred_path", self.judgments, "--output_path", tmp_path, *more)
+
+        def finetune(self, *more):
+            run_stage("finetune", "--dataset", "tiny", "--embedder", embedder_folder, "--train_file", self.training,
+                      "--output_dir", self.checkpoint, "--num_train_epochs", 1, *more)  # fmt: skip
+
+    return Pipeline()
+
+
+def refuse(capsys, stage, *arguments, **more):
+    """Run a stage that must fail; return its one line."""
+    with pytest.raises(SystemExit) as stopped:
+        run_stage(stage, *arguments, **more)
+    assert stopped.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_all_stages_in_a_row(pipeline, tmp_path, caplog, capsys):
+    pipeline.embed()
+    vectors = np.load(pipeline.embeds)
+    assert vectors.shape == (N_TEXTS, 32) and vectors.dtype == np.float32
+    measures = read_json(tmp_path / "tiny_small_embeds_embedder_measures.json")
+    assert len(measures["ACC"]) == 5 and measures["n_clusters"] == 2
+
+    pipeline.sample()
+    triplets = load_triplets(pipeline.triplets, N_TEXTS, "tiny")
+    assert len(triplets) == 40
+    published_fields = {"input", "output", "options", "task", "query_idx", "choice1_idx", "choice2_idx"}
+    assert set(read_json(pipeline.triplets)[0]) == published_fields
+
+    pipeline.judge()
+    records = read_json(pipeline.judgments)
+    assert {"prepared", "content", "prediction", "probability", "confidence", "swapped_probability"} <= set(records[0])
+    judgments = load_judgments(pipeline.judgments, N_TEXTS, "tiny")
+    for judgment in judgments:
+        agree = (judgment.forward_probability > 0.5) == (judgment.swapped_probability > 0.5)
+        assert (len(judgment.prediction) == 1) == agree
+    assert not list(tmp_path.glob("*.partial*"))
+
+    run_stage("calculate_accuracy", *pipeline.data, "--pred_path", pipeline.judgments, "--feat_path", pipeline.embeds)
+    assert "embedder accuracy" in capsys.readouterr().out
+    assert read_json(tmp_path / "tiny_small_embedder_m=40_seed=100-llm-accuracy.json")["n_judgments"] == 40
+
+    pipeline.convert()
+    pipeline.finetune()
+    pipeline.embed("--checkpoint", pipeline.checkpoint)
+    assert (tmp_path / "tiny_small_embeds_checkpoint.npy").exists()
+
+    caplog.clear()
+    for stage in (pipeline.embed, pipeline.sample, pipeline.judge, pipeline.convert, pipeline.finetune):
+        stage()
+    assert sum("already made" in message for message in caplog.messages) == 6  # embedding makes two files
+
+
+def test_every_result_tells_what_it_was_made_from(pipeline, tmp_path):
+    pipeline.embed()
+    pipeline.sample()
+    sidecar = read_json(tmp_path / f"{pipeline.triplets.name}.meta.json")
+    assert set(sidecar["inputs"]) == {"texts", "embeddings"}
+    assert sidecar["settings"]["max_query"] == 40
+    assert {"sha256", "facts", "versions", "git_commit", "wall_seconds"} <= set(sidecar)
+
+
+def test_other_settings_are_named_and_overwrite_makes_anew(pipeline, capsys):
+    pipeline.embed()
+    pipeline.sample()
+    before = pipeline.triplets.read_bytes()
+    with pytest.raises(SystemExit):
+        pipeline.sample("--large_ent_prop", 0.5)
+    assert "made with other large_ent_prop (0.2, now 0.5)" in capsys.readouterr().err
+    assert pipeline.triplets.read_bytes() == before
+    pipeline.sample("--large_ent_prop", 0.5, "--overwrite")
+    assert pipeline.triplets.read_bytes() != before
+
+
+def test_labels_change_no_decision(pipeline, tmp_path, texts_file):
+    """The same texts with other labels and with none: triplets, judgments and training are equal."""
+    results = []
+    records = [json.loads(line) for line in texts_file.read_text().splitlines()]
+    versions = (
+        records,
+        [{**record, "label": f"x{i % 3}"} for i, record in enumerate(records)],
+        [{"input": record["input"]} for record in records],
+    )
+    for version in versions:
+        write_jsonl(texts_file, version)
+        pipeline.embed("--overwrite")
+        pipeline.sample("--overwrite")
+        pipeline.judge("--overwrite")
+        pipeline.convert("--overwrite")
+        rows = [(one.key) for one in load_triplets(pipeline.triplets, N_TEXTS)]
+        answers = [(one.prediction, one.probability) for one in load_judgments(pipeline.judgments, N_TEXTS)]
+        results.append((rows, answers, pipeline.training.read_text()))
+    assert results[0] == results[1] == results[2]
+    assert all(record["output"] is None for record in read_json(pipeline.triplets))
+
+
+def test_without_labels_the_measures_need_none(pipeline, tmp_path, texts_file, caplog):
+    write_jsonl(texts_file, [{"input": json.loads(line)["input"]} for line in texts_file.read_text().splitlines()])
+    pipeline.embed()
+    measures = read_json(tmp_path / "tiny_small_embeds_embedder_measures.json")
+    assert measures["n_clusters_estimated"] >= 2 and -1 <= measures["silhouette"] <= 1
+    assert "ACC" not in measures and "no labels" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_own_tables(tmp_path, texts_file, embedder_folder, suffix):
+    import pandas as pd
+
+    records = [json.loads(line) for line in texts_file.read_text().splitlines()]
+    table = pd.DataFrame({"message": [r["input"] for r in records], "kind": [r["label"] for r in records]})
+    path = tmp_path / f"own.{suffix}"
+    table.to_csv(path, index=False, quoting=csv.QUOTE_ALL) if suffix == "csv" else table.to_parquet(path)
+    run_stage("get_embedding", "--dataset", "own", "--data_path", path, "--text_column", "message",
+              "--label_column", "kind", "--embedder", embedder_folder, "--output_path", tmp_path)  # fmt: skip
+    assert read_json(tmp_path / "own_small_embeds_embedder_measures.json")["n_clusters"] == 2
+
+
+def test_recorded_answers_in_all_published_spellings(pipeline, tmp_path, capsys):
+    pipeline.embed()
+    pipeline.sample()
+    records = read_json(pipeline.triplets)
+    spellings = (["1"], [" 2"], ["1", "2"], [])
+    recorded = tmp_path / "theirs-pred.json"
+    recorded.write_text(
+        json.dumps([{**r, "content": "x", "prediction": spellings[i % 4]} for i, r in enumerate(records)])
+    )
+    run_stage("predict_triplet", "--dataset", "tiny", "--text_path", pipeline.text_path, "--data_path",
+              pipeline.triplets, "--recorded_path", recorded, "--output_path", tmp_path)  # fmt: skip
+    path = tmp_path / "tiny_small_embedder_m=40_seed=100-recorded-pred.json"
+    got = [one.prediction for one in load_judgments(path, N_TEXTS)]
+    assert got == [(("1",), ("2",), (), ())[i % 4] for i in range(40)]
+    run_stage("convert_triplet", *pipeline.data, "--pred_path", path, "--output_path", tmp_path)
+    training = read_json(tmp_path / "tiny_small_embedder_m=40_seed=100-recorded-train.json")
+    texts = [json.loads(line)["input"] for line in pipeline.text_path.read_text().splitlines()]
+    expected = [
+        (texts[r["query_idx"]], texts[r[f"choice{1 + i % 4}_idx"]], texts[r[f"choice{2 - i % 4}_idx"]])
+        for i, r in enumerate(records)
+        if i % 4 < 2
+    ]
+    assert [(r["query"][1], r["pos"][1], r["neg"][1]) for r in training] == expected
+
+
+def test_published_conversion_is_repeated(tmp_path):
+    """A published prediction file gives the records that the published conversion writes."""
+    published = ROOT.parent / "shared" / "reference" / "starling" / "banking77-starling-pred.json"
+    texts = ROOT.parent / "shared" / "datasets" / "banking77" / "small.jsonl"
+    if not published.exists():
+        pytest.skip("the published predictions are not on this machine")
+    data = [json.loads(line)["input"] for line in texts.read_text().splitlines()]
+    prompt = "Represent the bank purpose for retrieval: "
+    run_stage("convert_triplet", "--dataset", "banking77", "--data_path", texts, "--pred_path", published,
+              "--instruction", "--output_path", tmp_path)  # fmt: skip
+    ours = read_json(tmp_path / "banking77-starling-train.json")
+    theirs = []
+    for record in read_json(published):
+        first, second = data[record["choice1_idx"]], data[record["choice2_idx"]]
+        pos, neg = (first, second) if record["prediction"] == ["1"] else (second, first)
+        theirs.append((prompt, data[record["query_idx"]], pos, neg, record["query_idx"]))
+    assert [(r["query"][0], r["query"][1], r["pos"][1], r["neg"][1], r["query_idx"]) for r in ours] == theirs
+    assert all(r["task_name"] == "banking77" and r["weight"] == 1.0 for r in ours)
+
+
+def test_self_training_follows_the_embedder(pipeline, tmp_path):
+    pipeline.embed()
+    pipeline.sample()
+    pipeline.judge()
+    run_stage("convert_triplet_self", *pipeline.data, "--pred_path", pipeline.judgments, "--feat_path",
+              pipeline.embeds, "--output_path", tmp_path)  # fmt: skip
+    vectors = np.load(pipeline.embeds)
+    texts = [json.loads(line)["input"] for line in pipeline.text_path.read_text().splitlines()]
+    records = read_json(tmp_path / "tiny_small_embedder_m=40_seed=100-llm-self-train.json")
+    assert len(records) == 40
+    for record in records:
+        near = {}
+        for name in ("choice1_idx", "choice2_idx"):
+            near[texts[record[name]]] = ((vectors[record["query_idx"]] - vectors[record[name]]) ** 2).sum()
+        assert near[record["pos"][1]] <= near[record["neg"][1]]
+
+
+def test_an_unreliable_judge_changes_nothing(pipeline, tmp_path, caplog):
+    """A judge that always names the first position is recognised, and the embedder stays."""
+    pipeline.embed()
+    pipeline.sample()
+    biased = [
+        {**r, "prediction": [], "probability": 0.5, "swapped_probability": 0.1} for r in read_json(pipeline.triplets)
+    ]
+    pipeline.judgments.write_text(json.dumps(biased))
+    pipeline.convert()
+    assert "judge unreliable" in caplog.text and "100% of the answers name the first position" in caplog.text
+    assert read_json(pipeline.training) == []
+    pipeline.finetune()
+    pipeline.embed("--checkpoint", pipeline.checkpoint)
+    np.testing.assert_array_equal(np.load(pipeline.embeds), np.load(tmp_path / "tiny_small_embeds_checkpoint.npy"))
+
+
+# refusals
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "the file is empty"),
+        ('{"input": "a"}\n{"input": \n', "tiny.jsonl:2: bad JSON"),
+        ('{"input": "a"}\n{"text": "b"}\n', 'tiny.jsonl:2: no "input" field (found: text)'),
+        ('{"input": "a"}\n{"input": 7}\n', 'tiny.jsonl:2: "input" is int, not a text'),
+        ('{"input": "a"}\n{"input": "  "}\n', 'tiny.jsonl:2: "input" is empty'),
+        ('{"input": "a"}\n', "1 text; clustering needs at least two"),
+        ('["a"]\n["b"]\n', "tiny.jsonl:1: expected an object, found list"),
+    ],
+)
+def test_bad_texts(pipeline, texts_file, capsys, content, message):
+    texts_file.write_text(content)
+    assert message in refuse(capsys, "triplet_sampling", *pipeline.data)
+
+
+def test_labels_missing_here_and_there(pipeline, texts_file, capsys, tmp_path, embedder_folder):
+    texts_file.write_text('{"input": "a", "label": "x"}\n{"input": "b"}\n{"input": "c", "label": "x"}\n')
+    line = refuse(capsys, "get_embedding", *pipeline.data, "--embedder", embedder_folder, "--output_path", tmp_path)
+    assert 'tiny.jsonl:2: no "label", but other lines have one (1 missing)' in line
+
+
+def test_bad_vectors(pipeline, tmp_path, capsys):
+    base = [*pipeline.data, "--out_dir", tmp_path, "--feat_path"]
+    vectors = np.ones((N_TEXTS, 4), dtype=np.float32)
+    cases = {
+        "short.npy": (vectors[:5], "5 rows for 60 texts"),
+        "flat.npy": (vectors[:, 0], "must be 2-D and not empty, got shape (60,)"),
+        "nan.npy": (np.where(np.arange(4) == 1, np.nan, vectors), "row 0 holds NaN"),
+        "ints.npy": (vectors.astype(int), "expected an array of floats"),
+        "same.npy": (vectors, "all texts fall into one cluster"),
+    }
+    for name, (array, message) in cases.items():
+        np.save(tmp_path / name, array)
+        assert message in refuse(capsys, "triplet_sampling", *base, tmp_path / name)
+    (tmp_path / "pickle.npy").write_bytes(pickle.dumps({"a": 1}))
+    assert "pickle" in refuse(capsys, "triplet_sampling", *base, tmp_path / "pickle.npy")
+    assert "no such file" in refuse(capsys, "triplet_sampling", *base, tmp_path / "none.npy")
+    assert not list(tmp_path.glob("*_m=*"))
+
+
+def test_bad_triplets(pipeline, tmp_path, capsys):
+    triplet = {"task": "tiny", "query_idx": 0, "choice1_idx": 1, "choice2_idx": 2}
+    cases = (
+        ([{**triplet, "query_idx": 60}], "query_idx 60, but there are 60 texts"),
+        ([{**triplet, "task": "banking77"}], 'made for data set "banking77", not "tiny"'),
+        ([{**triplet, "choice1_idx": "1"}], 'no whole number in "choice1_idx"'),
+        ({"a": 1}, "expected a list of records, found dict"),
+    )
+    path = tmp_path / "t.json"
+    for content, message in cases:
+        path.write_text(json.dumps(content))
+        line = refuse(capsys, "predict_triplet", "--dataset", "tiny", "--text_path", pipeline.text_path,
+                      "--data_path", path, "--output_path", tmp_path)  # fmt: skip
+        assert message in line
+
+
+def test_unknown_names_get_the_nearest(pipeline, capsys, tmp_path):
+    assert "did you mean banking77?" in refuse(capsys, "triplet_sampling", "--dataset", "bankin77")
+    assert "did you mean --max_query?" in refuse(capsys, "triplet_sampling", "--dataset", "demo", "--max_qury", 3)
+    line = refuse(capsys, "get_embedding", *pipeline.data, "--embedder", "minilmm", "--output_path", tmp_path)
+    assert "did you mean minilm?" in line
+    assert not list(tmp_path.glob("*.npy"))
+
+
+def test_unreachable_hub_says_how_to_work_offline(pipeline, capsys, tmp_path):
+    line = refuse(capsys, "get_embedding", *pipeline.data, "--embedder", "gte", "--output_path", tmp_path)
+    assert "the hub cannot be reached" in line and "hf download" in line
+
+
+def test_a_failed_stage_has_no_traceback(tmp_path):
+    command = stage_command("triplet_sampling", "--dataset", "demo", "--feat_path", tmp_path / "none.npy")
+    done = subprocess.run(command, capture_output=True, text=True, env=stage_environment(), cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["get_embedding", "triplet_sampling", "predict_triplet", "convert_triplet", "finetune"]
+)
+def test_help_teaches(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run_stage(name, "--help")
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert "Reads:" in shown and "Writes:" in shown and STAGES[name] in shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")
+def test_disk_full_leaves_nothing(pipeline, tmp_path, capsys, monkeypatch):
+    """A write that the disk refuses: one line, and no half-written file."""
+    import errno
+
+    pipeline.embed()
+
+    def refuse_write(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", refuse_write)
+    with pytest.raises(SystemExit) as stopped:
+        pipeline.sample()
+    assert stopped.value.code == 2
+    assert "no space left on the disk" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*m=40*")) and not list(tmp_path.glob(".*"))
