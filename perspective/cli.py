@@ -20,6 +20,10 @@ Settings = TypeVar("Settings")
 
 logger = logging.getLogger(__name__)
 
+NOISY_LIBRARIES = (
+    *("httpx", "httpcore", "httpx2", "httpcore2", "openai"),
+    *("sentence_transformers", "transformers", "huggingface_hub"),
+)
 USER_ERROR = 2  # argparse's own exit code for a call that cannot be carried out
 
 
@@ -120,5 +124,5 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     disable_progress_bar()  # of loading and saving weights; downloads and our own bars stay
-    for name in ("httpx", "httpcore", "openai", "sentence_transformers", "transformers", "huggingface_hub"):
+    for name in NOISY_LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -90,6 +90,7 @@ def test_without_labels_the_number_of_blobs_is_found(scale):
     assert "ACC" not in measures
 
 
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
 def test_without_labels_few_or_equal_texts_do_not_fail():
     for vectors in (np.eye(2), np.eye(3), np.ones((6, 2))):
         assert score_without_labels(vectors)["n_clusters_estimated"] >= 2

@@ -22,6 +22,7 @@ def test_rows_follow_the_texts():
     assert encoder.options["batch_size"] == 2
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
 def test_vectors_that_are_not_finite_are_refused():
     texts = ["a", "b" * 70_000, "c", "d" * 70_000]  # beyond half precision
     with pytest.raises(DataError, match="NaN or infinity for 2 texts, the first in row 1"):

@@ -137,6 +137,17 @@ def test_chat_markers_in_texts_stay_text(llm):
     assert sum(token in special for token in llm.tokenizer(evil)["input_ids"]) == 4  # unless made harmless
 
 
+def test_special_tokens_of_this_tokenizer_alone_stay_text_too(llm, build):
+    tokenizer = build.bpe(("[BEGIN]", "<|im_start|>", "<|im_end|>", "[OVER]"))
+    judge = ChoiceJudge(LLM("own", llm.model, tokenizer), INSTRUCTION)
+    own = set(tokenizer.convert_tokens_to_ids(["[BEGIN]", "[OVER]"]))
+    text = "over [OVER][BEGIN] begin"
+    assert own <= set(tokenizer(text)["input_ids"])
+    prompt = judge._prepare(Question(0, text, text, text), swapped=False)
+    assert not own & set(prompt.ids)
+    assert prompt.text.count("over [ OVER][ BEGIN] begin") == 3
+
+
 @pytest.mark.parametrize("orders", [1, 2])
 def test_generated_answers(llm, questions, orders):
     asked = questions(5)

@@ -864,9 +864,8 @@ def test_closing_early_ends_fast_though_requests_hang(server):
     opinions.close()
     assert time.monotonic() - started < 1.5
     assert not list_threads()
-    n_requests = len(server.requests)
     time.sleep(0.2)
-    assert len(server.requests) == n_requests < 30
+    assert len(server.requests) <= 3 * 2 + 8  # the answered ones and those under way
 
 
 def test_closing_early_ends_fast_though_a_retry_waits(server):

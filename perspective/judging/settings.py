@@ -85,10 +85,12 @@ class JudgeSettings:
         if kind == "recorded":
             return {"kind": kind}
         settings: dict[str, Any] = {"kind": kind, "llm": self.llm, "orders": self.orders}
-        if kind == "server":
-            return settings
-        settings |= {"llm_revision": self.llm_revision, "load_in": self.load_in}
-        return settings | ({"response": self.response} if kind == "choice" else {})
+        if kind != "reward":
+            settings["response"] = self.response
+        # A server's address is left out: the same model may move to another port.
+        if kind != "server":
+            settings |= {"llm_revision": self.llm_revision, "load_in": self.load_in}
+        return settings
 
 
 def build_judge(
@@ -116,7 +118,7 @@ def build_judge(
         assert settings.recorded_path is not None  # checked by JudgeSettings
         return RecordedJudge(load_judgments(Path(settings.recorded_path), n_texts, task), triplets)
     if kind == "server":
-        return ServerJudge(server, settings.llm, instruction, settings.orders)
+        return ServerJudge(server, settings.llm, instruction, settings.orders, logprobs=settings.response == "logprob")
     options: dict[str, Any] = {
         "revision": settings.llm_revision,
         "trust_remote_code": settings.trust_remote_code,

@@ -1,0 +1,31 @@
+import pytest
+from helpers import copy_repository
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_notebook_runs_whole_on_the_demo(tmp_path, monkeypatch):
+    import nbformat
+    from nbclient import NotebookClient
+
+    repository = tmp_path / "EMB with LLM"
+    repository.mkdir()
+    copy_repository(repository)
+    for name, value in {"DATASETS": "demo", "MAX_QUERY": "16", "PYTHONPATH": str(repository)}.items():
+        monkeypatch.setenv(name, value)
+    notebook = nbformat.read(repository / "run.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(repository)}}).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(pictures) == 2  # the bar chart and the two-dimensional picture
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "Query: " in text and "embedder accuracy" in text and "unchanged" in text
+
+
+def test_notebook_is_committed_without_outputs():
+    import json
+
+    from helpers import ROOT
+
+    cells = json.loads((ROOT / "run.ipynb").read_text())["cells"]
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells if cell["cell_type"] == "code")
