@@ -7,6 +7,7 @@ Every file is written to a temporary name in its own folder and renamed when who
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -360,6 +361,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -374,6 +376,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what a killed process left of this file."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        pid = left.name.split(".")[-2]
+        if pid.isdigit() and not _is_running(int(pid)):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -412,9 +432,16 @@ class Output:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Start the clock and hash the inputs, before anything can change them."""
+        """Start the clock and hash the inputs, before anything can change them.
+
+        Raises:
+            DataError: An input is not there.
+        """
         self.path = Path(self.path)
         self._started = time.perf_counter()
+        for role, path in self.inputs.items():
+            if not Path(path).exists():
+                raise DataError(f"{path}: no such file ({role.replace('_', ' ')}); run the stage that makes it first")
         self._hashes = {role: hash_file(Path(path)) for role, path in self.inputs.items()}
 
     @property

@@ -166,9 +166,15 @@ def finetune_embedder(
 
 def describe_training(output: Output) -> str:
     """Return the model card: data, judge, settings. The measures join it when they are known."""
-    facts = output.facts
-    rows = {**facts.get("judge", {}), **facts, **output.settings}
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items() if not isinstance(value, dict))
+    facts, judge = output.facts, output.facts.get("judge", {})
+    rows = {
+        "judge": judge.get("name"),
+        "judge's model": judge.get("source"),
+        "judgments": judge.get("n_judgments"),
+        **{name: value for name, value in facts.items() if name != "judge"},
+        **output.settings,
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items() if value is not None)
     unchanged = "" if facts["n_triplets"] else "\n**Unchanged**: no judgment was fit to train on.\n"
     return f"""---
 library_name: sentence-transformers

@@ -210,6 +210,17 @@ def starling_folder(models_folder, starling_weights):
 
 
 @pytest.fixture
+def one_thread():
+    """Torch on one thread: with matrices this small, threads only wait for one another."""
+    import torch
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
+
+@pytest.fixture
 def sentences():
     """Make n short texts from everyday words."""
     import random

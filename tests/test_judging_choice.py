@@ -9,6 +9,7 @@ from perspective.judging.prompting import MAX_NEW_TOKENS
 from perspective.judging.protocol import ANSWER_FORM, Question, opinion_from_answers, write_question
 from perspective.models import LLM, load_llm
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 INSTRUCTION = "Select the banking utterance that better corresponds with the Query in terms of intent."
 
 

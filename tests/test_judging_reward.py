@@ -9,6 +9,7 @@ from perspective.judging.convert_reward import main as convert
 from perspective.judging.protocol import Question, sigmoid, write_question
 from perspective.judging.reward import RewardJudge, StarlingRewardModel, load_reward_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 INSTRUCTION = "Select the text that better corresponds with the Query."
 
 

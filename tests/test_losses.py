@@ -7,6 +7,7 @@ from sentence_transformers.losses import MultipleNegativesRankingLoss
 
 from perspective.losses import LOSSES, InfoNCELoss, LogisticTripletLoss, PublishedLoss
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 TEMPERATURES = (1.0, 0.05, 0.01)
 
 

@@ -72,7 +72,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     source = build_judge(judge, server, instruction, triplets, len(texts), files.dataset)
     judgments = judge_triplets(source, triplets, texts, output)
     reliability = assess_reliability(judgments)
-    output.facts |= {"name": judge.label(server), **source.facts, "n_judgments": len(judgments), **reliability.facts()}
+    output.facts |= {
+        "name": judge.label(server),
+        "asked": source.identity,
+        **source.facts,
+        "n_judgments": len(judgments),
+        **reliability.facts(),
+    }
     if reliability.is_reliable:
         logger.info("%s", reliability.describe())
     else:

@@ -75,8 +75,7 @@ class Judge(Protocol):
     """A source of opinions.
 
     Attributes:
-        identity: Every setting of the judge that changes an answer (model, revision, wording ...);
-            a resumed run and a finished file are compared by it.
+        identity: What was asked and of whom (model, wording, orders ...), for the provenance.
         facts: What is worth recording once all is judged (tokens, money ...).
     """
 
