@@ -916,5 +916,6 @@ def test_resume_asks_nothing_twice(server, tmp_path, end):
     server.respond = answer_rightly
     judgments = run()
     asked = Counter(find_row(request) for _, _, request in server.requests)
-    assert asked == {row: 2 for row in set(range(n)) - before}
+    # A request of the first run may reach the server late, but none for an answer that was kept.
+    assert before.isdisjoint(asked) and all(asked[row] >= 2 for row in set(range(n)) - before)
     assert [judgment.prediction for judgment in judgments] == [("1",) if row % 2 == 0 else ("2",) for row in range(n)]

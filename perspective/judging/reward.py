@@ -47,7 +47,7 @@ class RewardJudge:
             for (prompt, answer), score in zip(batch, self._score([prompt for prompt, _ in batch]), strict=True):
                 known = scores.setdefault(prompt.row, {})
                 known[prompt.swapped, answer] = score
-                if not prompt.swapped:
+                if not prompt.swapped and answer == ANSWERS[0]:
                     prompts[prompt.row] = prompt.text
                 if len(known) == 2 * self.orders:
                     yield self._join(prompt.row, scores.pop(prompt.row), prompts.pop(prompt.row))
@@ -119,7 +119,8 @@ def load_reward_model(name: str, **options: Any) -> LLM:  # noqa: ANN401  as loa
 class StarlingRewardModel(nn.Module):
     """Starling-RM-7B-alpha: a Llama-2 body, and a linear head without bias at the last token.
 
-    Source: the model's published card. Called like a sequence classifier of transformers.
+    Source: the model's published card, whose code finds the last token by the first padding token;
+    here no padding is given. Called like a sequence classifier of transformers.
     """
 
     def __init__(self, body: nn.Module) -> None:
