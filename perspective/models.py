@@ -293,7 +293,7 @@ def explain_loading(name: str) -> Iterator[None]:
         raise ModelError(f"{name}: the hub knows no such model (or it is private: hf auth login)") from None
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
-        if any(
+        if not Path(name).exists() and any(
             sign in reason.lower()
             for sign in ("couldn't connect", "cannot find the requested files", "resolve", "offline", "connection")
         ):
