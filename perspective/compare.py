@@ -43,6 +43,18 @@ class CompareSettings:
     output_path: str | None = field(default=None, metadata={"help": "folder; default after_measures"})
 
 
+def _tell_files(layout: Layout) -> None:
+    files = {
+        "measures before": measures_path(layout.embeds),
+        "measures after": measures_path(layout.after_embeds),
+        "judgments": layout.judgments,
+        "training triplets": layout.training_triplets,
+        "embedder": layout.checkpoint,
+    }
+    lines = (f"  {name:18s} {display_path(path)}" for name, path in files.items())
+    logger.info("%s\n%s", layout.dataset, "\n".join(lines))
+
+
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Compare, print and write."""
@@ -53,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     comparisons = []
     for layout in layouts:
+        _tell_files(layout)
         before, after = measures_path(layout.embeds), measures_path(layout.after_embeds)
         if before.exists() and "ACC" not in read_json(before):
             logger.info(

@@ -285,6 +285,8 @@ def explain_loading(name: str) -> Iterator[None]:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
     from safetensors import SafetensorError
 
+    spec: Any = EMBEDDERS.get(name) or LLMS.get(name)
+    hub_id = spec.hub if spec else name
     try:
         yield
     except GatedRepoError:
@@ -299,7 +301,7 @@ def explain_loading(name: str) -> Iterator[None]:
         ):
             raise ModelError(
                 f"{name}: the hub cannot be reached; offline, use minilm and smollm2, which come as packages, or "
-                f"fetch the model elsewhere (hf download {name} --local-dir FOLDER) and give the folder"
+                f"fetch the model elsewhere (hf download {hub_id} --local-dir FOLDER) and give the folder"
             ) from None
         if "safetensors" in reason.lower():
             raise ModelError(

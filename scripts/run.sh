@@ -151,10 +151,3 @@ step "6 embed and measure again" "$STAGE2/get_finetuned_embedding_gte.sh" ${data
 
 echo >&2
 bash "$HERE/compare.sh"
-cat >&2 <<SUMMARY
-
-measures before   measures/
-measures after    after_measures/
-judgments         perspective/1_predict_triplet/predicted_triplet_results/
-embedders         perspective/2_finetune/checkpoints/
-SUMMARY

@@ -117,3 +117,11 @@ def test_a_judge_that_forgets_a_question_is_not_sealed(output, whole):
     judge = DyingJudge()
     assert judge_triplets(judge, TRIPLETS, TEXTS, output) == whole
     assert judge.asked == [0]
+
+
+def test_a_partial_file_without_answers_gives_way(output, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        judge_triplets(DyingJudge(lives=0), TRIPLETS, TEXTS, output)
+    assert partial_path(output.path).exists()
+    other = Output(output.path, "judgments", {"seed": 2})
+    assert len(judge_triplets(DyingJudge(), TRIPLETS, TEXTS, other)) == len(TRIPLETS)
