@@ -158,10 +158,12 @@ def get_prompt(model: SentenceTransformer) -> str:
 
 
 def describe_model(name: str) -> dict[str, Any]:
-    """Return where a model comes from, for the provenance."""
+    """Return where a model comes from, for the provenance: its short name, hub id and package."""
     spec: Any = EMBEDDERS.get(name) or LLMS.get(name)
-    packaged = spec.packaged.find() if spec is not None and spec.packaged else None
-    return {"model": name, "source": f"package {spec.packaged.package}" if packaged else (spec.hub if spec else name)}
+    if spec is None:
+        return {"model": name}
+    packaged = spec.packaged is not None and spec.packaged.find() is not None
+    return {"model": name, "hub": spec.hub, "package": spec.packaged.package if packaged else None}
 
 
 @dataclass(frozen=True)

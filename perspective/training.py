@@ -169,7 +169,7 @@ def describe_training(output: Output) -> str:
     facts, judge = output.facts, output.facts.get("judge", {})
     rows = {
         "judge": judge.get("name"),
-        "judge's model": judge.get("source"),
+        "judge's model": judge.get("hub"),
         "judgments": judge.get("n_judgments"),
         **{name: value for name, value in facts.items() if name != "judge"},
         **output.settings,
@@ -179,7 +179,7 @@ def describe_training(output: Output) -> str:
     return f"""---
 library_name: sentence-transformers
 pipeline_tag: sentence-similarity
-base_model: {facts.get("source", facts.get("model"))}
+base_model: {facts.get("hub", facts.get("model"))}
 tags: [sentence-transformers, feature-extraction, clustering]
 ---
 # {output.path.name}

@@ -59,9 +59,13 @@ def test_packaged_file_is_found_without_an_import_and_checked(package):
 def test_describe_model(package, monkeypatch):
     monkeypatch.setitem(models.LLMS, "packed", LLMSpec("org/model", PackagedFile("carrier_of_models", "weights.gguf")))
     monkeypatch.setitem(models.LLMS, "missing", LLMSpec("org/model", PackagedFile("no_such_package", "x")))
-    assert describe_model("packed") == {"model": "packed", "source": "package carrier_of_models"}
-    assert describe_model("missing") == {"model": "missing", "source": "org/model"}
-    assert describe_model("a/folder") == {"model": "a/folder", "source": "a/folder"}
+    assert describe_model("packed") == {
+        "model": "packed",
+        "hub": "org/model",
+        "package": "carrier_of_models",
+    }
+    assert describe_model("missing") == {"model": "missing", "hub": "org/model", "package": None}
+    assert describe_model("a/folder") == {"model": "a/folder"}
 
 
 @pytest.mark.parametrize("load", [load_embedder, load_llm])
