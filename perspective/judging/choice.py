@@ -23,8 +23,6 @@ from perspective.models import LLM
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-RESPONSES = ("logprob", "generate")
-
 
 class ChoiceJudge:
     """Judge by the label that a causal LM finds likelier, asked in both orders.
