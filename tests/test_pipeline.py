@@ -188,7 +188,9 @@ def test_judging_killed_at_random_moments(tmp_path, sentences):
     n_kills, counts = 0, {}
     while not run_killed(command, rng.uniform(3, 6), env=stage_environment(OPENAI_API_KEY="none")):
         n_kills += 1
-        assert n_kills < 30 and not (tmp_path / "killed" / name).exists()
+        assert n_kills < 30
+        if (tmp_path / "killed" / name).exists():
+            continue  # killed after the work was sealed, on its way out
         lines = partial.read_text().split("\n")[1:-1] if partial.exists() else []
         kept = {json.loads(line)["prepared"] for line in lines}
         assert counts.keys() <= kept  # nothing lost

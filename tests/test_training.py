@@ -181,7 +181,6 @@ def test_killed_at_random_moments_ends_the_same(tmp_path, embedder_folder, train
     n_kills = 0
     while not run_killed(command, seconds=rng.uniform(6, 14), env=stage_environment()):
         n_kills += 1
-        assert not (tmp_path / "killed").exists()
         assert n_kills < 30
     assert n_kills >= 1
     for name in ("model.safetensors", "loss.csv"):
