@@ -124,6 +124,15 @@ def parse_prediction(value: object) -> tuple[str, ...]:
     return tuple(named) if len(named) == 1 else ()
 
 
+def mirror_prediction(prediction: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what a prediction names when the choices change places.
+
+    >>> mirror_prediction(("1",)), mirror_prediction(())
+    (('2',), ())
+    """
+    return tuple(LABELS[1 - LABELS.index(label)] for label in prediction)
+
+
 # triplets, judgments, training triplets as JSON
 
 
@@ -389,10 +398,8 @@ def _remove_abandoned(path: Path) -> None:
 def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
+    except OSError as error:  # another user's process may not be signalled, but runs
+        return not isinstance(error, ProcessLookupError)
     return True
 
 

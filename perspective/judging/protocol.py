@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from perspective.artifacts import LABELS, read_json
+from perspective.artifacts import LABELS, mirror_prediction, read_json
 from perspective.errors import JudgeError
 
 logger = logging.getLogger(__name__)
@@ -193,8 +193,7 @@ def opinion_from_answers(row: int, first: str, swapped: str | None, prepared: st
     """Join the words of both orders; disagreement and unclear words abstain."""
     label = parse_answer(first)
     if swapped is not None:
-        mirrored = tuple(LABELS[1 - LABELS.index(name)] for name in parse_answer(swapped))
-        label = label if label == mirrored else ()
+        label = label if label == mirror_prediction(parse_answer(swapped)) else ()
     content = first if swapped is None else f"{first} | swapped: {swapped}"
     return Opinion(row, label, prepared, content)
 

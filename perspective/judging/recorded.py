@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from perspective.artifacts import LABELS, Judgment, Triplet
+from perspective.artifacts import Judgment, Triplet, mirror_prediction
 from perspective.errors import JudgeError
 from perspective.judging.protocol import Opinion, Question
 
@@ -58,11 +58,10 @@ class RecordedJudge:
 
 def _mirror(judgment: Judgment) -> Judgment:
     """Return the judgment for the same triplet with its choices exchanged."""
-    label = tuple(LABELS[1 - LABELS.index(name)] for name in judgment.prediction)
     probability, forward = judgment.probability, judgment.forward_probability
     return Judgment(
         judgment.triplet,
-        label,
+        mirror_prediction(judgment.prediction),
         judgment.prepared,
         judgment.content,
         None if probability is None else 1 - probability,

@@ -86,10 +86,10 @@ def _read_partial(path: Path, fingerprint: dict[str, Any]) -> dict[int, Opinion]
     if not lines:
         path.unlink()
         return {}
-    if json.loads(lines[0]) != fingerprint and len(lines) == 1:
-        path.unlink()  # begun and never answered: nothing is lost
-        return {}
     if json.loads(lines[0]) != fingerprint:
+        if len(lines) == 1:
+            path.unlink()  # begun and never answered: nothing is lost
+            return {}
         raise DataError(f"{path}: an unfinished run with other inputs or settings; finish it, or remove the file")
     os.truncate(path, len(whole))
     opinions = {}
