@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_score
 from sklearn.metrics.cluster import contingency_matrix
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from perspective.errors import DataError
@@ -41,7 +43,10 @@ def cluster_vectors(vectors: np.ndarray, n_clusters: int, seed: int, scale: str 
     if n_clusters > len(vectors):
         raise DataError(f"{len(vectors)} texts cannot form {n_clusters} clusters; give more texts")
     kind = MiniBatchKMeans if scale == "large" else KMeans
-    return kind(n_clusters=n_clusters, n_init=N_INIT, random_state=seed).fit_predict(vectors)
+    # One thread each: k-means waits for all its threads many times a second, so that two of them
+    # beside another job were measured 16 times slower than one.
+    with threadpool_limits(1, "openmp"):
+        return kind(n_clusters=n_clusters, n_init=N_INIT, random_state=seed).fit_predict(vectors)
 
 
 def clustering_accuracy(labels: np.ndarray, clusters: np.ndarray) -> float:
@@ -70,8 +75,8 @@ def score_clustering(vectors: np.ndarray, labels: Sequence[str], scale: str = "s
     """
     classes, label_ids = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
     measures: dict[str, Any] = {metric: [] for metric in METRICS}
-    for seed in tqdm(SEEDS, desc="k-means", unit="seed"):
-        clusters = cluster_vectors(vectors, len(classes), seed, scale)
+    runs = _cluster_by_seed(vectors, len(classes), scale)
+    for clusters in tqdm(runs, desc="k-means", unit="seed", total=len(SEEDS)):
         measures["ACC"].append(100 * clustering_accuracy(label_ids, clusters))
         measures["NMI"].append(100 * float(normalized_mutual_info_score(label_ids, clusters)))
         measures["ARI"].append(100 * float(adjusted_rand_score(label_ids, clusters)))
@@ -79,6 +84,16 @@ def score_clustering(vectors: np.ndarray, labels: Sequence[str], scale: str = "s
         measures[f"{metric}_mean"] = float(np.mean(measures[metric]))
         measures[f"{metric}_std"] = float(np.std(measures[metric]))
     return {**measures, "n_clusters": len(classes), "seeds": list(SEEDS)}
+
+
+def _cluster_by_seed(vectors: np.ndarray, n_clusters: int, scale: str) -> Iterator[np.ndarray]:
+    """Give one clustering a seed, in order; as many at once as there are cores."""
+    # scikit-learn limits the matrix library within each k-means and lifts the limit after it, for
+    # all threads: limited here too, none is lifted while another still runs.
+    with threadpool_limits(1, "blas"):
+        yield from Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
+            delayed(cluster_vectors)(vectors, n_clusters, seed, scale) for seed in SEEDS
+        )
 
 
 def score_without_labels(vectors: np.ndarray, scale: str = "small") -> dict[str, Any]:
