@@ -3,10 +3,19 @@ import random
 import pytest
 import torch
 
-from perspective.errors import ModelError
+from perspective.errors import DataError, ModelError
 from perspective.judging.choice import ChoiceJudge
 from perspective.judging.prompting import MAX_NEW_TOKENS
 from perspective.judging.protocol import ANSWER_FORM, Question, opinion_from_answers, write_question
+from perspective.judging.written import (
+    JSON_FORM,
+    JSON_TOKENS,
+    REASON_END,
+    REASON_FORM,
+    REASON_TOKENS,
+    opinion_from_json,
+    parse_json_answer,
+)
 from perspective.models import LLM, load_llm
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -168,6 +177,114 @@ def test_generated_answers(llm, questions, orders):
         assert opinion.probability is None
 
 
+def write_plainly(llm, question, answer_form, n_tokens):
+    """(prompt ids, written ids), one prompt at a time, without padding."""
+    words = write_question(question, INSTRUCTION).removesuffix(ANSWER_FORM) + answer_form
+    words = f"<|im_start|>user\n{words}<|im_end|>\n<|im_start|>assistant\n"
+    ids = llm.tokenizer(words, return_tensors="pt")["input_ids"]
+    made = llm.model.generate(ids, max_new_tokens=n_tokens, do_sample=False, pad_token_id=0)
+    return ids[0].tolist(), made[0, ids.shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("orders", [1, 2])
+def test_the_label_after_an_explanation(llm, questions, orders):
+    asked = questions(5)
+    opinions = ask(llm, asked, orders=orders, response="reason", batch_size=3)
+    assert opinions.keys() == {question.row for question in asked}
+    special = set(llm.tokenizer.all_special_ids)
+    labels = [llm.tokenizer.encode(f"Choice {label}")[-1] for label in (1, 2)]
+    for question in asked:
+        told, words = [], []
+        for one in [question, question.swapped()][:orders]:
+            prompt, written = write_plainly(llm, one, REASON_FORM, REASON_TOKENS)
+            end = next((place for place, token in enumerate(written) if token in special), len(written))
+            words.append(llm.tokenizer.decode(written[:end]).strip())
+            with torch.no_grad():
+                whole = [*prompt, *written[:end], *llm.tokenizer.encode(f"{REASON_END}Choice")]
+                logits = llm.model(torch.tensor([whole])).logits[0, -1, labels].double()
+            told.append(torch.softmax(logits, 0)[0].item())
+        opinion = opinions[question.row]
+        assert opinion.content == " | swapped: ".join(words)
+        if orders == 1:
+            assert (opinion.probability, opinion.swapped_probability) == (pytest.approx(told[0], abs=1e-5), None)
+        else:
+            assert opinion.probability == pytest.approx((told[0] + 1 - told[1]) / 2, abs=1e-5)
+            assert opinion.swapped_probability == pytest.approx(1 - told[1], abs=1e-5)
+            assert len(opinion.prediction) == ((told[0] > 0.5) == (told[1] < 0.5))
+        assert opinion.prepared.endswith(f"{INSTRUCTION} {REASON_FORM}<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_an_explanation_ends_where_the_turn_does(llm):
+    judge = ChoiceJudge(llm, INSTRUCTION, response="reason")
+    words = llm.tokenizer.encode("top up")
+    for marker in ("<|im_end|>", "<|im_start|>", "<|endoftext|>"):
+        assert judge._cut([*words, *llm.tokenizer.encode(marker), *words]) == words
+    assert judge._cut(words) == words
+    assert judge._cut([]) == []
+
+
+@pytest.mark.parametrize("orders", [1, 2])
+def test_json_answers(llm, questions, orders):
+    asked = questions(5)
+    opinions = ask(llm, asked, orders=orders, response="json", batch_size=3)
+    for question in asked:
+        ids = [write_plainly(llm, one, JSON_FORM, JSON_TOKENS)[1] for one in [question, question.swapped()][:orders]]
+        written = [llm.tokenizer.decode(one, skip_special_tokens=True) for one in ids]
+        opinion = opinions[question.row]
+        assert opinion == opinion_from_json(question.row, *written, *[None] * (2 - orders), opinion.prepared)
+        assert (opinion.probability, opinion.content) == (None, " | swapped: ".join(written))
+        assert f"{INSTRUCTION} {JSON_FORM}<|im_end|>" in opinion.prepared
+
+
+@pytest.mark.parametrize(
+    ("content", "answer"),
+    [
+        ('{"choice": 1}', "Choice 1"),
+        ('```json\n{\n  "choice": 2\n}\n```', "Choice 2"),
+        ('{"choice": 2} or {"choice": 1}', "Choice 2"),
+        ('{"choice": 3}', ""),
+        ('{"choice": "1"}', ""),
+        ('{"choice": true}', ""),
+        ('{"choice": 1.0}', ""),
+        ('{"choice": [1]}', ""),
+        ('{"choice": 1, "choice": 2}', ""),
+        ('{"choice": 1, "why": "closer"}', ""),
+        ('{"answer": {"choice": 1}}', ""),
+        ("{'choice': 1}", ""),
+        ('{"choice": 1', ""),
+        ('{} {"choice": 1}', ""),
+        ("[1]", ""),
+        ("Choice 1", ""),
+        ("", ""),
+    ],
+)
+def test_json_is_read_strictly(content, answer):
+    assert parse_json_answer(content) == answer
+
+
+@pytest.mark.parametrize(("swapped", "prediction"), [(None, ("1",)), (2, ("1",)), (1, ()), ("no idea", ())], ids=repr)
+def test_both_orders_of_json_must_agree(swapped, prediction):
+    words = f'{{"choice": {swapped}}}' if isinstance(swapped, int) else swapped
+    opinion = opinion_from_json(7, '{"choice": 1}', words, "prompt")
+    assert (opinion.row, opinion.prediction, opinion.prepared) == (7, prediction, "prompt")
+    assert opinion.content == '{"choice": 1}' + ("" if words is None else f" | swapped: {words}")
+
+
+@pytest.mark.parametrize("response", ["generate", "reason", "json"])
+def test_there_is_room_for_what_is_written(llm, response):
+    judge = ChoiceJudge(llm, INSTRUCTION, response=response)
+    room = {"reason": REASON_TOKENS + len(llm.tokenizer.encode(f"{REASON_END}Choice")), "json": JSON_TOKENS}
+    question = Question(0, "top up " * 2858, "lost card", "rain")
+    prompt = judge._prepare(question, swapped=False)
+    assert llm.max_tokens - 320 < len(prompt.ids) <= llm.max_tokens - room.get(response, MAX_NEW_TOKENS)
+    assert len(list(judge.judge([question]))) == 1
+
+
+def test_an_unknown_response_is_refused(llm):
+    with pytest.raises(DataError, match='response "jsn": did you mean json'):
+        ChoiceJudge(llm, INSTRUCTION, response="jsn")
+
+
 def test_a_tokenizer_without_chat_template(llm, build, questions):
     plain = LLM("plain", llm.model, build.bpe(chat_template=None))
     asked = questions(6)
@@ -201,7 +318,7 @@ def test_what_an_answer_depends_on_is_its_identity(llm):
         ChoiceJudge(llm, "a"),
         ChoiceJudge(llm, "b"),
         ChoiceJudge(llm, "a", orders=1),
-        ChoiceJudge(llm, "a", response="generate"),
+        *(ChoiceJudge(llm, "a", response=response) for response in ("generate", "reason", "json")),
     ]
     identities = [judge.identity for judge in seen]
     assert all(one != two for i, one in enumerate(identities) for two in identities[:i])

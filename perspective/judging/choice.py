@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-import torch
-
-from perspective.errors import ModelError
-from perspective.judging.prompting import MAX_NEW_TOKENS, Prompt, fit_question, render_chat
+from perspective.errors import DataError, suggest_name
+from perspective.judging.batching import LabelReader, batch_by_length, find_labels, write_answers
+from perspective.judging.prompting import MAX_NEW_TOKENS, Prompt, fit_question, render_chat, special_tokens
 from perspective.judging.protocol import (
+    ANSWER_FORM,
     ANSWERS,
     Opinion,
     Question,
@@ -18,35 +17,56 @@ from perspective.judging.protocol import (
     opinion_from_probabilities,
     sigmoid,
 )
+from perspective.judging.written import (
+    JSON_FORM,
+    JSON_TOKENS,
+    REASON_END,
+    REASON_FORM,
+    REASON_TOKENS,
+    Reasoned,
+    opinion_from_json,
+    opinion_from_reasons,
+)
 from perspective.models import LLM
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+ANSWER_FORMS = {"logprob": ANSWER_FORM, "generate": ANSWER_FORM, "reason": REASON_FORM, "json": JSON_FORM}
+# Join what both orders answered.
+JOINS: dict[str, Callable[..., Opinion]] = {
+    "logprob": opinion_from_probabilities,
+    "generate": opinion_from_answers,
+    "reason": opinion_from_reasons,
+    "json": opinion_from_json,
+}
+# The space belongs to the label in most tokenizers, and stands apart in some.
+LABEL_WAYS = (("Choice", (ANSWERS[0], ANSWERS[1])), ("Choice ", (ANSWERS[0], ANSWERS[1])))
 
 
 class ChoiceJudge:
     """Judge by the label that a causal LM finds likelier, asked in both orders.
 
-    No text is generated: the prompt is followed by the beginning of the answer ("Choice "), and
-    the log-probabilities of the two labels at the next position are compared.
+    By default no text is generated: the prompt is followed by the beginning of the answer
+    ("Choice "), and the log-probabilities of the two labels at the next position are compared.
 
     Args:
         llm: Model and tokenizer.
         instruction: The data set's perspective.
         orders: 2 to ask with the choices in both orders, 1 for the order of the file.
-        response: "logprob", or "generate" for a short written answer, strictly parsed (published).
+        response: "logprob"; "generate" for a short written answer, strictly parsed (published);
+            "reason" for an explanation in free text, after which the labels are compared; "json"
+            for a written JSON object, strictly parsed.
         batch_size: Prompts a forward pass.
     """
 
     def __init__(
         self, llm: LLM, instruction: str, orders: int = 2, response: str = "logprob", batch_size: int = 16
     ) -> None:
+        if response not in ANSWER_FORMS:
+            raise DataError(f'response "{response}": {suggest_name(response, ANSWER_FORMS)}')
         self.llm = llm
         self.instruction = instruction
         self.orders = orders
         self.response = response
         self.batch_size = batch_size
-        self.answer_begin, self.label_ids = _find_labels(llm.tokenizer, self._render("x"))
         self.identity: dict[str, Any] = {
             "kind": "choice",
             "instruction": instruction,
@@ -54,122 +74,80 @@ class ChoiceJudge:
             "response": response,
         }
         self.facts: dict[str, Any] = {"n_prompts": 0, "n_tokens": 0}
+        # After an explanation the answer begins in a line of ours, else where the template ends.
+        before = REASON_END if response == "reason" else self._render("x")
+        self.answer_begin, label_ids = find_labels(llm.tokenizer, before, LABEL_WAYS)
+        self._labels = LabelReader(llm, label_ids, self.facts)
+        self._reason_end = self._encode(REASON_END + self.answer_begin)
+        self._special_ids = set(llm.tokenizer.convert_tokens_to_ids(list(special_tokens(llm.tokenizer))))
+        n_reason = REASON_TOKENS + len(self._reason_end)
+        self._n_new_tokens = {"reason": n_reason, "json": JSON_TOKENS}.get(response, MAX_NEW_TOKENS)
 
     def judge(self, questions: Sequence[Question]) -> Iterator[Opinion]:
         """Answer the questions, longest first, each when all its orders are known."""
-        ask = self._compare_labels if self.response == "logprob" else self._generate
         waiting: dict[int, dict[bool, Any]] = {}
         texts: dict[int, str] = {}
         for batch in self._make_batches(questions):
-            for prompt, answer in zip(batch, ask(batch), strict=True):
+            for prompt, answer in zip(batch, self._ask([prompt.ids for prompt in batch]), strict=True):
                 answers = waiting.setdefault(prompt.row, {})
                 answers[prompt.swapped] = answer
                 if not prompt.swapped:
                     texts[prompt.row] = prompt.text
                 if len(answers) == self.orders:
-                    join = opinion_from_probabilities if self.response == "logprob" else opinion_from_answers
+                    join = JOINS[self.response]
                     yield join(prompt.row, answers[False], answers.get(True), texts.pop(prompt.row))
                     del waiting[prompt.row]
 
     def _make_batches(self, questions: Sequence[Question]) -> Iterator[list[Prompt]]:
-        """Order by length, so that little is padded; a question's two orders stay neighbours."""
+        """Order by length; a question's two orders, of about one length, stay neighbours."""
         prompts = []
-        for question in questions:
+        for question in sorted(questions, key=lambda question: question.row):
             prompts.append(self._prepare(question, swapped=False))
             if self.orders == 2:
                 prompts.append(self._prepare(question.swapped(), swapped=True))
-        prompts.sort(key=lambda prompt: (-len(prompt.ids), prompt.row))
-        for start in range(0, len(prompts), self.batch_size):
-            yield prompts[start : start + self.batch_size]
+        yield from batch_by_length(prompts, lambda prompt: prompt.ids, self.batch_size)
 
     def _prepare(self, question: Question, swapped: bool) -> Prompt:
-        return fit_question(self.llm, question, self.instruction, swapped, self._render, self._tokenize)
+        return fit_question(
+            self.llm,
+            question,
+            self.instruction,
+            swapped,
+            self._render,
+            self._tokenize,
+            ANSWER_FORMS[self.response],
+            self._n_new_tokens,
+        )
 
     def _tokenize(self, text: str) -> list[int]:
-        begin = self.answer_begin if self.response == "logprob" else ""
+        return self._encode(text + self.answer_begin if self.response == "logprob" else text)
+
+    def _encode(self, text: str) -> list[int]:
         # The template already holds the special tokens.
-        return list(self.llm.tokenizer(text + begin, add_special_tokens=False)["input_ids"])
+        return list(self.llm.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _render(self, user: str) -> str:
         return render_chat(self.llm.tokenizer, user)
 
-    @torch.inference_mode()
-    def _compare_labels(self, batch: Sequence[Prompt]) -> list[float]:
-        """Return the probability of label 1 against label 2, one a prompt."""
-        n_shared = _count_shared([prompt.ids for prompt in batch])
-        cache = self._read_shared(batch[0].ids[:n_shared])
-        rests = [prompt.ids[n_shared:] for prompt in batch]
-        lengths = torch.tensor([len(rest) for rest in rests])
-        # Padded on the right: with causal attention no earlier token sees the padding.
-        ids = torch.zeros(len(rests), int(lengths.max()), dtype=torch.long)
-        for row, rest in enumerate(rests):
-            ids[row, : len(rest)] = torch.tensor(rest)
-        if cache is not None:
-            cache.batch_repeat_interleave(len(batch))
-        first, last = int(lengths.min()) - 1, int(lengths.max()) - 1
-        # Logits only where an answer begins: the vocabulary is the largest matrix of a small model.
-        logits = self.llm.model(
-            ids.to(self.llm.device),
-            past_key_values=cache,
-            logits_to_keep=torch.arange(first, last + 1, device=self.llm.device),
-        ).logits
-        at_answer = logits[torch.arange(len(rests)), lengths - 1 - first].float()  # (n, vocabulary)
-        log_odds = at_answer[:, self.label_ids[0]] - at_answer[:, self.label_ids[1]]
-        self.facts["n_prompts"] += len(batch)
-        self.facts["n_tokens"] += n_shared + int(lengths.sum())
-        return [sigmoid(value) for value in log_odds.tolist()]
+    def _ask(self, prompts: Sequence[Sequence[int]]) -> Sequence[Any]:
+        """Return what `JOINS` takes, one answer a prompt."""
+        if self.response == "logprob":
+            return [sigmoid(value) for value in self._labels.read(prompts)]
+        if self.response == "reason":
+            return self._reason(prompts)
+        written = write_answers(self.llm, prompts, self._n_new_tokens, self.facts)
+        return list(self.llm.tokenizer.batch_decode(written, skip_special_tokens=True))
 
-    def _read_shared(self, ids: Sequence[int]) -> Any:  # noqa: ANN401  a cache of transformers, or None
-        """Compute the beginning that all prompts of a batch share; kept from batch to batch."""
-        if not ids:
-            return None
-        kept = getattr(self, "_shared", None)
-        if kept is None or kept[0] != tuple(ids):
-            cache = self.llm.model(
-                torch.tensor([ids], device=self.llm.device), use_cache=True, logits_to_keep=1
-            ).past_key_values
-            self._shared = kept = (tuple(ids), cache)
-        return copy.deepcopy(kept[1])
+    def _reason(self, prompts: Sequence[Sequence[int]]) -> list[Reasoned]:
+        """Let the LLM explain, then compare the labels after its explanation."""
+        written = [self._cut(ids) for ids in write_answers(self.llm, prompts, REASON_TOKENS, self.facts)]
+        # Joined as tokens: decoded and encoded again, an explanation may come out longer.
+        explained = [[*prompt, *ids, *self._reason_end] for prompt, ids in zip(prompts, written, strict=True)]
+        words = self.llm.tokenizer.batch_decode(written)
+        log_odds = self._labels.read(explained)
+        return [Reasoned(text, sigmoid(value)) for text, value in zip(words, log_odds, strict=True)]
 
-    @torch.inference_mode()
-    def _generate(self, batch: Sequence[Prompt]) -> list[str]:
-        """Return a short written answer a prompt, greedily."""
-        tokenizer = self.llm.tokenizer
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
-        longest = max(len(prompt.ids) for prompt in batch)
-        ids = torch.tensor([[pad] * (longest - len(prompt.ids)) + list(prompt.ids) for prompt in batch])
-        mask = torch.tensor([[0] * (longest - len(prompt.ids)) + [1] * len(prompt.ids) for prompt in batch])
-        written = self.llm.model.generate(
-            ids.to(self.llm.device),
-            attention_mask=mask.to(self.llm.device),
-            max_new_tokens=MAX_NEW_TOKENS,
-            do_sample=False,
-            pad_token_id=pad,
-        )
-        self.facts["n_prompts"] += len(batch)
-        self.facts["n_tokens"] += int(mask.sum())
-        return list(tokenizer.batch_decode(written[:, longest:], skip_special_tokens=True))
-
-
-def _find_labels(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[str, tuple[int, int]]:
-    """Find what to put before the label and the labels' tokens there.
-
-    Tokenizers differ in whether the space belongs to the label: both are tried in place.
-    """
-    for begin in ("Choice", "Choice "):
-        context = tokenizer(prompt + begin, add_special_tokens=False)["input_ids"]
-        answers = [tokenizer(prompt + answer, add_special_tokens=False)["input_ids"] for answer in ANSWERS]
-        if all(ids[: len(context)] == context for ids in answers):
-            first, second = (ids[len(context)] for ids in answers)
-            if first != second:
-                return begin, (first, second)
-    raise ModelError(f"{tokenizer.name_or_path}: its tokenizer cannot tell {' from '.join(ANSWERS)}")
-
-
-def _count_shared(ids: Sequence[Sequence[int]]) -> int:
-    """Count the tokens that all prompts begin with; each keeps at least one of its own."""
-    limit = min(len(row) for row in ids) - 1
-    for place in range(limit):
-        if len({row[place] for row in ids}) > 1:
-            return place
-    return limit
+    def _cut(self, ids: Sequence[int]) -> list[int]:
+        """Return what was written before the first special token: the end, or a turn of nobody."""
+        end = next((place for place, token in enumerate(ids) if token in self._special_ids), len(ids))
+        return list(ids[:end])

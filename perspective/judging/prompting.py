@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perspective.errors import ModelError
-from perspective.judging.protocol import Question, write_question
+from perspective.judging.protocol import ANSWER_FORM, Question, write_question
 from perspective.models import LLM
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ def fit_question(
     swapped: bool,
     render: Callable[[str], str],
     tokenize: Callable[[str], Sequence[int]],
+    answer_form: str = ANSWER_FORM,
+    n_new_tokens: int = MAX_NEW_TOKENS,
 ) -> Prompt:
     """Word a question so that it fits the model: texts lose their ends, the question nothing.
 
@@ -51,20 +53,52 @@ def fit_question(
         swapped: Recorded in the prompt.
         render: Puts the user's words into the model's template.
         tokenize: Turns the rendered prompt into tokens.
+        answer_form: The sentence that says how to answer.
+        n_new_tokens: Room to leave for what follows the prompt.
 
     Raises:
         ModelError: The context cannot hold even the bare question.
     """
-    limit = min(llm.max_tokens, MAX_PROMPT_TOKENS) - MAX_NEW_TOKENS
     markers = special_tokens(llm.tokenizer)
+
+    def write(texts: Sequence[str]) -> str:
+        words = write_question(Question(question.row, *texts), instruction, markers)
+        return render(words.removesuffix(ANSWER_FORM) + answer_form)
+
     texts = (question.query, question.choice1, question.choice2)
+    text, ids = fit_texts(llm, texts, write, tokenize, n_new_tokens)
+    return Prompt(question.row, swapped, text, ids)
+
+
+def fit_texts(
+    llm: LLM,
+    texts: Sequence[str],
+    write: Callable[[Sequence[str]], str],
+    tokenize: Callable[[str], Sequence[int]],
+    n_new_tokens: int = MAX_NEW_TOKENS,
+) -> tuple[str, tuple[int, ...]]:
+    """Cut the ends of texts until the prompt that holds them fits the model.
+
+    Args:
+        llm: Whose context counts.
+        texts: What may be cut.
+        write: Makes the whole prompt from the texts.
+        tokenize: Turns the prompt into tokens.
+        n_new_tokens: Room to leave for what follows the prompt.
+
+    Returns:
+        The prompt and its tokens.
+
+    Raises:
+        ModelError: The context cannot hold even the bare question.
+    """
+    limit = min(llm.max_tokens, MAX_PROMPT_TOKENS) - n_new_tokens
     max_chars = max(map(len, texts))
     while True:
-        shortened = Question(question.row, *(text[:max_chars] for text in texts))
-        rendered = render(write_question(shortened, instruction, markers))
-        ids = tokenize(rendered)
+        prompt = write([text[:max_chars] for text in texts])
+        ids = tokenize(prompt)
         if len(ids) <= limit:
-            return Prompt(question.row, swapped, rendered, tuple(ids))
+            return prompt, tuple(ids)
         if max_chars <= 1:
             raise ModelError(f"{llm.name}: its context of {llm.max_tokens} tokens cannot hold the question")
         max_chars = max(1, int(max_chars * 0.8))

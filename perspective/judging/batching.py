@@ -1,0 +1,158 @@
+"""Many prompts in one forward pass of a local LLM: labels compared, answers written."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from perspective.errors import ModelError
+from perspective.models import LLM
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+T = TypeVar("T")
+
+
+class LabelReader:
+    """Read off an LLM how much likelier one label is than another where an answer would begin.
+
+    What all prompts of a batch begin with is computed once, and kept for the next batch.
+
+    Args:
+        llm: Model and tokenizer.
+        label_ids: The labels' tokens, as `find_labels` returns them.
+        facts: Where prompts and tokens are counted ("n_prompts", "n_tokens").
+    """
+
+    def __init__(self, llm: LLM, label_ids: tuple[int, int], facts: dict[str, Any]) -> None:
+        self.llm = llm
+        self.label_ids = label_ids
+        self.facts = facts
+        self._kept: tuple[tuple[int, ...], Any] | None = None
+
+    @torch.inference_mode()
+    def read(self, prompts: Sequence[Sequence[int]]) -> list[float]:
+        """Return the log-odds of the first label against the second, one a prompt.
+
+        Args:
+            prompts: Token ids of one batch, each up to where its label would stand.
+        """
+        n_shared = _count_shared(prompts)
+        cache = self._read_shared(prompts[0][:n_shared])
+        rests = [prompt[n_shared:] for prompt in prompts]
+        lengths = torch.tensor([len(rest) for rest in rests])
+        # Padded on the right: with causal attention no earlier token sees the padding.
+        ids = torch.zeros(len(rests), int(lengths.max()), dtype=torch.long)
+        for row, rest in enumerate(rests):
+            ids[row, : len(rest)] = torch.tensor(rest)
+        if cache is not None:
+            cache.batch_repeat_interleave(len(prompts))
+        first, last = int(lengths.min()) - 1, int(lengths.max()) - 1
+        # Logits only where an answer begins: the vocabulary is the largest matrix of a small model.
+        logits = self.llm.model(
+            ids.to(self.llm.device),
+            past_key_values=cache,
+            logits_to_keep=torch.arange(first, last + 1, device=self.llm.device),
+        ).logits
+        at_answer = logits[torch.arange(len(rests)), lengths - 1 - first].float()  # (n, vocabulary)
+        log_odds = at_answer[:, self.label_ids[0]] - at_answer[:, self.label_ids[1]]
+        self.facts["n_prompts"] += len(prompts)
+        self.facts["n_tokens"] += n_shared + int(lengths.sum())
+        return list(log_odds.tolist())
+
+    def _read_shared(self, ids: Sequence[int]) -> Any:  # noqa: ANN401  a cache of transformers, or None
+        if not ids:
+            return None
+        if self._kept is None or self._kept[0] != tuple(ids):
+            cache = self.llm.model(
+                torch.tensor([list(ids)], device=self.llm.device), use_cache=True, logits_to_keep=1
+            ).past_key_values
+            self._kept = (tuple(ids), cache)
+        return copy.deepcopy(self._kept[1])
+
+
+def find_labels(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, ways: Iterable[tuple[str, tuple[str, str]]]
+) -> tuple[str, tuple[int, int]]:
+    """Find what to put before the label and the labels' tokens there.
+
+    Tokenizers differ in whether a space belongs to the word after it: each way is tried in place.
+
+    Args:
+        tokenizer: Whose tokens count.
+        prompt: What stands before the answer.
+        ways: Beginnings of an answer, each with the two answers that would follow the prompt; the
+            first is taken whose beginning is kept whole and leaves the answers apart.
+
+    Raises:
+        ModelError: No way tells the answers apart.
+    """
+    ways = list(ways)
+    for begin, answers in ways:
+        context = tokenizer(prompt + begin, add_special_tokens=False)["input_ids"]
+        asked = [tokenizer(prompt + answer, add_special_tokens=False)["input_ids"] for answer in answers]
+        if all(len(ids) > len(context) and ids[: len(context)] == context for ids in asked):
+            first, second = (ids[len(context)] for ids in asked)
+            if first != second:
+                return begin, (first, second)
+    raise ModelError(
+        f"{tokenizer.name_or_path}: its tokenizer cannot tell {' from '.join(answer.strip() for answer in ways[0][1])}"
+    )
+
+
+@torch.inference_mode()
+def write_answers(
+    llm: LLM, prompts: Sequence[Sequence[int]], max_new_tokens: int, facts: dict[str, Any]
+) -> list[list[int]]:
+    """Let the LLM go on after each prompt, greedily.
+
+    Args:
+        llm: Model and tokenizer.
+        prompts: Token ids of one batch.
+        max_new_tokens: The longest answer.
+        facts: Where prompts and tokens read are counted.
+
+    Returns:
+        The new tokens, with the end and the padding after it.
+    """
+    tokenizer = llm.tokenizer
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+    longest = max(map(len, prompts))
+    # Padded on the left: what is written follows the prompt at once.
+    ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    written = llm.model.generate(
+        ids.to(llm.device),
+        attention_mask=mask.to(llm.device),
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        pad_token_id=pad,
+    )
+    facts["n_prompts"] += len(prompts)
+    facts["n_tokens"] += int(mask.sum())
+    return list(written[:, longest:].tolist())
+
+
+def batch_by_length(items: Iterable[T], ids: Callable[[T], Sequence[int]], batch_size: int) -> Iterator[list[T]]:
+    """Group items by the length of their tokens, longest first, so that little is padded.
+
+    >>> list(batch_by_length(["a", "ccc", "bb", "dd"], lambda text: [1] * len(text), 2))
+    [['ccc', 'bb'], ['dd', 'a']]
+    """
+    # Longest first: what does not fit the memory fails at once, not after an hour.
+    ordered = sorted(items, key=lambda item: -len(ids(item)))
+    for start in range(0, len(ordered), batch_size):
+        yield ordered[start : start + batch_size]
+
+
+def _count_shared(prompts: Sequence[Sequence[int]]) -> int:
+    """Count the tokens that all prompts begin with; each keeps at least one of its own."""
+    limit = min(map(len, prompts)) - 1
+    for place in range(limit):
+        if len({prompt[place] for prompt in prompts}) > 1:
+            return place
+    return limit

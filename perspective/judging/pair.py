@@ -1,0 +1,143 @@
+"""A causal LM says of each pair of texts whether they share the perspective."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from perspective.errors import DataError
+from perspective.judging.batching import LabelReader, batch_by_length, find_labels
+from perspective.judging.prompting import fit_texts, render_chat, special_tokens
+from perspective.judging.protocol import (
+    Opinion,
+    Question,
+    make_harmless,
+    opinion_from_probabilities,
+    sigmoid,
+)
+from perspective.models import LLM
+
+BLOCK_QUESTIONS = 64  # answered together: enough to order by length, few enough to lose in a kill
+MAX_PERSPECTIVE_CHARS = 200
+
+# An answer begins with or without a space, which belongs to it or stands apart.
+PLAIN_WAY = ("", ("Yes", "No"))
+SPACED_WAYS = (("", (" Yes", " No")), (" ", (" Yes", " No")))
+
+
+class PairJudge:
+    r"""Judge a triplet by its two pairs: does the query share the perspective with each choice?
+
+    A pair is asked in both directions, once with either text first, and answered by the
+    log-probabilities of ' Yes' and ' No' where the answer would begin:
+
+        s(a, b) = log p(Yes | a first) - log p(No | a first)
+        forward = sigmoid(s(q, c1) - s(q, c2)),  swapped = sigmoid(s(c1, q) - s(c2, q))
+
+    The triplet's probability is the mean of both, and where they disagree the judge abstains. An
+    LLM that likes to say Yes says it to both pairs, which cancels; there is no first and second
+    choice to favour. A pair is asked once, in however many triplets it occurs.
+
+    Args:
+        llm: Model and tokenizer.
+        perspective: What should be alike, in a few words ("intent").
+        batch_size: Prompts a forward pass.
+
+    Raises:
+        DataError: The perspective is empty.
+        ModelError: The tokenizer cannot tell Yes from No.
+    """
+
+    def __init__(self, llm: LLM, perspective: str, batch_size: int = 16) -> None:
+        self.llm = llm
+        self._markers = special_tokens(llm.tokenizer)
+        self.perspective = make_harmless(perspective, self._markers, MAX_PERSPECTIVE_CHARS)
+        if not self.perspective:
+            raise DataError(f'perspective "{perspective}": say in a few words what should be alike, such as "intent"')
+        self.batch_size = batch_size
+        self.identity: dict[str, Any] = {"kind": "pair", "perspective": self.perspective, "orders": 2}
+        self.facts: dict[str, Any] = {"n_prompts": 0, "n_tokens": 0}
+        prompt = self._render(["x", "y"])
+        ways = (PLAIN_WAY, *SPACED_WAYS) if prompt[-1:].isspace() else (*SPACED_WAYS, PLAIN_WAY)
+        self.answer_begin, label_ids = find_labels(llm.tokenizer, prompt, ways)
+        self._labels = LabelReader(llm, label_ids, self.facts)
+        self._answers: dict[tuple[str, str], _Answer] = {}
+
+    def judge(self, questions: Sequence[Question]) -> Iterator[Opinion]:
+        """Answer the questions block by block, longest first."""
+        ordered = sorted(questions, key=lambda question: (-_count_chars(question), question.row))
+        for start in range(0, len(ordered), BLOCK_QUESTIONS):
+            block = ordered[start : start + BLOCK_QUESTIONS]
+            self._ask(block)
+            for question in block:
+                yield self._join(question)
+
+    def _ask(self, questions: Sequence[Question]) -> None:
+        """Ask about every pair of the questions that is not known yet, in both directions."""
+        pairs = dict.fromkeys(
+            pair
+            for question in questions
+            for choice in (question.choice1, question.choice2)
+            for pair in ((question.query, choice), (choice, question.query))
+            if pair not in self._answers
+        )
+        prompts = [self._prepare(pair) for pair in pairs]
+        for batch in batch_by_length(prompts, lambda prompt: prompt.ids, self.batch_size):
+            for prompt, log_odds in zip(batch, self._labels.read([prompt.ids for prompt in batch]), strict=True):
+                self._answers[prompt.pair] = _Answer(prompt.text, log_odds)
+
+    def _join(self, question: Question) -> Opinion:
+        query, choices = question.query, (question.choice1, question.choice2)
+        query_first = [self._answers[query, choice] for choice in choices]
+        choice_first = [self._answers[choice, query] for choice in choices]
+        first, second = (
+            (one.log_odds + other.log_odds) / 2 for one, other in zip(query_first, choice_first, strict=True)
+        )
+        return opinion_from_probabilities(
+            question.row,
+            sigmoid(query_first[0].log_odds - query_first[1].log_odds),
+            # Of label 1 had the choices stood in the other order: that choice 2 is closer.
+            sigmoid(choice_first[1].log_odds - choice_first[0].log_odds),
+            prepared="\n".join(answer.text for answer in query_first),
+            content=f"same {self.perspective} by log-odds: {first:+.3f} for Choice 1, {second:+.3f} for Choice 2",
+        )
+
+    def _prepare(self, pair: tuple[str, str]) -> _PairPrompt:
+        def tokenize(text: str) -> list[int]:
+            # The template already holds the special tokens.
+            return list(self.llm.tokenizer(text + self.answer_begin, add_special_tokens=False)["input_ids"])
+
+        return _PairPrompt(pair, *fit_texts(self.llm, pair, self._render, tokenize))
+
+    def _render(self, texts: Sequence[str]) -> str:
+        first, second = (make_harmless(text, self._markers) for text in texts)
+        # What does not change goes first, where it is computed once; the question goes last, where
+        # a small LLM heeds it.
+        words = (
+            f"Compare two texts in terms of {self.perspective}.\nText 1: {first}\nText 2: {second}\n\n"
+            f"Do both texts share the same {self.perspective}? Please respond with 'Yes' or 'No' without explanation."
+        )
+        # A space at the end would be taken from the answer's token.
+        return render_chat(self.llm.tokenizer, words).rstrip(" ")
+
+
+@dataclass(frozen=True)
+class _PairPrompt:
+    """An ordered pair of texts as the model reads it."""
+
+    pair: tuple[str, str]
+    text: str
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """The prompt about an ordered pair, and the log-odds that the two share the perspective."""
+
+    text: str
+    log_odds: float
+
+
+def _count_chars(question: Question) -> int:
+    return len(question.query) + max(len(question.choice1), len(question.choice2))
