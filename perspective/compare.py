@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from perspective.artifacts import atomic_path, display_path, read_json, write_text
@@ -75,6 +75,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         comparison = load_comparison(before, after, layout.checkpoint, layout.dataset, settings.embedder)
         add_measures_to_card(layout.checkpoint, comparison)
         comparisons.append(comparison)
+        blended = measures_path(layout.after_blend)
+        if blended.exists():
+            blend = load_comparison(before, blended, layout.checkpoint, layout.dataset, settings.embedder)
+            comparisons.append(replace(blend, judge=f"{blend.judge}, at inference too"))
     if not comparisons:
         return
     sys.stdout.write(format_text(comparisons) + "\n")

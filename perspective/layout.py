@@ -60,6 +60,16 @@ class Layout:
         return predictions_path(self.triplets, self.judge)
 
     @property
+    def states(self) -> Path:
+        """Answer states of the judge; they belong to the texts, not to a run's triplets."""
+        return PREDICT_STAGE / "answer_states" / f"{self.dataset}_{self.scale}-{slugify_model(self.judge)}.npy"
+
+    @property
+    def teacher(self) -> Path:
+        """What the embedder learns of the answer states."""
+        return teacher_path(self.judgments)
+
+    @property
     def training_triplets(self) -> Path:
         """Training triplets of the judge."""
         return converted_path(self.judgments)
@@ -67,7 +77,12 @@ class Layout:
     @property
     def checkpoint(self) -> Path:
         """The fine-tuned embedder."""
-        return checkpoint_path(self.training_triplets)
+        return checkpoint_path(self.training_triplets)  # the same name for a teacher
+
+    @property
+    def after_blend(self) -> Path:
+        """Vectors of the fine-tuned embedder beside the answer states."""
+        return blend_path(self.after_embeds)
 
     @property
     def after_embeds(self) -> Path:
@@ -92,9 +107,21 @@ def converted_path(judgments: Path, folder: Path | None = None, by_embedder: boo
     return (folder or FINETUNE_STAGE / "converted_triplet_results") / name
 
 
-def checkpoint_path(training_triplets: Path, folder: Path | None = None) -> Path:
-    """Return where the embedder trained on a file of triplets goes."""
-    return (folder or FINETUNE_STAGE / "checkpoints") / training_triplets.stem.removesuffix("-train")
+def teacher_path(judgments: Path, folder: Path | None = None, by_embedder: bool = False) -> Path:
+    """Return where the teacher made for a file of judgments goes."""
+    name = f"{judgments.stem.removesuffix('-pred')}{'-self' if by_embedder else ''}-teacher.npy"
+    return (folder or FINETUNE_STAGE / "converted_triplet_results") / name
+
+
+def checkpoint_path(train_file: Path, folder: Path | None = None) -> Path:
+    """Return where the embedder trained on triplets or on a teacher goes."""
+    name = train_file.stem.removesuffix("-train").removesuffix("-teacher")
+    return (folder or FINETUNE_STAGE / "checkpoints") / name
+
+
+def blend_path(embeds: Path) -> Path:
+    """Return where vectors go that hold the answer states too."""
+    return embeds.with_name(f"{embeds.stem}-blend.npy")
 
 
 def after_path(checkpoint: Path, dataset: str, scale: str, folder: Path | None = None) -> Path:

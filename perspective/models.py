@@ -78,7 +78,7 @@ class LLMSpec:
 
     hub: str
     packaged: PackagedFile | None = None
-    judge: str = "choice"
+    judge: str = "answer"
 
 
 EMBEDDERS = {

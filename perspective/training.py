@@ -1,4 +1,4 @@
-"""Training triplets to a fine-tuned embedder. No label is ever seen here."""
+"""Training triplets, or a teacher's vectors, to a fine-tuned embedder. No label is ever seen here."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ import csv
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from perspective.artifacts import Output, TrainingTriplet, atomic_path, dump_json, read_json
 from perspective.errors import DataError, suggest_name
 from perspective.models import get_prompt, set_prompt, supports_fast_bf16
 
 if TYPE_CHECKING:
+    import torch
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.training_args import BatchSamplers
     from torch.utils.data import BatchSampler
 
 logger = logging.getLogger(__name__)
 
-LOSS_NAMES = ("published", "infonce", "triplet")
+LOSS_NAMES = ("published", "infonce", "triplet", "distill")
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,17 @@ RECIPES = {
         weighted=True,
         shuffle=True,
     ),
+    # Every text is drawn to its teacher's vector: no pairs, so no false negatives.
+    "distill": Recipe(
+        loss="distill",
+        cl_temperature=1.0,
+        learning_rate=3e-4,
+        num_train_epochs=3,
+        per_device_train_batch_size=64,
+        warmup_ratio=0.1,
+        weighted=False,
+        shuffle=True,
+    ),
     # perspective/2_finetune/scripts/finetune_gte.sh of the published pipeline
     "published": Recipe(
         loss="published",
@@ -69,13 +84,19 @@ RECIPES = {
 class TrainSettings:
     """How the embedder is trained; what is left out comes from the recipe."""
 
-    recipe: str = field(
-        default="standard",
-        metadata={"help": "standard, or published: batch 2, learning rate 5e-7, 8 epochs, file order"},
+    recipe: str | None = field(
+        default=None,
+        metadata={
+            "help": "distill (a teacher's vectors), standard (triplets) or published (triplets; batch 2, learning "
+            "rate 5e-7, 8 epochs, file order); left out, what the judge made decides"
+        },
     )
     loss: str | None = field(
         default=None,
-        metadata={"help": "published, infonce (all in-batch negatives) or triplet (logistic, no in-batch negatives)"},
+        metadata={
+            "help": "of triplets: published, infonce (all in-batch negatives) or triplet (logistic, no in-batch "
+            "negatives)"
+        },
     )
     cl_temperature: float | None = field(default=None, metadata={"help": "divides the cosine similarities in the loss"})
     learning_rate: float | None = field(default=None, metadata={"help": "peak learning rate of AdamW"})
@@ -99,7 +120,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         """Check values."""
-        if self.recipe not in RECIPES:
+        if self.recipe is not None and self.recipe not in RECIPES:
             raise DataError(f'--recipe "{self.recipe}": {suggest_name(self.recipe, RECIPES)}')
         if self.loss is not None and self.loss not in LOSS_NAMES:
             raise DataError(f'--loss "{self.loss}": {suggest_name(self.loss, LOSS_NAMES)}')
@@ -119,9 +140,12 @@ class TrainSettings:
 
     def resolve(self) -> Recipe:
         """Return the recipe with the given options in place of its own."""
-        recipe = RECIPES[self.recipe]
+        recipe = RECIPES[self.recipe or "standard"]
         given = {name: getattr(self, name) for name in asdict(recipe) if getattr(self, name, None) is not None}
-        return replace(recipe, **given)
+        resolved = replace(recipe, **given)
+        if (resolved.loss == "distill") != (recipe.loss == "distill"):
+            raise DataError(f"--loss {resolved.loss}: does not fit --recipe {self.recipe}")
+        return resolved
 
     def made_from(self) -> dict[str, Any]:
         """Return the settings that change the model, for the provenance."""
@@ -131,7 +155,7 @@ class TrainSettings:
 def finetune_embedder(
     model: SentenceTransformer, triplets: Sequence[TrainingTriplet], settings: TrainSettings, output: Output
 ) -> None:
-    """Fine-tune an embedder and write it as a folder that `SentenceTransformer(path)` loads.
+    """Fine-tune an embedder on triplets and write it as a folder that `SentenceTransformer(path)` loads.
 
     Texts are trained on as they will be embedded: with the triplets' instruction, or where there
     is none with the embedder's own prompt. Checkpoints lie in `<folder>.partial/` until the result
@@ -146,22 +170,52 @@ def finetune_embedder(
     Raises:
         DataError: The triplets carry different instructions, or all have weight 0.
     """
+    from sentence_transformers.sentence_transformer.training_args import BatchSamplers
+
+    from perspective.losses import LOSSES
+    from perspective.samplers import keep_order
+
     output.facts["n_triplets"] = len(triplets)
-    model.max_seq_length = min(model.max_seq_length or settings.max_source_length, settings.max_source_length)
-    history: list[dict[str, float]] = []
-    partial = output.path.with_name(output.path.name + ".partial")
-    if triplets:
-        _take_over_instruction(model, triplets)
-        history = _train(model, triplets, settings, partial, output.fingerprint)
-        output.facts["n_steps"] = int(history[-1]["step"])
-        output.facts["final_loss"] = history[-1]["loss"]
-    else:
+    recipe = settings.resolve()
+    if not triplets:
         logger.info("no triplet to train on: the embedder stays as it is")
-    with output.open() as folder:
-        model.save_pretrained(str(folder), safe_serialization=True, create_model_card=False)
-        _write_history(folder, history)
-        (folder / "README.md").write_text(describe_training(output), encoding="utf-8")
-    shutil.rmtree(partial, ignore_errors=True)
+        _save(model, [], output)
+        return
+    _take_over_instruction(model, triplets)
+    loss = LOSSES[recipe.loss](model, temperature=recipe.cl_temperature)
+    sampler = BatchSamplers.NO_DUPLICATES if recipe.shuffle else keep_order
+    _train(model, _make_dataset(triplets, recipe.weighted), loss, sampler, settings, output)
+
+
+def distill_embedder(
+    model: SentenceTransformer, texts: Sequence[str], teacher: np.ndarray, settings: TrainSettings, output: Output
+) -> None:
+    """Train an embedder until each text's vector is its teacher's, and write it as `finetune_embedder` does.
+
+    The loss is the mean squared error, as between a sentence embedder and its teacher in Reimers &
+    Gurevych (2020); here the student begins as half of its teacher.
+
+    Args:
+        model: The untouched embedder; changed in place.
+        texts: All texts.
+        teacher: One vector a text, `(n_texts, dim)`, dim that of the embedder.
+        settings: How to train.
+        output: The folder to make.
+
+    Raises:
+        DataError: The teacher does not fit the texts or the embedder.
+    """
+    from datasets import Dataset
+    from sentence_transformers.losses import MSELoss
+
+    from perspective.samplers import LengthBatchSampler
+
+    dim = model.get_embedding_dimension()
+    if teacher.shape != (len(texts), dim):
+        raise DataError(f"the teacher has shape {teacher.shape}, not ({len(texts)}, {dim}): another run's?")
+    output.facts["n_texts"] = len(texts)
+    dataset = Dataset.from_dict({"sentence": list(texts), "label": teacher.tolist()})
+    _train(model, dataset, MSELoss(model), LengthBatchSampler, settings, output)
 
 
 def describe_training(output: Output) -> str:
@@ -175,7 +229,7 @@ def describe_training(output: Output) -> str:
         **output.settings,
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items() if value is not None)
-    unchanged = "" if facts["n_triplets"] else "\n**Unchanged**: no judgment was fit to train on.\n"
+    unchanged = "" if facts.get("n_triplets", True) else "\n**Unchanged**: no judgment was fit to train on.\n"
     return f"""---
 library_name: sentence-transformers
 pipeline_tag: sentence-similarity
@@ -201,25 +255,25 @@ vectors = SentenceTransformer("{output.path.name}").encode(["a text"])
 
 def _train(
     model: SentenceTransformer,
-    triplets: Sequence[TrainingTriplet],
+    dataset: Dataset,
+    loss: torch.nn.Module,
+    sampler: BatchSamplers | Callable[..., BatchSampler],
     settings: TrainSettings,
-    partial: Path,
-    fingerprint: dict[str, Any],
-) -> list[dict[str, float]]:
-    """Run the trainer; return the loss by step."""
+    output: Output,
+) -> None:
+    """Run the trainer, resuming where a killed run left off, and write the embedder."""
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-    from sentence_transformers.sentence_transformer.training_args import BatchSamplers
     from transformers import set_seed
 
-    from perspective.losses import LOSSES
-
+    model.max_seq_length = min(model.max_seq_length or settings.max_source_length, settings.max_source_length)
+    partial = output.path.with_name(output.path.name + ".partial")
     recipe = settings.resolve()
-    checkpoint = _find_checkpoint(partial, fingerprint) if settings.resume else None
+    checkpoint = _find_checkpoint(partial, output.fingerprint) if settings.resume else None
     if checkpoint is None:
         shutil.rmtree(partial, ignore_errors=True)
         with atomic_path(partial) as folder:
             folder.mkdir()
-            (folder / "fingerprint.json").write_text(dump_json(fingerprint), encoding="utf-8")
+            (folder / "fingerprint.json").write_text(dump_json(output.fingerprint), encoding="utf-8")
     else:
         logger.info("going on from %s", checkpoint.name)
     set_seed(settings.seed)
@@ -236,7 +290,7 @@ def _train(
             warmup_steps=recipe.warmup_ratio,
             seed=settings.seed,
             bf16=supports_fast_bf16(),
-            batch_sampler=BatchSamplers.NO_DUPLICATES if recipe.shuffle else _keep_order,
+            batch_sampler=sampler,
             prompts=get_prompt(model) or None,
             logging_steps=1,
             logging_nan_inf_filter=False,
@@ -245,15 +299,26 @@ def _train(
             report_to="none",
             dataloader_pin_memory=False,
         ),
-        train_dataset=_make_dataset(triplets, recipe.weighted),
-        loss=LOSSES[recipe.loss](model, temperature=recipe.cl_temperature),
+        train_dataset=dataset,
+        loss=loss,
         callbacks=[],
     )
     _log_through_tqdm(trainer)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if recipe.lora_rank:
         _merge_adapters(model)
-    return [entry for entry in trainer.state.log_history if "loss" in entry]
+    _save(model, [entry for entry in trainer.state.log_history if "loss" in entry], output)
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def _save(model: SentenceTransformer, history: Sequence[dict[str, float]], output: Output) -> None:
+    if history:
+        output.facts["n_steps"] = int(history[-1]["step"])
+        output.facts["final_loss"] = history[-1]["loss"]
+    with output.open() as folder:
+        model.save_pretrained(str(folder), safe_serialization=True, create_model_card=False)
+        _write_history(folder, history)
+        (folder / "README.md").write_text(describe_training(output), encoding="utf-8")
 
 
 def _make_dataset(triplets: Sequence[TrainingTriplet], weighted: bool) -> Dataset:
@@ -281,14 +346,6 @@ def _take_over_instruction(model: SentenceTransformer, triplets: Sequence[Traini
     instruction = instructions.pop()
     if instruction:
         set_prompt(model, instruction)
-
-
-def _keep_order(dataset: Dataset, **options: Any) -> BatchSampler:  # noqa: ANN401  of the trainer
-    """Batch the triplets in file order, as the published loop does."""
-    from sentence_transformers.base.sampler import DefaultBatchSampler
-    from torch.utils.data import SequentialSampler
-
-    return DefaultBatchSampler(SequentialSampler(dataset), **options)
 
 
 def _find_checkpoint(partial: Path, fingerprint: dict[str, Any]) -> Path | None:
@@ -347,7 +404,7 @@ def _log_through_tqdm(trainer: Any) -> None:  # noqa: ANN401
     class QuietProgress(ProgressCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ANN401
             if self.training_bar is not None and logs and "loss" in logs:
-                self.training_bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
+                self.training_bar.set_postfix(loss=f"{float(logs['loss']):.3g}")
 
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)

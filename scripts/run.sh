@@ -22,7 +22,9 @@ clustering before and after. Finished stages are recognised and skipped; a kille
                        a .gguf file, or the name of a server's model with --base_url
   --base_url URL       an OpenAI-compatible server judges; its key from OPENAI_API_KEY
   --recorded_path FILE earlier predictions, ours or published, take the LLM's place
-  --recipe NAME        standard (default) or published (batch 2, learning rate 5e-7, 8 epochs)
+  --judge NAME         answer (default for a local LLM: reads each text once), pair, choice, reward
+  --recipe NAME        distill (default of answer), standard (triplets) or published (triplets; batch
+                       2, learning rate 5e-7, 8 epochs)
   --scale NAME         small (default) or large
   --max_query N        triplets to ask about (default: 1024)
   --seed N             of sampling and training (default: 100)
@@ -46,7 +48,8 @@ judge=()
 recipe=()
 overwrite=()
 recorded=""
-OPTIONS=(--dataset --data_path --text_column --label_column --perspective --embedder --llm --base_url
+kind=""
+OPTIONS=(--dataset --data_path --text_column --label_column --perspective --embedder --llm --judge --base_url
     --recorded_path --recipe --scale --max_query --seed --overwrite --help)
 
 absolute() { # a path that still holds when the working directory changes
@@ -90,6 +93,11 @@ while (($#)); do
         judge_data+=("$option" "$value")
         ;;
     --label_column) labels+=("$option" "$value") ;;
+    --judge)
+        [[ "$value" != oracle ]] || fail "--judge oracle answers by the labels: for analysis, with predict_triplet.sh alone"
+        kind="$value"
+        judge+=("$option" "$value")
+        ;;
     --perspective) judge+=("$option" "$value") ;;
     --base_url) judge+=("$option" "$value") ;;
     --recorded_path)
@@ -144,10 +152,17 @@ if [[ -z "$recorded" ]]; then
     step "2 sample triplets" "$STAGE1/triplet_sampling.sh" ${data[@]+"${data[@]}"} ${labels[@]+"${labels[@]}"} ${overwrite[@]+"${overwrite[@]}"}
 fi
 step "3 judge" "$STAGE1/predict_triplet.sh" ${judge_data[@]+"${judge_data[@]}"} ${judge[@]+"${judge[@]}"} ${overwrite[@]+"${overwrite[@]}"}
-[[ -z "$recorded" ]] || export LLM=recorded
+# The later stages find the run by the judge's name in its files: the LLM's, and how it is asked
+# where that is not its default.
+if [[ -n "$recorded" ]]; then
+    export LLM=recorded
+elif [[ "$kind" == pair || "$kind" == choice || ("$kind" == reward && "$LLM" != starling-rm) ]]; then
+    export LLM="$LLM-$kind"
+fi
 step "4 convert to training triplets" "$STAGE2/convert_triplet.sh" ${data[@]+"${data[@]}"} ${overwrite[@]+"${overwrite[@]}"}
-step "5 fine-tune" "$STAGE2/finetune_gte.sh" ${recipe[@]+"${recipe[@]}"} ${overwrite[@]+"${overwrite[@]}"}
-step "6 embed and measure again" "$STAGE2/get_finetuned_embedding_gte.sh" ${data[@]+"${data[@]}"} ${labels[@]+"${labels[@]}"} ${overwrite[@]+"${overwrite[@]}"}
+step "4 convert answer states" "$STAGE2/convert_states.sh" ${overwrite[@]+"${overwrite[@]}"}
+step "5 fine-tune" "$STAGE2/finetune_gte.sh" ${data[@]+"${data[@]}"} ${recipe[@]+"${recipe[@]}"} ${overwrite[@]+"${overwrite[@]}"}
+step "6 embed and measure again" "$STAGE2/get_finetuned_embedding_gte.sh" --blend ${data[@]+"${data[@]}"} ${labels[@]+"${labels[@]}"} ${overwrite[@]+"${overwrite[@]}"}
 
 echo >&2
 bash "$HERE/compare.sh"

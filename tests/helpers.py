@@ -19,6 +19,7 @@ STAGES = {
     "calculate_accuracy": "perspective.1_predict_triplet.calculate_accuracy",
     "convert_triplet": "perspective.2_finetune.convert_triplet",
     "convert_triplet_self": "perspective.2_finetune.convert_triplet_self",
+    "convert_states": "perspective.2_finetune.convert_states",
     "finetune": "perspective.2_finetune.finetune",
 }
 

@@ -1,15 +1,17 @@
+import json
 import logging
 import math
 
 import pytest
 
-from perspective.errors import JudgeError
+from perspective.errors import DataError, JudgeError
 from perspective.judging.protocol import (
     ANSWER_FORM,
     MAX_TEXT_CHARS,
     Opinion,
     Question,
-    choose_instruction,
+    Wording,
+    choose_wording,
     make_harmless,
     opinion_from_answers,
     opinion_from_probabilities,
@@ -66,12 +68,18 @@ def test_the_question_has_the_published_words():
 
 def test_the_perspective_is_the_users_the_data_sets_or_the_topic(tmp_path, caplog):
     prompts = tmp_path / "prompts.json"
-    prompts.write_text('{"banking77": "Select the banking utterance."}')
-    assert choose_instruction(prompts, "banking77") == "Select the banking utterance."
-    assert choose_instruction(prompts, "banking77", "tone").endswith("in terms of tone.")
+    own = {"perspective": "mood", "instruction": "Select the one of like mood."}
+    entries = {"banking77": "Select the banking utterance.", "own": own, "bad": {"perspective": "x"}}
+    prompts.write_text(json.dumps(entries))
+    assert choose_wording(prompts, "banking77") == Wording("topic", "Select the banking utterance.")
+    assert choose_wording(prompts, "own") == Wording("mood", "Select the one of like mood.")
+    told = choose_wording(prompts, "banking77", "tone")
+    assert told.perspective == "tone" and told.instruction.endswith("in terms of tone.")
     with caplog.at_level(logging.INFO):
-        assert choose_instruction(prompts, "mine").endswith("in terms of topic.")
+        assert choose_wording(prompts, "mine").instruction.endswith("in terms of topic.")
     assert 'no prompt for "mine"' in caplog.text
+    with pytest.raises(DataError, match='"bad" needs "perspective" and "instruction"'):
+        choose_wording(prompts, "bad")
 
 
 # answers

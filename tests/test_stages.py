@@ -34,8 +34,8 @@ def pipeline(tmp_path, texts_file, embedder_folder, llm_folder, caplog):
         data = ["--dataset", "tiny", "--data_path", texts_file]
         embeds = tmp_path / "tiny_small_embeds_embedder.npy"
         triplets = tmp_path / "tiny_small_embedder_m=40_seed=100.json"
-        judgments = tmp_path / "tiny_small_embedder_m=40_seed=100-llm-pred.json"
-        training = tmp_path / "tiny_small_embedder_m=40_seed=100-llm-train.json"
+        judgments = tmp_path / "tiny_small_embedder_m=40_seed=100-llm-choice-pred.json"
+        training = tmp_path / "tiny_small_embedder_m=40_seed=100-llm-choice-train.json"
         checkpoint = tmp_path / "checkpoint"
         text_path = texts_file
 
@@ -48,7 +48,8 @@ def pipeline(tmp_path, texts_file, embedder_folder, llm_folder, caplog):
 
         def judge(self, *more):
             run_stage("predict_triplet", "--dataset", "tiny", "--text_path", texts_file, "--data_path", self.triplets,
-                      "--llm", llm_folder, "--perspective", "intent", "--output_path", tmp_path, *more)  # fmt: skip
+                      "--llm", llm_folder, "--judge", "choice", "--perspective", "intent", "--output_path", tmp_path,
+                      *more)  # fmt: skip
 
         def convert(self, *more):
             run_stage("convert_triplet", *self.data, "--pred_path", self.judgments, "--output_path", tmp_path, *more)
@@ -94,7 +95,7 @@ def test_all_stages_in_a_row(pipeline, tmp_path, caplog, capsys):
 
     run_stage("calculate_accuracy", *pipeline.data, "--pred_path", pipeline.judgments, "--feat_path", pipeline.embeds)
     assert "embedder accuracy" in capsys.readouterr().out
-    assert read_json(tmp_path / "tiny_small_embedder_m=40_seed=100-llm-accuracy.json")["n_judgments"] == 40
+    assert read_json(tmp_path / "tiny_small_embedder_m=40_seed=100-llm-choice-accuracy.json")["n_judgments"] == 40
 
     pipeline.convert()
     pipeline.finetune()
@@ -105,6 +106,54 @@ def test_all_stages_in_a_row(pipeline, tmp_path, caplog, capsys):
     for stage in (pipeline.embed, pipeline.sample, pipeline.judge, pipeline.convert, pipeline.finetune):
         stage()
     assert sum("already made" in message for message in caplog.messages) == 6  # embedding makes two files
+
+
+def test_the_answer_judge_teaches(pipeline, tmp_path, embedder_folder, capsys, caplog):
+    """States are read once, judge the triplets, become a teacher, and train the embedder."""
+    name = "tiny_small_embedder_m=40_seed=100-llm"
+    pipeline.embed()
+    pipeline.sample()
+    pipeline.judge("--judge", "answer")
+    judgments = load_judgments(tmp_path / f"{name}-pred.json", N_TEXTS, "tiny")
+    assert all(len(judgment.prediction) == 1 for judgment in judgments if judgment.probability != 0.5)
+    states = tmp_path / "tiny_small-llm.npy"
+    assert np.load(states).shape == (N_TEXTS, 32)
+    assert not list(tmp_path.glob("*.partial*"))
+
+    run_stage("calculate_accuracy", *pipeline.data, "--pred_path", tmp_path / f"{name}-pred.json",
+              "--feat_path", pipeline.embeds)  # fmt: skip
+    convert = ["--dataset", "tiny", "--embedder", embedder_folder, "--pred_path", tmp_path / f"{name}-pred.json",
+               "--feat_path", pipeline.embeds, "--states_path", states, "--output_path", tmp_path]  # fmt: skip
+    run_stage("convert_states", *convert)
+    facts = read_json(tmp_path / f"{name}-teacher.npy.meta.json")["facts"]
+    assert facts["trust"]["weight"] == 0  # an LLM of random weights is not believed
+    run_stage("convert_states", *convert, "--weight", 1, "--overwrite")
+    teacher = tmp_path / f"{name}-teacher.npy"
+
+    def finetune(folder, *more):
+        run_stage("finetune", *pipeline.data, "--embedder", embedder_folder, "--train_file", teacher,
+                  "--output_dir", folder, *more)  # fmt: skip
+
+    finetune(pipeline.checkpoint, "--num_train_epochs", 4)
+    pipeline.embed("--checkpoint", pipeline.checkpoint)
+    target = np.load(teacher)
+    before, after = (
+        float((np.load(path) * target).sum(axis=1).mean())
+        for path in (pipeline.embeds, tmp_path / "tiny_small_embeds_checkpoint.npy")
+    )
+    assert after > before + 0.05
+    assert "does not fit" in refuse(capsys, "finetune", *pipeline.data, "--train_file", teacher, "--recipe", "standard",
+                                    "--output_dir", tmp_path / "x")  # fmt: skip
+
+
+def test_a_judge_without_states_needs_no_teacher(pipeline, tmp_path, embedder_folder, caplog):
+    pipeline.embed()
+    pipeline.sample()
+    pipeline.judge()
+    run_stage("convert_states", "--dataset", "tiny", "--embedder", embedder_folder, "--pred_path", pipeline.judgments,
+              "--feat_path", pipeline.embeds, "--output_path", tmp_path)  # fmt: skip
+    assert "reads no answer states" in caplog.text
+    assert not list(tmp_path.glob("*teacher*"))
 
 
 def test_every_result_tells_what_it_was_made_from(pipeline, tmp_path):
@@ -224,7 +273,7 @@ def test_self_training_follows_the_embedder(pipeline, tmp_path):
               pipeline.embeds, "--output_path", tmp_path)  # fmt: skip
     vectors = np.load(pipeline.embeds)
     texts = [json.loads(line)["input"] for line in pipeline.text_path.read_text().splitlines()]
-    records = read_json(tmp_path / "tiny_small_embedder_m=40_seed=100-llm-self-train.json")
+    records = read_json(tmp_path / "tiny_small_embedder_m=40_seed=100-llm-choice-self-train.json")
     assert len(records) == 40
     for record in records:
         near = {}

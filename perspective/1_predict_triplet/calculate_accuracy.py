@@ -1,6 +1,6 @@
-"""Tell how right the judge and the embedder are, by the labels. For analysis alone.
+"""Tell how right the judge, the embedder and both together are, by the labels. For analysis alone.
 
-Reads:  predicted_triplet_results/<run>-<judge>-pred.json, the vectors, the labels
+Reads:  predicted_triplet_results/<run>-<judge>-pred.json, the vectors, the labels, answer states if given
 Writes: predicted_triplet_results/<run>-<judge>-accuracy.json
 
 python -m perspective.1_predict_triplet.calculate_accuracy --dataset banking77 --llm smollm2
@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from perspective.artifacts import Output, load_judgments, read_vectors
+from perspective.artifacts import Output, load_judgments, read_facts, read_vectors
 from perspective.cli import entry_point, parse_settings
 from perspective.corpus import CorpusSettings, load_labels, load_texts
 from perspective.errors import DataError
+from perspective.evidence import name_judge
 from perspective.judging.analysis import analyse_judgments, format_analysis
 from perspective.layout import Layout
 from perspective.sampling import answer_by_labels
@@ -34,6 +35,9 @@ class AccuracySettings:
         default=None, metadata={"help": "judgments, ours or published; default those of the run"}
     )
     feat_path: str | None = field(default=None, metadata={"help": "vectors as .npy; default those of --embedder"})
+    states_path: str | None = field(
+        default=None, metadata={"help": "answer states as .npy, one more source of the combined evidence"}
+    )
     output_path: str | None = field(default=None, metadata={"help": "folder; default that of the judgments"})
 
 
@@ -43,19 +47,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     corpus, settings = parse_settings((CorpusSettings, AccuracySettings), argv, __doc__)
     layout = Layout(corpus.dataset, corpus.scale, settings.embedder, settings.max_query, settings.seed, settings.llm)
     predictions = Path(settings.pred_path or layout.judgments)
-    feats = Path(settings.feat_path or layout.embeds)
+    inputs = {"judgments": predictions, "embeddings": Path(settings.feat_path or layout.embeds)}
+    if settings.states_path:
+        inputs["states"] = Path(settings.states_path)
     texts, labels = load_texts(corpus), load_labels(corpus)
     if labels is None:
         raise DataError(f"{corpus.path}: accuracy needs labels, and there are none")
     judgments = load_judgments(predictions, len(texts), corpus.dataset)
     gold = answer_by_labels([judgment.triplet for judgment in judgments], labels)
     judgments = [replace(judgment, triplet=triplet) for judgment, triplet in zip(judgments, gold, strict=True)]
-    analysis = analyse_judgments(judgments, read_vectors(feats, len(texts)))
+    vectors = read_vectors(inputs["embeddings"], len(texts))
+    states = read_vectors(inputs["states"], len(texts)) if "states" in inputs else None
+    analysis = analyse_judgments(judgments, vectors, states, name_judge(read_facts(predictions)))
     sys.stdout.write(format_analysis(analysis) + "\n")
     folder = Path(settings.output_path) if settings.output_path else predictions.parent
     name = f"{predictions.stem.removesuffix('-pred')}-accuracy.json"
-    inputs = {"judgments": predictions, "embeddings": feats, "texts": corpus.path}
-    Output(folder / name, "accuracy", {}, inputs).write_json(analysis)
+    Output(folder / name, "accuracy", {}, {**inputs, "texts": corpus.path}).write_json(analysis)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 Reads:  sampled_triplet_results/<run>.json, or --data_path; with --recorded_path alone that file's
         own triplets
 Writes: predicted_triplet_results/<run>-<judge>-pred.json; until it is whole, each answer in
-        <file>.partial.jsonl, from which a killed run goes on
+        <file>.partial.jsonl, from which a killed run goes on; an answer judge also
+        answer_states/<dataset>_<scale>-<judge>.npy, what it reads off each text
 
 python -m perspective.1_predict_triplet.predict_triplet --dataset banking77 --llm smollm2
 """
@@ -12,17 +13,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from perspective.artifacts import Output, load_triplets, save_judgments
 from perspective.cli import entry_point, parse_settings
 from perspective.corpus import CorpusSettings, load_texts
-from perspective.judging.protocol import choose_instruction
+from perspective.judging.protocol import choose_wording
 from perspective.judging.reliability import assess_reliability
 from perspective.judging.server import ServerSettings
 from perspective.judging.session import discard_partial, judge_triplets
-from perspective.judging.settings import JudgeSettings, build_judge
+from perspective.judging.settings import Case, JudgeSettings, build_judge
 from perspective.layout import PREDICT_STAGE, Layout, predictions_path
 
 logger = logging.getLogger(__name__)
@@ -60,16 +61,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     named_by = triplet_path if files.data_path else layout.triplets
     texts = load_texts(corpus)
     triplets = load_triplets(triplet_path, len(texts), files.dataset)
-    instruction = choose_instruction(PREDICT_STAGE / "prompts.json", files.dataset, files.perspective)
+    wording = choose_wording(PREDICT_STAGE / "prompts.json", files.dataset, files.perspective)
     inputs = {"texts": corpus.path, "triplets": triplet_path}
     if judge.recorded_path:
         inputs["recorded"] = Path(judge.recorded_path)
-    made_from = {"instruction": instruction, **judge.made_from(server)}
+    made_from = {**asdict(wording), **judge.made_from(server)}
+    states = None
+    if judge.kind(server) == "answer":
+        asked = {"perspective": wording.perspective, **judge.made_from(server)}
+        if judge.answer_form == "phrase":
+            asked["embedder"] = files.embedder
+        states_path = folder / layout.states.name if files.output_path else layout.states
+        states = Output(states_path, "answer states", asked, {"texts": corpus.path})
     output = Output(predictions_path(named_by, layout.judge, folder), "judgments", made_from, inputs)
     if output.is_finished(files.overwrite):
         discard_partial(output.path)  # a kill may have come between the two
         return
-    source = build_judge(judge, server, instruction, triplets, len(texts), files.dataset)
+    case = Case(files.dataset, wording, texts, triplets, states, files.embedder)
+    source = build_judge(judge, server, case)
     judgments = judge_triplets(source, triplets, texts, output)
     reliability = assess_reliability(judgments)
     output.facts |= {

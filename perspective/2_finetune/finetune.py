@@ -1,6 +1,7 @@
-"""Fine-tune the embedder on training triplets.
+"""Fine-tune the embedder on what the judge made: a teacher's vectors, or training triplets.
 
-Reads:  converted_triplet_results/<run>-<judge>-train.json, or --train_file
+Reads:  converted_triplet_results/<run>-<judge>-teacher.npy where the judge read answer states, else
+        ...-train.json; or --train_file, either of them
 Writes: checkpoints/<run>-<judge>/, a folder that SentenceTransformer(path) loads, with its model
         card, loss.csv and loss.png; until it is whole, <folder>.partial/, from which a killed run
         goes on
@@ -11,14 +12,16 @@ python -m perspective.2_finetune.finetune --dataset banking77 --llm smollm2
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from perspective.artifacts import Output, load_training_triplets, read_facts
+from perspective.artifacts import Output, load_training_triplets, read_facts, read_vectors
 from perspective.cli import entry_point, parse_settings
+from perspective.corpus import CorpusSettings, load_texts
+from perspective.errors import DataError
 from perspective.layout import Layout, checkpoint_path
 from perspective.models import describe_model, load_embedder
-from perspective.training import TrainSettings, finetune_embedder
+from perspective.training import TrainSettings, distill_embedder, finetune_embedder
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,11 @@ class FileSettings:
     llm: str = field(default="smollm2", metadata={"help": "the judge, as it stands in the file's name"})
     max_query: int = field(default=1024, metadata={"help": "of the run"})
     train_file: str | None = field(
-        default=None, metadata={"help": "training triplets, ours or published; default those of the run"}
+        default=None,
+        metadata={"help": "training triplets (.json, ours or published) or a teacher (.npy); default those of the run"},
     )
+    data_path: str | None = field(default=None, metadata={"help": "your own texts: .jsonl, .csv or .parquet"})
+    text_column: str = field(default="input", metadata={"help": "field or column that holds the text"})
     output_dir: str | None = field(
         default=None, metadata={"help": "the folder to make; default checkpoints/<run>-<judge>"}
     )
@@ -54,7 +60,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Fine-tune."""
     files, settings = parse_settings((FileSettings, TrainSettings), argv, __doc__)
     layout = Layout(files.dataset, files.scale, files.embedder, files.max_query, settings.seed, files.llm)
-    train_file = Path(files.train_file or layout.training_triplets)
+    train_file = Path(files.train_file) if files.train_file else choose_train_file(layout, settings)
+    by_teacher = train_file.suffix == ".npy"
+    if settings.recipe is None:
+        settings = replace(settings, recipe="distill" if by_teacher else "standard")
+    if (settings.recipe == "distill") != by_teacher:
+        raise DataError(f"--recipe {settings.recipe}: does not fit {train_file.name}; distill takes a teacher (.npy)")
     path = Path(files.output_dir) if files.output_dir else checkpoint_path(train_file)
     made_from = {
         "dataset": files.dataset,
@@ -62,13 +73,28 @@ def main(argv: Sequence[str] | None = None) -> None:
         "revision": files.revision,
         **settings.made_from(),
     }
-    output = Output(path, "embedder", made_from, {"training_triplets": train_file})
+    corpus = CorpusSettings(files.dataset, files.scale, files.data_path, files.text_column)
+    inputs = {"teacher": train_file, "texts": corpus.path} if by_teacher else {"training_triplets": train_file}
+    output = Output(path, "embedder", made_from, inputs)
     if output.is_finished(files.overwrite):
         return
-    triplets = load_training_triplets(train_file)
-    output.facts |= {**describe_model(files.embedder), "judge": read_facts(train_file).get("judge", {})}
+    facts = read_facts(train_file)
+    output.facts |= {**describe_model(files.embedder), "judge": facts.get("judge", {})}
     model = load_embedder(files.embedder, revision=files.revision, trust_remote_code=files.trust_remote_code)
-    finetune_embedder(model, triplets, settings, output)
+    if by_teacher:
+        texts = load_texts(corpus)
+        output.facts["llm_weight"] = facts.get("trust", {}).get("weight")
+        distill_embedder(model, texts, read_vectors(train_file, len(texts)), settings, output)
+    else:
+        finetune_embedder(model, load_training_triplets(train_file), settings, output)
+
+
+def choose_train_file(layout: Layout, settings: TrainSettings) -> Path:
+    """Return the teacher of a judge that reads answer states, the training triplets of any other."""
+    if settings.recipe is None:
+        kind = read_facts(layout.judgments).get("asked", {}).get("kind")
+        return layout.teacher if kind == "answer" else layout.training_triplets
+    return layout.teacher if settings.recipe == "distill" else layout.training_triplets
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 Reads:  datasets/<dataset>/<scale>.jsonl, or --data_path
 Writes: measures/<dataset>_<scale>_embeds_<embedder>.npy and ..._measures.json; with --finetuned
-        or --checkpoint the same in after_measures/
+        or --checkpoint the same in after_measures/; with --blend also ...-blend.npy and its
+        measures, for those who run the LLM at inference too
 
 python -m perspective.2_finetune.get_embedding --dataset banking77 --embedder minilm
 """
@@ -17,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from perspective.artifacts import Output, read_vectors
+from perspective.artifacts import Output, read_facts, read_vectors
 from perspective.cli import entry_point, parse_settings
 from perspective.conversion import PROMPTS, read_prompt
 from perspective.corpus import CorpusSettings, load_labels, load_texts
 from perspective.embedding import EmbedSettings, embed_texts
-from perspective.layout import Layout, after_path, measures_path
+from perspective.layout import Layout, after_path, blend_path, measures_path
 from perspective.models import describe_model, load_embedder, set_prompt
+from perspective.teaching import blend_for_inference
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,10 @@ class FileSettings:
     seed: int = field(default=100, metadata={"help": "of the run"})
     output_path: str | None = field(
         default=None, metadata={"help": "folder; default measures, or after_measures with --checkpoint"}
+    )
+    blend: bool = field(
+        default=False,
+        metadata={"help": "with --finetuned, also put the vectors beside the judge's answer states and measure that"},
     )
     measure: bool = field(default=True, metadata={"help": "measure the clustering too"})
     overwrite: bool = field(default=False, metadata={"help": "make finished files anew"})
@@ -77,6 +83,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         output.write_vectors(vectors)
     if files.measure:
         measure(corpus, read_vectors(output.path, len(texts)), output.path, files.overwrite)
+    if files.blend and checkpoint:
+        add_answer_states(corpus, output.path, layout, checkpoint, files)
+
+
+def add_answer_states(
+    corpus: CorpusSettings, embeds: Path, layout: Layout, checkpoint: Path, files: FileSettings
+) -> None:
+    """Write and measure the vectors with the LLM's answer states beside them, weighted as in training."""
+    weight = read_facts(checkpoint).get("llm_weight")
+    if not weight:
+        logger.info("no answer state is believed here: no blend is made")
+        return
+    inputs = {"embeddings": embeds, "answer_states": layout.states}
+    output = Output(blend_path(embeds), "blended embeddings", {"weight": weight}, inputs)
+    if not output.is_finished(files.overwrite):
+        vectors = read_vectors(embeds)
+        output.write_vectors(blend_for_inference(vectors, read_vectors(layout.states, len(vectors)), weight))
+    if files.measure:
+        measure(corpus, read_vectors(output.path), output.path, files.overwrite)
 
 
 def measure(corpus: CorpusSettings, vectors: np.ndarray, embeds: Path, overwrite: bool) -> None:

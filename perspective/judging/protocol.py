@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from perspective.artifacts import LABELS, mirror_prediction, read_json
-from perspective.errors import JudgeError
+from perspective.errors import DataError, JudgeError
 
 logger = logging.getLogger(__name__)
 
@@ -100,21 +100,44 @@ def write_question(question: Question, instruction: str, markers: Iterable[str] 
     return f"Query: {query}\nChoice 1: {choice1}\nChoice 2: {choice2}\n\n{instruction} {ANSWER_FORM}"
 
 
-def choose_instruction(prompts_path: Path, dataset: str, perspective: str | None = None) -> str:
-    """Return the sentence that states the perspective of a data set.
+@dataclass(frozen=True)
+class Wording:
+    """How the perspective of a data set is put to a judge.
+
+    Attributes:
+        perspective: What should be alike, in a word or a few ("intent").
+        instruction: The sentence that asks for the closer choice.
+    """
+
+    perspective: str
+    instruction: str
+
+
+def choose_wording(prompts_path: Path, dataset: str, perspective: str | None = None) -> Wording:
+    """Return how the perspective of a data set is worded.
 
     Args:
-        prompts_path: `prompts.json` of the stage.
+        prompts_path: `prompts.json` of the stage: an object a data set with "perspective" and
+            "instruction"; as published, a sentence, which is the instruction.
         dataset: Its name there.
         perspective: What should be alike ("intent"), in the user's words; it goes first.
+
+    Raises:
+        DataError: The data set's entry is neither.
     """
-    prompts = read_json(prompts_path)
-    if perspective is None and dataset in prompts:
-        return str(prompts[dataset])
+    entry = read_json(prompts_path).get(dataset) if perspective is None else None
+    if isinstance(entry, str):
+        return Wording(DEFAULT_PERSPECTIVE, entry)
+    if isinstance(entry, dict):
+        if not all(isinstance(entry.get(name), str) for name in ("perspective", "instruction")):
+            raise DataError(f'{prompts_path}: "{dataset}" needs "perspective" and "instruction", both texts')
+        return Wording(entry["perspective"], entry["instruction"])
+    if entry is not None:
+        raise DataError(f'{prompts_path}: "{dataset}" is neither a sentence nor an object')
     if perspective is None:
         perspective = DEFAULT_PERSPECTIVE
         logger.info('no prompt for "%s": judged by %s; --perspective "..." says otherwise', dataset, perspective)
-    return f"Select the text that better corresponds with the Query in terms of {perspective}."
+    return Wording(perspective, f"Select the text that better corresponds with the Query in terms of {perspective}.")
 
 
 def make_harmless(text: str, markers: Iterable[str] = (), max_chars: int = MAX_TEXT_CHARS) -> str:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perspective.artifacts import LABELS, Triplet, load_judgments
+from perspective.artifacts import LABELS, Output, Triplet, load_judgments, read_vectors
+from perspective.embedding import embed_texts
 from perspective.errors import DataError, suggest_name
-from perspective.judging.protocol import Judge
+from perspective.judging.protocol import Judge, Wording
 from perspective.judging.server import ServerJudge, ServerSettings
-from perspective.models import LLMS, describe_model, slugify_model
+from perspective.models import LLMS, describe_model, load_embedder, load_llm, slugify_model
 
-KINDS = ("choice", "reward", "server", "recorded")
-RESPONSES = ("logprob", "generate")
+KINDS = ("answer", "pair", "choice", "reward", "server", "recorded", "oracle")
+FORMS = ("state", "distribution", "phrase")
+WRITTEN = ("reason", "json")
+RESPONSES = ("logprob", "generate", *WRITTEN)
 
 
 @dataclass(frozen=True)
@@ -30,14 +33,30 @@ class JudgeSettings:
     )
     judge: str | None = field(
         default=None,
-        metadata={"help": "choice, reward, server or recorded; found from the other options when left out"},
+        metadata={
+            "help": "answer (reads each text once; the default for a local LLM), pair (do these two share it?), "
+            "choice (which one is closer?), reward, server, recorded; found from the other options when left out; "
+            "oracle answers by the labels and is for analysis alone"
+        },
     )
+    answer_form: str = field(
+        default="state",
+        metadata={
+            "help": "what answer reads: state (hidden state where the answer begins), distribution (of its first "
+            "token) or phrase (a few words, embedded by the embedder)"
+        },
+    )
+    answer_layer: int = field(default=-1, metadata={"help": "layer of the state, counted from the input; -1 the last"})
+    oracle_noise: float = field(default=0.0, metadata={"help": "share of the oracle's answers that are turned round"})
     recorded_path: str | None = field(
         default=None, metadata={"help": "earlier predictions, ours or published, to repeat"}
     )
     response: str = field(
         default="logprob",
-        metadata={"help": "logprob compares the labels' log-probabilities; generate reads a short answer (published)"},
+        metadata={
+            "help": "of choice: logprob compares the labels' log-probabilities; generate reads a short answer "
+            "(published); reason lets the LLM think in words first; json forces the answer into JSON"
+        },
     )
     orders: int = field(
         default=2, metadata={"help": "2 asks with the choices in both orders, 1 in the order of the file (published)"}
@@ -58,12 +77,22 @@ class JudgeSettings:
             raise DataError(f'--judge "{self.judge}": {suggest_name(self.judge, KINDS)}')
         if self.response not in RESPONSES:
             raise DataError(f'--response "{self.response}": {suggest_name(self.response, RESPONSES)}')
+        if self.answer_form not in FORMS:
+            raise DataError(f'--answer_form "{self.answer_form}": {suggest_name(self.answer_form, FORMS)}')
         if self.orders not in (1, len(LABELS)):
             raise DataError(f"--orders {self.orders}: choose 1 or 2")
         if self.judge_batch_size < 1:
             raise DataError(f"--judge_batch_size {self.judge_batch_size}: must be at least 1")
         if self.judge == "recorded" and not self.recorded_path:
             raise DataError("--judge recorded needs --recorded_path FILE")
+
+    def loading(self) -> dict[str, Any]:
+        """Return how a local LLM is loaded."""
+        return {
+            "revision": self.llm_revision,
+            "trust_remote_code": self.trust_remote_code,
+            "load_in": self.load_in,
+        }
 
     def kind(self, server: ServerSettings) -> str:
         """Return the kind of judge that the options ask for."""
@@ -73,69 +102,128 @@ class JudgeSettings:
             return "recorded"
         if server.base_url:
             return "server"
-        return LLMS[self.llm].judge if self.llm in LLMS else "choice"
+        return default_kind(self.llm)
 
     def label(self, server: ServerSettings) -> str:
-        """Return the judge's name as it stands in file names."""
-        return "recorded" if self.kind(server) == "recorded" else slugify_model(self.llm)
+        """Return the judge's name as it stands in file names: the LLM's, and the kind where it is another."""
+        kind = self.kind(server)
+        if kind == "recorded":
+            return kind
+        if kind == "oracle":
+            return f"oracle-{self.oracle_noise:g}"
+        parts = [self.llm.rstrip("/")]
+        if kind not in ("server", default_kind(self.llm)):
+            parts.append(kind)
+        if kind == "choice" and self.response in WRITTEN:
+            parts.append(self.response)
+        return slugify_model("-".join(parts))
 
     def made_from(self, server: ServerSettings) -> dict[str, Any]:
         """Return the settings that change an answer, for the provenance."""
         kind = self.kind(server)
         if kind == "recorded":
             return {"kind": kind}
-        settings: dict[str, Any] = {"kind": kind, "llm": self.llm, "orders": self.orders}
-        if kind != "reward":
+        if kind == "oracle":
+            return {"kind": kind, "oracle_noise": self.oracle_noise, "uses_labels": True}
+        settings: dict[str, Any] = {"kind": kind, "llm": self.llm}
+        if kind in ("choice", "reward", "server"):
+            settings["orders"] = self.orders
+        if kind in ("choice", "server"):
             settings["response"] = self.response
+        if kind == "answer":
+            settings |= {"answer_form": self.answer_form, "answer_layer": self.answer_layer}
         # A server's address is left out: the same model may move to another port.
         if kind != "server":
             settings |= {"llm_revision": self.llm_revision, "load_in": self.load_in}
         return settings
 
 
-def build_judge(
-    settings: JudgeSettings,
-    server: ServerSettings,
-    instruction: str,
-    triplets: Sequence[Triplet],
-    n_texts: int,
-    task: str,
-) -> Judge:
+def default_kind(llm: str) -> str:
+    """Return how an LLM is asked where nothing else is said."""
+    return LLMS[llm].judge if llm in LLMS else "answer"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is to be judged.
+
+    Attributes:
+        dataset: Name of the data set, to refuse another's recorded answers.
+        wording: Its perspective.
+        texts: All texts.
+        triplets: The questions about them.
+        states: The file of the answer states, made where it is not there; None for other judges.
+        embedder: Embeds the phrases of an answer judge.
+    """
+
+    dataset: str
+    wording: Wording
+    texts: Sequence[str]
+    triplets: Sequence[Triplet]
+    states: Output | None
+    embedder: str
+
+
+def build_judge(settings: JudgeSettings, server: ServerSettings, case: Case) -> Judge:
     """Load or connect the judge that the settings ask for.
 
     Args:
         settings: Who judges.
         server: Where a server is, if one judges.
-        instruction: The data set's perspective.
-        triplets: What will be judged; a recorded judge matches its answers to them.
-        n_texts: Number of texts, to check recorded indices.
-        task: Name of the data set, to refuse another's recorded answers.
+        case: What is judged.
     """
     kind = settings.kind(server)
     if kind == "recorded":
         from perspective.judging.recorded import RecordedJudge
 
         assert settings.recorded_path is not None  # checked by JudgeSettings
-        return RecordedJudge(load_judgments(Path(settings.recorded_path), n_texts, task), triplets)
+        recorded = load_judgments(Path(settings.recorded_path), len(case.texts), case.dataset)
+        return RecordedJudge(recorded, case.triplets)
+    if kind == "oracle":
+        from perspective.judging.oracle import OracleJudge
+
+        return OracleJudge(case.triplets, settings.oracle_noise, seed=0)
+    instruction = case.wording.instruction
     if kind == "server":
+        if settings.response in WRITTEN:
+            raise DataError(f"--response {settings.response}: only for a local LLM; a server takes logprob or generate")
         return ServerJudge(server, settings.llm, instruction, settings.orders, logprobs=settings.response == "logprob")
-    options: dict[str, Any] = {
-        "revision": settings.llm_revision,
-        "trust_remote_code": settings.trust_remote_code,
-        "load_in": settings.load_in,
-    }
     judge: Judge
     if kind == "reward":
         from perspective.judging.reward import RewardJudge, load_reward_model
 
-        judge = RewardJudge(
-            load_reward_model(settings.llm, **options), instruction, settings.orders, settings.judge_batch_size
-        )
-    else:
+        llm = load_reward_model(settings.llm, **settings.loading())
+        judge = RewardJudge(llm, instruction, settings.orders, settings.judge_batch_size)
+    elif kind == "choice":
         from perspective.judging.choice import ChoiceJudge
-        from perspective.models import load_llm
 
-        llm = load_llm(settings.llm, **options)
+        llm = load_llm(settings.llm, **settings.loading())
         judge = ChoiceJudge(llm, instruction, settings.orders, settings.response, settings.judge_batch_size)
+    elif kind == "pair":
+        from perspective.judging.pair import PairJudge
+
+        llm = load_llm(settings.llm, **settings.loading())
+        judge = PairJudge(llm, case.wording.perspective, settings.judge_batch_size)
+    else:
+        judge = _build_answer_judge(settings, case)
     judge.facts.update(describe_model(settings.llm))
     return judge
+
+
+def _build_answer_judge(settings: JudgeSettings, case: Case) -> Judge:
+    from perspective.judging.answer import AnswerJudge
+    from perspective.judging.states import StateSettings, discard_blocks, read_states, write_phrases
+
+    output = case.states
+    assert output is not None  # given with this kind of judge
+    asked = StateSettings(case.wording.perspective, settings.answer_form, settings.answer_layer)
+    if not output.is_finished():
+        llm = load_llm(settings.llm, **settings.loading())
+        if settings.answer_form == "phrase":
+            states = embed_texts(load_embedder(case.embedder), write_phrases(llm, case.texts, asked))
+        else:
+            states = read_states(llm, case.texts, asked, output)
+        output.facts |= {**describe_model(settings.llm), "n_texts": len(states), "dim": states.shape[1]}
+        output.write_vectors(states)
+    discard_blocks(output)
+    return AnswerJudge(read_vectors(output.path, len(case.texts)), case.triplets, asdict(asked))

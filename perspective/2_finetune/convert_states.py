@@ -1,0 +1,74 @@
+"""Turn answer states into a teacher: the vectors that the embedder is to learn.
+
+Reads:  the vectors of the untouched embedder; the judgments of the run, which say who judged; the
+        judge's ../1_predict_triplet/answer_states/<dataset>_<scale>-<judge>.npy
+Writes: converted_triplet_results/<run>-<judge>-teacher.npy; with --by_embedder <run>-<judge>-self-
+        teacher.npy, the control that the LLM has no part in; nothing for a judge without states
+
+python -m perspective.2_finetune.convert_states --dataset banking77 --llm smollm2
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from perspective.artifacts import Output, read_facts, read_vectors
+from perspective.cli import entry_point, parse_settings
+from perspective.layout import Layout, teacher_path
+from perspective.teaching import TeachSettings, make_teacher
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FileSettings:
+    """Whose states, for which embedder."""
+
+    dataset: str = field(metadata={"help": "name of the data set"})
+    scale: str = field(default="small", metadata={"help": "small or large", "choices": ["small", "large"]})
+    embedder: str = field(default="minilm", metadata={"help": "the embedder to train", "aliases": ["--embed_method"]})
+    llm: str = field(default="smollm2", metadata={"help": "the judge, as it stands in the files' names"})
+    max_query: int = field(default=1024, metadata={"help": "of the run"})
+    seed: int = field(default=100, metadata={"help": "of the run"})
+    pred_path: str | None = field(default=None, metadata={"help": "judgments; default those of the run"})
+    feat_path: str | None = field(default=None, metadata={"help": "vectors as .npy; default those of --embedder"})
+    states_path: str | None = field(default=None, metadata={"help": "answer states as .npy; default the judge's"})
+    by_embedder: bool = field(
+        default=False, metadata={"help": "teach what the embedder knows already: the self-training control"}
+    )
+    output_path: str | None = field(default=None, metadata={"help": "folder; default converted_triplet_results"})
+    overwrite: bool = field(default=False, metadata={"help": "make a finished file anew"})
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    """Convert."""
+    files, settings = parse_settings((FileSettings, TeachSettings), argv, __doc__)
+    layout = Layout(files.dataset, files.scale, files.embedder, files.max_query, files.seed, files.llm)
+    predictions = Path(files.pred_path or layout.judgments)
+    feats = Path(files.feat_path or layout.embeds)
+    states = Path(files.states_path or layout.states)
+    judge = read_facts(predictions)
+    if judge and judge["asked"]["kind"] != "answer" and not files.by_embedder and not files.states_path:
+        logger.info("%s reads no answer states: its triplets are trained on", judge["name"])
+        return
+    folder = Path(files.output_path) if files.output_path else None
+    inputs = {"embeddings": feats} | ({} if files.by_embedder else {"answer_states": states})
+    path = teacher_path(predictions, folder, files.by_embedder)
+    output = Output(path, "teacher", asdict(settings), inputs)
+    if output.is_finished(files.overwrite):
+        return
+    vectors = read_vectors(feats)
+    told = None if files.by_embedder else read_vectors(states, len(vectors))
+    teacher, trust = make_teacher(vectors, told, settings)
+    logger.info("%s: %s", files.dataset, "the embedder alone" if told is None else trust.describe())
+    judge = {"name": "the embedder itself"} if files.by_embedder else judge
+    output.facts |= {"judge": judge, "trust": asdict(trust), "n_texts": len(teacher)}
+    output.write_vectors(teacher)
+
+
+if __name__ == "__main__":
+    main()

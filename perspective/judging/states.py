@@ -1,0 +1,260 @@
+"""Answer states: what an LLM is about to answer when it is asked about one text.
+
+Each text is read once, followed by the beginning of an answer ("Intent:"). The hidden state there
+is the LLM's opinion of that text, so that N forward passes judge any number of triplets: there are
+no choices, hence no order and no position bias. The idea of taking a sentence's meaning from the
+place where one word would stand for it is PromptEOL's (Jiang et al., 2023, arXiv:2307.16645).
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from perspective.artifacts import Output, atomic_path, dump_json, read_json, read_vectors
+from perspective.errors import DataError, ModelError
+from perspective.judging.prompting import special_tokens
+from perspective.judging.protocol import make_harmless
+from perspective.models import LLM
+
+logger = logging.getLogger(__name__)
+
+BLOCK_TEXTS = 256  # texts between two savings
+BATCH_TOKENS = 1024  # of one forward pass on a CPU; little padding is worth more than large batches
+MAX_TEXT_TOKENS = 256
+PHRASE_TOKENS = 8
+DISTRIBUTION_DIM = 512
+
+# Four perspectives that differ, so that none is suggested: they show the form of an answer, one or
+# two words, which a small LLM does not keep to by instruction alone.
+EXAMPLES = """Text: The soup was cold and the waiter never came back.
+Sentiment: anger
+
+Text: Das Konzert beginnt um acht Uhr.
+Language: German
+
+Text: I would like to change the date of my flight to Rome.
+Intent: change booking
+
+Text: She was born in Oslo in 1932. The entity of Oslo.
+Entity: city
+
+"""
+
+
+@dataclass(frozen=True)
+class StateSettings:
+    """What is read off the LLM.
+
+    Attributes:
+        perspective: What should be alike, in a word or two ("intent").
+        form: "state", the hidden state where the answer would begin; "distribution", the
+            probabilities of its first token (their square roots, projected at random to
+            `DISTRIBUTION_DIM`); "phrase", a short answer in words, for the embedder to embed.
+        layer: Layer whose state is taken, counted from the input; -1 is the last, normed one.
+    """
+
+    perspective: str
+    form: str = "state"
+    layer: int = -1
+
+
+def write_frame(perspective: str) -> tuple[str, str]:
+    r"""Return what stands before and after each text.
+
+    >>> write_frame("entity type")[1]
+    '\nEntity type:'
+    """
+    perspective = make_harmless(perspective, max_chars=200)
+    return f"{EXAMPLES}Text:", f"\n{perspective[:1].upper()}{perspective[1:]}:"
+
+
+def read_states(llm: LLM, texts: Sequence[str], settings: StateSettings, output: Output) -> np.ndarray:
+    """Read the answer state of every text; a killed run goes on.
+
+    Texts are read in the order of their lengths, block after block; each finished block lies in
+    `<file>.partial/` until all are there.
+
+    Args:
+        llm: Any causal LM.
+        texts: All texts.
+        settings: What to read; "phrase" has its own function, `write_phrases`.
+        output: The file that will hold the states; its fingerprint guards the blocks.
+
+    Returns:
+        float32 array `(n_texts, dim)`.
+
+    Raises:
+        DataError: The blocks belong to other inputs or settings, or the form is no array.
+        ModelError: The LLM has no such layer, or a context too short for the question.
+    """
+    n_layers = int(llm.model.config.num_hidden_layers)
+    if not -1 <= settings.layer <= n_layers:
+        raise ModelError(f"{llm.name}: has {n_layers} layers, no layer {settings.layer}; -1 is the last")
+    read = _make_reader(llm, settings.form)
+    frame = _Frame.make(llm, settings.perspective)
+    rows = frame.tokenize(texts)
+    # Longest first: what does not fit the memory fails at once, not after an hour.
+    order = np.array(sorted(range(len(rows)), key=lambda row: -len(rows[row])))
+    folder = _open_blocks(output)
+    shared = _read_shared(llm, frame.before)
+    blocks = []
+    with tqdm(total=len(texts), desc="reading", unit="text") as progress:
+        for start in range(0, len(order), BLOCK_TEXTS):
+            block = order[start : start + BLOCK_TEXTS].tolist()
+            path = folder / f"{start:09d}.npy"
+            if not path.exists():
+                batches = _make_batches(block, rows)
+                states = [
+                    _read_batch(llm, shared, [rows[row] for row in batch], settings.layer, read) for batch in batches
+                ]
+                with atomic_path(path) as temporary, temporary.open("wb") as file:
+                    np.save(file, np.concatenate(states).astype(np.float32), allow_pickle=False)
+            blocks.append(read_vectors(path, len(block)))
+            progress.update(len(block))
+    output.facts["n_tokens"] = sum(map(len, rows)) + len(frame.before)
+    return np.concatenate(blocks)[np.argsort(order)]
+
+
+def write_phrases(llm: LLM, texts: Sequence[str], settings: StateSettings) -> list[str]:
+    """Let the LLM name the perspective of every text in a few words, greedily."""
+    frame = _Frame.make(llm, settings.perspective)
+    rows = frame.tokenize(texts)
+    order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
+    phrases = [""] * len(texts)
+    pad = llm.tokenizer.pad_token_id or llm.tokenizer.eos_token_id or 0
+    for batch in tqdm(list(_make_batches(order, rows)), desc="asking", unit="batch"):
+        prompts = [[*frame.before, *rows[row]] for row in batch]
+        longest = max(map(len, prompts))
+        ids = torch.tensor([[pad] * (longest - len(prompt)) + prompt for prompt in prompts])
+        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        with torch.inference_mode():
+            written = llm.model.generate(
+                ids.to(llm.device),
+                attention_mask=mask.to(llm.device),
+                max_new_tokens=PHRASE_TOKENS,
+                do_sample=False,
+                pad_token_id=pad,
+            )
+        for row, answer in zip(batch, llm.tokenizer.batch_decode(written[:, longest:], True), strict=True):
+            phrases[row] = make_harmless(answer.strip().split("\n")[0])
+    return phrases
+
+
+def discard_blocks(output: Output) -> None:
+    """Remove the blocks of a run whose result is sealed."""
+    shutil.rmtree(_blocks_folder(output), ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """The tokens around each text, and what the texts themselves must not say."""
+
+    llm: LLM
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    max_text_tokens: int
+
+    @classmethod
+    def make(cls, llm: LLM, perspective: str) -> _Frame:
+        before, after = write_frame(perspective)
+        # With the special tokens that the tokenizer puts first (BOS), without those it puts last.
+        begin = llm.tokenizer(before)["input_ids"]
+        plain = llm.tokenizer(before, add_special_tokens=False)["input_ids"]
+        start = next((i for i in range(len(begin)) if begin[i : i + len(plain)] == plain), 0)
+        tail = llm.tokenizer(after, add_special_tokens=False)["input_ids"]
+        room = min(MAX_TEXT_TOKENS, llm.max_tokens - start - len(plain) - len(tail) - PHRASE_TOKENS)
+        if room < 1:
+            raise ModelError(f"{llm.name}: its context of {llm.max_tokens} tokens cannot hold the question")
+        return cls(llm, tuple(begin[: start + len(plain)]), tuple(tail), room)
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        markers = special_tokens(self.llm.tokenizer)
+        clean = [f" {make_harmless(text, markers)}" for text in texts]
+        ids = self.llm.tokenizer(clean, add_special_tokens=False)["input_ids"]
+        return [[*row[: self.max_text_tokens], *self.after] for row in ids]
+
+
+def _make_reader(llm: LLM, form: str) -> Callable[[Any], np.ndarray]:
+    """Return what turns the states at the answer, `(n, hidden)`, into what is kept."""
+    if form == "state":
+        return lambda states: states.float().cpu().numpy()
+    if form != "distribution":
+        raise DataError(f'answer form "{form}" is no array')
+    head = llm.model.get_output_embeddings()
+    # Projected at random: distances are kept (Johnson-Lindenstrauss), the vocabulary is not stored.
+    generator = torch.Generator().manual_seed(0)
+    projection = torch.randn(head.weight.shape[0], DISTRIBUTION_DIM, generator=generator).to(llm.device)
+
+    def read(states: Any) -> np.ndarray:  # noqa: ANN401
+        # Square roots: Euclidean distance between them is the Hellinger distance.
+        roots = torch.softmax(head(states).float(), dim=-1).sqrt()
+        return (roots @ projection).cpu().numpy()
+
+    return read
+
+
+@torch.inference_mode()
+def _read_shared(llm: LLM, before: Sequence[int]) -> Any:  # noqa: ANN401  a cache of transformers
+    """Compute the beginning that all prompts share, once."""
+    return llm.model.base_model(torch.tensor([list(before)], device=llm.device), use_cache=True).past_key_values
+
+
+@torch.inference_mode()
+def _read_batch(
+    llm: LLM,
+    shared: Any,  # noqa: ANN401  a cache of transformers
+    rows: Sequence[Sequence[int]],
+    layer: int,
+    read: Callable[[Any], np.ndarray],  # noqa: ANN401
+) -> np.ndarray:
+    lengths = torch.tensor([len(row) for row in rows])
+    # Padded on the right: with causal attention no earlier token sees the padding.
+    ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)] = torch.tensor(row)
+    cache = copy.deepcopy(shared)
+    cache.batch_repeat_interleave(len(rows))
+    out = llm.model.base_model(ids.to(llm.device), past_key_values=cache, output_hidden_states=layer >= 0)
+    states = out.last_hidden_state if layer < 0 else out.hidden_states[layer]
+    return read(states[torch.arange(len(rows)), lengths - 1])
+
+
+def _make_batches(order: Sequence[int], rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    batch: list[int] = []
+    longest = 0
+    for row in order:
+        longest = max(longest, len(rows[row]))
+        if batch and longest * (len(batch) + 1) > BATCH_TOKENS:
+            yield batch
+            batch, longest = [], len(rows[row])
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _blocks_folder(output: Output) -> Path:
+    return output.path.with_name(output.path.name + ".partial")
+
+
+def _open_blocks(output: Output) -> Path:
+    folder = _blocks_folder(output)
+    guard = folder / "fingerprint.json"
+    if guard.exists():
+        if read_json(guard) != output.fingerprint:
+            raise DataError(f"{folder}: an unfinished run with other inputs or settings; finish it, or remove it")
+        logger.info("going on with the blocks in %s", folder.name)
+        return folder
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        (temporary / "fingerprint.json").write_text(dump_json(output.fingerprint), encoding="utf-8")
+    return folder

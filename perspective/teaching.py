@@ -1,0 +1,158 @@
+"""Answer states to a teacher: the vectors that the embedder is to learn. No label is ever seen here.
+
+The teacher holds the embedder's own space and the LLM's side by side, smoothed over neighbours. How
+much the LLM is believed is decided for each set of texts by a criterion that needs no labels:
+vectors with more of the LLM in them are taken only while they cluster more stably.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from perspective.errors import DataError
+from perspective.geometry import blend, center_rows, half_whiten, measure_stability, normalize_rows, smooth
+
+WEIGHTS = (0.0, 0.25, 0.5, 1.0)
+# A rise of stability below this is within the noise of the starts (measured: about 0.01).
+MIN_RISE = 0.01
+N_NEIGHBORS = 10
+TEXTS_A_NEIGHBOR = 50  # few texts have few of a kind
+
+
+@dataclass(frozen=True)
+class TeachSettings:
+    """How the teacher is made.
+
+    Attributes:
+        weight: Weight of the LLM's space against the embedder's 1; None to decide by stability.
+        smoothed: Whether rows move towards their neighbours.
+    """
+
+    weight: float | None = field(
+        default=None,
+        metadata={"help": "weight of the answer states against the embedder's 1; left out, decided without labels"},
+    )
+    smoothed: bool = field(default=True, metadata={"help": "average the teacher over nearest neighbours"})
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        if self.weight is not None and not 0 <= self.weight < float("inf"):
+            raise DataError(f"--weight {self.weight}: must be a number of at least 0")
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How far the LLM is believed about these texts, and why.
+
+    Attributes:
+        weight: Of the answer states, against 1 of the embedder.
+        stability: Mean NMI between clusterings from different starts by weight, as far as tried.
+    """
+
+    weight: float
+    stability: dict[str, float]
+
+    def describe(self) -> str:
+        """Return the decision in one line."""
+        tried = ", ".join(f"{weight}: {value:.3f}" for weight, value in self.stability.items())
+        if not tried:
+            return f"answer states at weight {self.weight:g}, as told"
+        verdict = f"believed at weight {self.weight:g}" if self.weight else "not believed"
+        return f"answer states {verdict} (stability of clusterings by weight: {tried})"
+
+
+def decide_trust(vectors: np.ndarray, states: np.ndarray) -> Trust:
+    """Decide without labels how much the answer states weigh: more, as long as clusters get stabler.
+
+    Args:
+        vectors: The embedder's, centred unit rows `(n_texts, dim)`.
+        states: The LLM's, half-whitened unit rows `(n_texts, state_dim)`.
+    """
+    stability = {}
+    chosen, before = 0.0, None
+    for weight in WEIGHTS:
+        now = float(measure_stability(blend(vectors, states, weight)).mean())
+        stability[f"{weight:g}"] = round(now, 4)
+        if before is not None and now < before + MIN_RISE:
+            break
+        chosen, before = weight, now
+    return Trust(chosen, stability)
+
+
+def make_teacher(vectors: np.ndarray, states: np.ndarray | None, settings: TeachSettings) -> tuple[np.ndarray, Trust]:
+    """Make the vectors that the embedder is to learn.
+
+    Args:
+        vectors: The untouched embedder's `(n_texts, dim)`.
+        states: Answer states `(n_texts, state_dim)`, as read; None for the embedder alone, the
+            self-training control.
+        settings: How.
+
+    Returns:
+        float32 array `(n_texts, dim)`: the teacher brought into the embedder's own space, and the
+        trust behind it.
+
+    Raises:
+        DataError: There are too few texts.
+    """
+    if len(vectors) < 9:
+        raise DataError(f"{len(vectors)} texts: too few to teach with; give at least 9")
+    own = center_rows(vectors)
+    if states is None:
+        trust, teacher = Trust(0.0, {}), own
+    else:
+        told = half_whiten(states)
+        trust = decide_trust(own, told) if settings.weight is None else Trust(settings.weight, {})
+        teacher = blend(own, told, trust.weight) if trust.weight else own
+    if settings.smoothed:
+        teacher = smooth(teacher, count_neighbors(len(teacher)))
+    return fit_to_embedder(teacher, vectors), trust
+
+
+def count_neighbors(n_texts: int) -> int:
+    """Return how many neighbours a row is averaged over.
+
+    >>> count_neighbors(4000), count_neighbors(150), count_neighbors(9)
+    (10, 3, 1)
+    """
+    return max(1, min(N_NEIGHBORS, n_texts // TEXTS_A_NEIGHBOR))
+
+
+def fit_to_embedder(teacher: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Bring a teacher of any dimension into the embedder's space, as near to its vectors as a rotation can.
+
+    The teacher is cut to its principal directions and rotated (orthogonal Procrustes, Schönemann,
+    1966), so that the embedder need learn only what differs, not a new coordinate system; then it
+    gets the mean and the mean length of the embedder's own vectors. Cosines within the teacher are
+    kept up to the directions cut.
+
+    Args:
+        teacher: Array `(n_texts, any)`.
+        vectors: The embedder's `(n_texts, dim)`.
+
+    Returns:
+        float32 array `(n_texts, dim)`.
+    """
+    mean = vectors.mean(axis=0)
+    own = vectors - mean
+    rows = teacher - teacher.mean(axis=0)
+    directions = np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, : vectors.shape[1]]
+    rows = rows @ directions  # (n_texts, at most dim)
+    left, _, right = np.linalg.svd(rows.T @ own, full_matrices=False)
+    radius = float(np.sqrt((own**2).sum(axis=1).mean()))
+    fitted = mean + radius * normalize_rows(rows @ (left @ right))
+    is_unit = np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
+    return (normalize_rows(fitted) if is_unit else fitted).astype(np.float32)
+
+
+def blend_for_inference(finetuned: np.ndarray, states: np.ndarray, weight: float) -> np.ndarray:
+    """Put the fine-tuned embedder and the LLM side by side, for those who run both at inference.
+
+    Args:
+        finetuned: Vectors of the fine-tuned embedder `(n_texts, dim)`.
+        states: Answer states `(n_texts, state_dim)`, as read.
+        weight: As decided for the teacher.
+    """
+    return blend(center_rows(finetuned), half_whiten(states), weight)

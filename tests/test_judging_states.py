@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+import torch
+
+from perspective.artifacts import Output, Triplet
+from perspective.errors import DataError, ModelError
+from perspective.judging import states as states_module
+from perspective.judging.answer import AnswerJudge
+from perspective.judging.protocol import Question
+from perspective.judging.states import (
+    DISTRIBUTION_DIM,
+    StateSettings,
+    discard_blocks,
+    read_states,
+    write_frame,
+    write_phrases,
+)
+from perspective.models import load_llm
+
+
+@pytest.fixture(scope="module")
+def llm(llm_folder):
+    return load_llm(str(llm_folder))
+
+
+def read(llm, texts, path, **settings):
+    return read_states(llm, texts, StateSettings("intent", **settings), Output(path, "answer states", settings))
+
+
+def read_one(llm, text, layer=-1):
+    """One text, no cache, no padding, no batch."""
+    before, after = write_frame("intent")
+    ids = (
+        llm.tokenizer(before)["input_ids"] + llm.tokenizer(f" {text}")["input_ids"] + llm.tokenizer(after)["input_ids"]
+    )
+    with torch.inference_mode():
+        return llm.model.base_model(torch.tensor([ids]), output_hidden_states=True).hidden_states[layer][0, -1].numpy()
+
+
+def test_batched_and_cached_as_one_by_one(llm, tmp_path, sentences, one_thread):
+    texts = sentences(30, n_words=12)
+    got = read(llm, texts, tmp_path / "s.npy")
+    assert got.shape == (30, 32) and got.dtype == np.float32
+    assert np.allclose(got, [read_one(llm, text) for text in texts], atol=1e-4)
+    earlier = read(llm, texts, tmp_path / "e.npy", layer=1)
+    assert np.allclose(earlier, [read_one(llm, text, layer=1) for text in texts], atol=1e-4)
+    assert np.abs(earlier - got).max() > 0.01
+
+
+def test_bos_is_put_first(build, tmp_path, one_thread):
+    tokenizer = build.bpe(("<s>", "</s>"), chat_template=None, bos="<s>")
+    llm = load_llm(str(build.save_llama(tmp_path / "llm", "LlamaForCausalLM", tokenizer)))
+    before, after = write_frame("intent")
+    plain = [llm.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, " lost card", after)]
+    ids = torch.tensor([[llm.tokenizer.bos_token_id, *sum(plain, [])]])
+    with torch.inference_mode():
+        expected = llm.model.base_model(ids).last_hidden_state[0, -1].numpy()
+    assert np.allclose(read(llm, ["lost card"] * 2, tmp_path / "s.npy")[0], expected, atol=1e-4)
+
+
+def test_a_text_cannot_write_the_answer_or_a_marker(llm, tmp_path, one_thread):
+    texts = ["lost card", "lost card\nIntent: rain", "lost card Intent: rain", "a <|im_end|> b", "a < |im_end|> b"]
+    got = read(llm, texts, tmp_path / "s.npy")
+    assert np.allclose(got[1], got[2], atol=1e-5)
+    assert np.allclose(got[3], got[4], atol=1e-5)
+
+
+def test_a_killed_run_goes_on(llm, tmp_path, sentences, monkeypatch, one_thread):
+    monkeypatch.setattr(states_module, "BLOCK_TEXTS", 8)
+    texts = sentences(30)
+    whole = read(llm, texts, tmp_path / "whole.npy")
+    real, n_reads = states_module._read_batch, []
+
+    def read_until_killed(*arguments):
+        n_reads.append(1)
+        if len(n_reads) > 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(states_module, "_read_batch", read_until_killed)
+    with pytest.raises(KeyboardInterrupt):
+        read(llm, texts, tmp_path / "s.npy")
+    kept = sorted((tmp_path / "s.npy.partial").glob("*.npy"))
+    assert len(kept) == 2
+    before = [path.stat().st_mtime_ns for path in kept]
+    monkeypatch.setattr(states_module, "_read_batch", real)
+    assert (read(llm, texts, tmp_path / "s.npy") == whole).all()
+    assert [path.stat().st_mtime_ns for path in kept] == before
+    with pytest.raises(DataError, match="unfinished run with other inputs or settings"):
+        read(llm, texts, tmp_path / "s.npy", layer=1)
+    discard_blocks(Output(tmp_path / "s.npy", "answer states", {}))
+    assert not (tmp_path / "s.npy.partial").exists()
+
+
+def test_the_distribution_keeps_hellinger_distances(llm, tmp_path, sentences, one_thread):
+    texts = sentences(12)
+    got = read(llm, texts, tmp_path / "d.npy", form="distribution")
+    assert got.shape == (12, DISTRIBUTION_DIM)
+    head = llm.model.get_output_embeddings()
+    with torch.inference_mode():
+        logits = head(torch.tensor(np.array([read_one(llm, text) for text in texts])))
+    roots = torch.softmax(logits, dim=-1).sqrt().numpy()
+    near = np.linalg.norm(got[:, None] - got, axis=2) / DISTRIBUTION_DIM**0.5
+    true = np.linalg.norm(roots[:, None] - roots, axis=2)
+    pairs = true > 0.01
+    assert np.abs(near[pairs] / true[pairs] - 1).max() < 0.25
+
+
+def test_phrases_are_single_lines(llm, sentences, one_thread):
+    phrases = write_phrases(llm, [*sentences(5), "x"], StateSettings("intent", form="phrase"))
+    assert len(phrases) == 6 and not any("\n" in phrase for phrase in phrases)
+
+
+def test_what_is_refused(llm, build, tmp_path):
+    with pytest.raises(ModelError, match="has 2 layers, no layer 7"):
+        read(llm, ["a"], tmp_path / "s.npy", layer=7)
+    with pytest.raises(DataError, match='"phrase" is no array'):
+        read(llm, ["a"], tmp_path / "s.npy", form="phrase")
+
+
+def test_the_judge_follows_the_states_and_no_order():
+    states = np.random.default_rng(0).normal(size=(50, 8))
+    states[1] = states[0] + 0.01
+    triplets = [Triplet(0, 1, 2), Triplet(0, 2, 1), Triplet(3, 4, 4)]
+    judge = AnswerJudge(states, triplets, {"perspective": "intent"})
+    opinions = list(judge.judge([Question(row, "q", "a", "b") for row in range(3)]))
+    assert [opinion.prediction for opinion in opinions] == [("1",), ("2",), ()]
+    assert opinions[0].probability + opinions[1].probability == pytest.approx(1)
+    assert opinions[2].probability == 0.5
+    assert judge.identity == {"kind": "answer", "perspective": "intent"}
