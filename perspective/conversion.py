@@ -14,11 +14,13 @@ import numpy as np
 
 from perspective.artifacts import LABELS, ROOT, Judgment, TrainingTriplet, read_json
 from perspective.errors import DataError, suggest_name
+from perspective.evidence import Evidence
 from perspective.models import EMBEDDERS
 
 logger = logging.getLogger(__name__)
 
 PROMPTS = ROOT / "perspective" / "2_finetune" / "prompts.json"
+MIN_EVIDENCE = 0.1  # |2p - 1| below which combined evidence is no answer: p between 0.45 and 0.55
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,27 @@ class ConvertSettings:
     pred_path: str | None = field(
         default=None, metadata={"help": "judgments, ours or published; default those of the run"}
     )
-    feat_path: str | None = field(default=None, metadata={"help": "vectors as .npy, for the self-training control"})
+    feat_path: str | None = field(
+        default=None,
+        metadata={"help": "vectors as .npy, for --evidence and the self-training control; default those of --embedder"},
+    )
+    evidence: bool = field(
+        default=False, metadata={"help": "answer and weigh by judge, embedder and states together, not by the judge"}
+    )
+    states_path: str | None = field(
+        default=None, metadata={"help": "answer states as .npy, one more source for --evidence"}
+    )
     output_path: str | None = field(default=None, metadata={"help": "folder; default converted_triplet_results"})
     instruction: bool = field(
         default=False,
         metadata={"help": "put the data set's instruction of prompts.json before each text, as published"},
     )
     overwrite: bool = field(default=False, metadata={"help": "make a finished file anew"})
+
+    def __post_init__(self) -> None:
+        """Refuse states that nothing would read."""
+        if self.states_path and not self.evidence:
+            raise DataError("--states_path: answer states are a source of --evidence; add it")
 
 
 def convert_judgments(
@@ -65,6 +81,32 @@ def convert_judgments(
         _make_triplet(judgment, judgment.prediction[0], texts, instruction, _weigh(judgment))
         for judgment in judgments
         if len(judgment.prediction) == 1
+    ]
+
+
+def convert_by_evidence(
+    judgments: Sequence[Judgment], texts: Sequence[str], evidence: Evidence, instruction: str = ""
+) -> list[TrainingTriplet]:
+    """Make the choice that all sources together call closer the positive.
+
+    Args:
+        judgments: Only their n triplets count; what was judged is in the evidence.
+        texts: The texts that the triplets point to.
+        evidence: Of these triplets, in this order.
+        instruction: Stands before each text when training.
+
+    Returns:
+        Triplets weighted by |2p - 1|; those below `MIN_EVIDENCE` are left out.
+
+    Raises:
+        DataError: The evidence is of another number of triplets.
+    """
+    if len(evidence.probability) != len(judgments):
+        raise DataError(f"evidence of {len(evidence.probability)} triplets for {len(judgments)} judgments")
+    return [
+        _make_triplet(judgment, LABELS[0] if probability > 0.5 else LABELS[1], texts, instruction, float(weight))
+        for judgment, probability, weight in zip(judgments, evidence.probability, evidence.confidence, strict=True)
+        if weight >= MIN_EVIDENCE
     ]
 
 

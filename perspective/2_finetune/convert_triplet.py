@@ -1,6 +1,7 @@
 """Turn judgments into training triplets: the chosen text positive, the other negative.
 
-Reads:  ../1_predict_triplet/predicted_triplet_results/<run>-<judge>-pred.json, or --pred_path
+Reads:  ../1_predict_triplet/predicted_triplet_results/<run>-<judge>-pred.json, or --pred_path;
+        with --evidence also the embedder's vectors and, where given, answer states
 Writes: converted_triplet_results/<run>-<judge>-train.json; empty where the judge is unreliable
 
 python -m perspective.2_finetune.convert_triplet --dataset banking77 --llm smollm2
@@ -12,10 +13,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from perspective.artifacts import Output, load_judgments, read_facts, save_training_triplets
+from perspective.artifacts import Output, load_judgments, read_facts, read_vectors, save_training_triplets
 from perspective.cli import entry_point, parse_settings
-from perspective.conversion import ConvertSettings, choose_instruction, convert_judgments
+from perspective.conversion import ConvertSettings, choose_instruction, convert_by_evidence, convert_judgments
 from perspective.corpus import CorpusSettings, load_texts
+from perspective.evidence import EMBEDDER, gather_evidence, name_judge
 from perspective.judging.reliability import assess_reliability
 from perspective.layout import Layout, converted_path
 
@@ -31,15 +33,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = Path(settings.output_path) if settings.output_path else layout.training_triplets.parent
     instruction = choose_instruction(settings.embedder, corpus.dataset, settings.instruction)
     inputs = {"texts": corpus.path, "judgments": predictions}
-    output = Output(converted_path(predictions, folder), "training triplets", {"instruction": instruction}, inputs)
+    made_with: dict[str, object] = {"instruction": instruction}
+    if settings.evidence:
+        made_with["evidence"] = True
+        inputs["embeddings"] = Path(settings.feat_path or layout.embeds)
+        if settings.states_path:
+            inputs["states"] = Path(settings.states_path)
+    output = Output(converted_path(predictions, folder), "training triplets", made_with, inputs)
     if output.is_finished(settings.overwrite):
         return
     texts = load_texts(corpus)
     judgments = load_judgments(predictions, len(texts), corpus.dataset)
     reliability = assess_reliability(judgments)
-    triplets = convert_judgments(judgments, texts, instruction) if reliability.is_reliable else []
     if not reliability.is_reliable:
-        logger.warning("judge unreliable, no training triplet is made: %s", reliability.describe())
+        logger.warning("judge unreliable, its answers are not used: %s", reliability.describe())
+    if settings.evidence:
+        vectors = read_vectors(inputs["embeddings"], len(texts))
+        states = read_vectors(inputs["states"], len(texts)) if "states" in inputs else None
+        judge = name_judge(read_facts(predictions)) if reliability.is_reliable else None
+        evidence = gather_evidence(judgments, vectors, states, judge)
+        logger.info("sources believed: %s", ", ".join(f"{name} {mu:.2f}" for name, mu in evidence.reliability.items()))
+        output.facts["reliability"] = evidence.reliability
+        # The embedder alone would teach itself what it holds already: that is the self-training control.
+        is_believed = any(mu > 0 for name, mu in evidence.reliability.items() if name != EMBEDDER)
+        if not is_believed:
+            logger.warning("no source but the embedder is believed, no training triplet is made")
+        triplets = convert_by_evidence(judgments, texts, evidence, instruction) if is_believed else []
+    else:
+        triplets = convert_judgments(judgments, texts, instruction) if reliability.is_reliable else []
     output.facts |= {"judge": read_facts(predictions), "n_judgments": len(judgments), "n_triplets": len(triplets)}
     logger.info("%d of %d judgments become training triplets", len(triplets), len(judgments))
     save_training_triplets(output, triplets, corpus.dataset)

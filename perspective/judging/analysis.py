@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from perspective.artifacts import LABELS, Judgment
 from perspective.errors import DataError
+from perspective.evidence import EMBEDDER, LLM, Evidence, gather_evidence, sigmoid
+from perspective.judging.calibration import bin_confidence, measure_calibration_error, rate_answers
 from perspective.judging.reliability import assess_reliability
 
 N_QUARTERS = 4
 
 
-def analyse_judgments(judgments: Sequence[Judgment], vectors: np.ndarray) -> dict[str, Any]:
-    """Compare a judge and the embedder with the labels.
+def analyse_judgments(
+    judgments: Sequence[Judgment], vectors: np.ndarray, states: np.ndarray | None = None, judge: str = LLM
+) -> dict[str, Any]:
+    """Compare a judge, the embedder and their combined evidence with the labels.
 
     Args:
         judgments: With gold answers in their triplets.
         vectors: Embeddings `(n_texts, dim)`; the embedder's choice is the nearer one (Euclidean).
+        states: Answer states `(n_texts, hidden)`, one more source of the evidence.
+        judge: What the answers count as in the evidence, see `name_judge`.
 
     Returns:
         Percentages over the triplets of which exactly one choice shares the query's class
         ("decidable"): accuracy of the judge where it answered, of the embedder there and
         everywhere, agreement of the two (consensus), abstention, position bias, and accuracy by
-        quarter of confidence, least confident first. None where nothing could be counted.
+        quarter of confidence, least confident first; accuracy of the combined evidence, how far it
+        believes each source (mu, 0 to 1), its reliability curve, and the expected calibration
+        errors. None where nothing could be counted.
 
     Raises:
         DataError: No triplet has a gold answer.
@@ -53,6 +62,7 @@ def analyse_judgments(judgments: Sequence[Judgment], vectors: np.ndarray) -> dic
         "answers_naming_first_position": _as_percent(reliability.position1_fraction),
         "order_kappa": reliability.order_kappa,
         "llm_accuracy_by_confidence_quarter": _accuracy_by_quarter(decidable, gold),
+        **_analyse_evidence(judgments, gather_evidence(judgments, vectors, states, judge)),
     }
 
 
@@ -66,12 +76,38 @@ def format_analysis(analysis: dict[str, Any]) -> str:
     """Return the analysis as lines of a table."""
     lines = []
     for name, value in analysis.items():
-        if isinstance(value, list):
+        if name.endswith("_curve"):
+            value = "  ".join(f"{part['confidence']:.0f}:{part['accuracy']:.0f} ({part['n']})" for part in value)
+        elif isinstance(value, list):
             value = "  ".join("-" if part is None else f"{part:.1f}" for part in value)
         elif isinstance(value, float):
-            value = f"{value:.2f}" if name == "order_kappa" else f"{value:.1f}"
+            value = f"{value:.2f}" if name == "order_kappa" or name.endswith("_reliability") else f"{value:.1f}"
         lines.append(f"{name.replace('_', ' '):40s} {'-' if value is None else value}")
     return "\n".join(lines)
+
+
+def _analyse_evidence(judgments: Sequence[Judgment], evidence: Evidence) -> dict[str, Any]:
+    """Compare evidence of all judgments with the labels of the decidable ones."""
+    rows = np.array([i for i, judgment in enumerate(judgments) if _gold(judgment) is not None])
+    is_choice1 = np.array([_gold(judgments[i]) == LABELS[0] for i in rows])
+    told = [(judgments[i].probability, right) for i, right in zip(rows, is_choice1, strict=True)]
+    known = np.array([pair for pair in told if pair[0] is not None], dtype=np.float64).reshape(-1, 2)
+    probability = evidence.probability[rows]
+    confidence, right = rate_answers(probability, is_choice1)
+    quarters = np.array_split(right[np.argsort(confidence, kind="stable")], N_QUARTERS)
+    curve = [asdict(one) for one in bin_confidence(probability, is_choice1)]
+    of_embedder = sigmoid(evidence.log_odds[EMBEDDER][rows])
+    return {
+        "evidence_accuracy": _percent(right),
+        "evidence_accuracy_by_confidence_quarter": [_percent(quarter) for quarter in quarters],
+        **{f"{name}_reliability": mu for name, mu in evidence.reliability.items()},
+        "evidence_curve": [
+            {**one, "confidence": 100 * one["confidence"], "accuracy": 100 * one["accuracy"]} for one in curve
+        ],
+        "llm_calibration_error": _as_percent(measure_calibration_error(known[:, 0], known[:, 1] == 1)),
+        "embedder_calibration_error": _as_percent(measure_calibration_error(of_embedder, is_choice1)),
+        "evidence_calibration_error": _as_percent(measure_calibration_error(probability, is_choice1)),
+    }
 
 
 def _gold(judgment: Judgment) -> str | None:
