@@ -1,0 +1,304 @@
+"""The study: the method, each ingredient taken away, and the controls, side by side.
+
+Reads:  datasets/<dataset>/small.jsonl; recorded answers where --recorded names a folder of them
+Writes: measures/benchmark_quality/, a file a cell the moment it is measured, so that a killed study
+        goes on; measures/benchmark_quality.json, which gathers them, and .md, the table
+
+python -m perspective.benchmark_quality --datasets banking77 stackexchange --seeds 100 13 21
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perspective.artifacts import (
+    Judgment,
+    Output,
+    TrainingTriplet,
+    dump_json,
+    load_judgments,
+    read_json,
+    read_vectors,
+    write_text,
+)
+from perspective.cli import entry_point, parse_settings
+from perspective.clustering import METRICS, score_clustering
+from perspective.conversion import convert_by_embedder, convert_judgments
+from perspective.corpus import CorpusSettings, load_labels, load_texts
+from perspective.embedding import embed_texts
+from perspective.errors import DataError, suggest_name
+from perspective.judging.answer import AnswerJudge
+from perspective.judging.protocol import Question, choose_wording
+from perspective.judging.states import StateSettings, discard_blocks, read_states
+from perspective.layout import MEASURES, PREDICT_STAGE
+from perspective.models import load_embedder, load_llm, slugify_model
+from perspective.sampling import SampleSettings, sample_random_triplets, sample_triplets
+from perspective.teaching import TeachSettings, blend_for_inference, make_teacher
+from perspective.training import TrainSettings, distill_embedder, finetune_embedder
+
+logger = logging.getLogger(__name__)
+
+DATASETS = ("banking77", "few_nerd_nat", "mtop_domain", "stackexchange")
+BASE = "untouched"
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What is compared."""
+
+    datasets: list[str] = field(
+        default_factory=lambda: list(DATASETS), metadata={"help": "data sets", "aliases": ["--dataset"]}
+    )
+    arms: list[str] | None = field(default=None, metadata={"help": "arms; default all", "aliases": ["--arm"]})
+    seeds: list[int] = field(default_factory=lambda: [100, 13, 21], metadata={"help": "of sampling and training"})
+    embedder: str = field(default="minilm", metadata={"help": "the embedder"})
+    llm: str = field(default="smollm2", metadata={"help": "the LLM that reads the texts"})
+    recorded: str | None = field(
+        default=None, metadata={"help": "folder of <dataset>-starling-pred.json, for the arms that use them"}
+    )
+
+    def __post_init__(self) -> None:
+        """Check names."""
+        for name in self.arms or []:
+            if name not in ARMS:
+                raise DataError(f'--arm "{name}": {suggest_name(name, ARMS)}')
+
+
+class Case:
+    """One data set as an arm may see it: texts, vectors, answer states, judged triplets; no labels."""
+
+    def __init__(self, dataset: str, settings: StudySettings) -> None:
+        self.dataset = dataset
+        self.settings = settings
+        self.folder = MEASURES / "benchmark_quality"
+        self.corpus = CorpusSettings(dataset, "small", None, "input")
+        self.texts = load_texts(self.corpus)
+
+    def vectors(self) -> np.ndarray:
+        """Return the untouched embedder's vectors, made once."""
+        name = slugify_model(self.settings.embedder)
+        output = self.output(f"{self.dataset}-{name}.npy", "embeddings", {"embedder": self.settings.embedder})
+        if not output.is_finished():
+            output.write_vectors(embed_texts(load_embedder(self.settings.embedder), self.texts))
+        return read_vectors(output.path)
+
+    def states(self) -> np.ndarray:
+        """Return the LLM's answer states, read once."""
+        asked = StateSettings(choose_wording(PREDICT_STAGE / "prompts.json", self.dataset).perspective)
+        name = f"{self.dataset}-{slugify_model(self.settings.llm)}-states.npy"
+        output = self.output(name, "answer states", {"llm": self.settings.llm, **asdict(asked)})
+        if not output.is_finished():
+            output.write_vectors(read_states(load_llm(self.settings.llm), self.texts, asked, output))
+            discard_blocks(output)
+        return read_vectors(output.path)
+
+    def judged(self, seed: int, uncertain: bool = True) -> list[Judgment]:
+        """Return 1,024 triplets, judged by the answer states."""
+        if uncertain:
+            triplets, _ = sample_triplets(self.vectors(), SampleSettings(seed=seed))
+        else:
+            triplets = sample_random_triplets(len(self.texts), 1024, seed)
+        judge = AnswerJudge(self.states(), triplets, {})
+        questions = [Question(row, *(self.texts[i] for i in triplet.key)) for row, triplet in enumerate(triplets)]
+        return [
+            Judgment(triplet, opinion.prediction, probability=opinion.probability)
+            for triplet, opinion in zip(triplets, judge.judge(questions), strict=True)
+        ]
+
+    def recorded(self) -> list[Judgment]:
+        """Return the recorded answers of a larger LLM.
+
+        Raises:
+            Unavailable: There are none for this data set.
+        """
+        path = Path(self.settings.recorded or "") / f"{self.dataset}-starling-pred.json"
+        if not self.settings.recorded or not path.exists():
+            raise Unavailable(f"{self.dataset}: no recorded answers")
+        return load_judgments(path, len(self.texts), self.dataset)
+
+    def output(self, name: str, schema: str, made_from: Mapping[str, Any]) -> Output:
+        """Return a file of the study."""
+        return Output(self.folder / name, schema, made_from, {"texts": self.corpus.path})
+
+    def distill(self, arm: str, seed: int, teacher: np.ndarray) -> np.ndarray:
+        """Train the embedder on a teacher and return its vectors."""
+        train = TrainSettings(recipe="distill", seed=seed)
+        return self._train(
+            arm, train, lambda model, output: distill_embedder(model, self.texts, teacher, train, output)
+        )
+
+    def finetune(self, arm: str, triplets: Sequence[TrainingTriplet], train: TrainSettings) -> np.ndarray:
+        """Train the embedder on triplets and return its vectors."""
+        return self._train(arm, train, lambda model, output: finetune_embedder(model, triplets, train, output))
+
+    def _train(self, arm: str, train: TrainSettings, run: Callable[[Any, Output], None]) -> np.ndarray:
+        name = f"{self.dataset}-{arm}-{train.seed}"
+        model = load_embedder(self.settings.embedder)
+        output = self.output(name, "embedder", {"arm": arm, **train.made_from()})
+        run(model, output)
+        return embed_texts(load_embedder(str(output.path)), self.texts)
+
+
+class Unavailable(Exception):
+    """An arm has no data on this data set."""
+
+
+def _teach(case: Case, arm: str, seed: int, settings: TeachSettings, with_states: bool = True) -> np.ndarray:
+    teacher, trust = make_teacher(case.vectors(), case.states() if with_states else None, settings)
+    logger.info("%s %s: %s", case.dataset, arm, trust.describe())
+    return case.distill(arm, seed, teacher)
+
+
+def _blend(case: Case, arm: str, seed: int) -> np.ndarray:
+    """The method with the LLM at inference too; its embedder is that of the method."""
+    _, trust = make_teacher(case.vectors(), case.states(), TeachSettings())
+    vectors = embed_texts(load_embedder(str(case.folder / f"{case.dataset}-method-{seed}")), case.texts)
+    return blend_for_inference(vectors, case.states(), trust.weight) if trust.weight else vectors
+
+
+def _on_triplets(
+    case: Case, arm: str, seed: int, judgments: Sequence[Judgment], recipe: str = "standard"
+) -> np.ndarray:
+    return case.finetune(arm, convert_judgments(judgments, case.texts), TrainSettings(recipe=recipe, seed=seed))
+
+
+def _on_own_opinion(case: Case, arm: str, seed: int, judgments: Sequence[Judgment]) -> np.ndarray:
+    triplets = convert_by_embedder(judgments, case.texts, case.vectors())
+    return case.finetune(arm, triplets, TrainSettings(recipe="standard", seed=seed))
+
+
+Arm = Callable[[Case, str, int], np.ndarray]
+
+# Each returns vectors of all texts; the labels join only when these are scored.
+ARMS: dict[str, Arm] = {
+    BASE: lambda case, arm, seed: case.vectors(),
+    "method": lambda case, arm, seed: _teach(case, arm, seed, TeachSettings()),
+    "method+llm": _blend,
+    "no_llm": lambda case, arm, seed: _teach(case, arm, seed, TeachSettings(), with_states=False),
+    "no_guard": lambda case, arm, seed: _teach(case, arm, seed, TeachSettings(weight=1.0)),
+    "no_smoothing": lambda case, arm, seed: _teach(case, arm, seed, TeachSettings(smoothed=False)),
+    "no_training": lambda case, arm, seed: make_teacher(case.vectors(), case.states(), TeachSettings())[0],
+    "triplets": lambda case, arm, seed: _on_triplets(case, arm, seed, case.judged(seed)),
+    "random_triplets": lambda case, arm, seed: _on_triplets(case, arm, seed, case.judged(seed, uncertain=False)),
+    "self_triplets": lambda case, arm, seed: _on_own_opinion(case, arm, seed, case.judged(seed)),
+    "published_recipe": lambda case, arm, seed: _on_triplets(case, arm, seed, case.judged(seed), "published"),
+    "starling": lambda case, arm, seed: _on_triplets(case, arm, seed, case.recorded()),
+    "starling_published_recipe": lambda case, arm, seed: _on_triplets(case, arm, seed, case.recorded(), "published"),
+    "starling_self": lambda case, arm, seed: _on_own_opinion(case, arm, seed, case.recorded()),
+}
+ONE_SEED = (BASE, "no_training")  # nothing in them is trained or drawn
+
+
+def run_study(settings: StudySettings, results_path: Path | None = None) -> dict[str, Any]:
+    """Measure every cell that is not there yet.
+
+    Each cell is a file of its own, so that several processes may share the work, a data set each.
+
+    Args:
+        settings: What is compared.
+        results_path: The file that gathers the cells; the table goes beside it.
+
+    Returns:
+        `{dataset: {arm: {seed: {"ACC": [per k-means seed], "NMI": [...], "ARI": [...]}}}}`.
+    """
+    results_path = results_path or MEASURES / "benchmark_quality.json"
+    for arm, dataset, seed in _list_cells(settings):
+        case = Case(dataset, settings)
+        cell = case.output(f"{dataset}-{arm}-{seed}.json", "study cell", _describe_cell(settings, arm))
+        if cell.path.exists():
+            continue
+        try:
+            vectors = ARMS[arm](case, arm, seed)
+        except Unavailable as reason:
+            logger.info("%s", reason)
+            continue
+        labels = load_labels(case.corpus)  # measuring is what labels are for
+        if labels is None:
+            raise DataError(f"{case.corpus.path}: the study needs labels to measure by")
+        measures = score_clustering(vectors, labels, "small")
+        cell.write_json({metric: measures[metric] for metric in METRICS})
+        logger.info("%s %s %d: ACC %.2f NMI %.2f", dataset, arm, seed, measures["ACC_mean"], measures["NMI_mean"])
+    results = _gather(MEASURES / "benchmark_quality")
+    write_text(results_path, dump_json(results))
+    write_text(results_path.with_suffix(".md"), format_study(results))
+    return results
+
+
+def _describe_cell(settings: StudySettings, arm: str) -> dict[str, str]:
+    return {"arm": arm, "embedder": settings.embedder, "llm": settings.llm}
+
+
+def _gather(folder: Path) -> dict[str, Any]:
+    results: dict[str, Any] = {}
+    for dataset in DATASETS:
+        for arm in ARMS:
+            for path in sorted(folder.glob(f"{dataset}-{arm}-*.json")):
+                seed = path.stem.removeprefix(f"{dataset}-{arm}-")
+                if seed.isdigit():
+                    results.setdefault(dataset, {}).setdefault(arm, {})[seed] = read_json(path)
+    return results
+
+
+def _list_cells(settings: StudySettings) -> Iterable[tuple[str, str, int]]:
+    for arm in settings.arms or ARMS:
+        for seed in settings.seeds[:1] if arm in ONE_SEED else settings.seeds:
+            for dataset in settings.datasets:
+                yield arm, dataset, seed
+
+
+def format_study(results: Mapping[str, Any]) -> str:
+    """Return the table: mean gain over the untouched embedder, and its spread.
+
+    A gain is paired: each k-means seed of each training seed against the same k-means seed of the
+    untouched embedder. After ± stands the standard deviation of those differences.
+    """
+    datasets = [name for name in DATASETS if BASE in results.get(name, {})]
+    lines = [
+        ["arm", "seeds", *datasets, "mean of the sets"],
+        ["---"] * (len(datasets) + 3),
+        [f"{BASE} (ACC / NMI)", "", *(_format_base(results[name][BASE]) for name in datasets), ""],
+    ]
+    for arm in ARMS:
+        if arm == BASE or not any(results[name].get(arm) for name in datasets):
+            continue
+        gains = {name: _gains(results[name], arm) for name in datasets if results[name].get(arm)}
+        cells = [_format_gain(gains[name]) if name in gains else "" for name in datasets]
+        n_seeds = sorted({len(results[name][arm]) for name in gains})
+        mean = " / ".join(f"{np.mean([gain[m].mean() for gain in gains.values()]):+.2f}" for m in ("ACC", "NMI"))
+        lines.append([arm, "-".join(map(str, n_seeds)), *cells, mean if len(gains) == len(datasets) else ""])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _gains(of_dataset: Mapping[str, Any], arm: str) -> dict[str, np.ndarray]:
+    base = next(iter(of_dataset[BASE].values()))
+    return {
+        metric: np.concatenate([np.array(cell[metric]) - np.array(base[metric]) for cell in of_dataset[arm].values()])
+        for metric in METRICS
+    }
+
+
+def _format_base(cells: Mapping[str, Any]) -> str:
+    (cell,) = cells.values()
+    return " / ".join(f"{np.mean(cell[metric]):.2f} ± {np.std(cell[metric]):.2f}" for metric in ("ACC", "NMI"))
+
+
+def _format_gain(gains: Mapping[str, np.ndarray]) -> str:
+    return " / ".join(f"{gains[metric].mean():+.2f} ± {gains[metric].std():.2f}" for metric in ("ACC", "NMI"))
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    """Study."""
+    settings = parse_settings(StudySettings, argv, __doc__)
+    sys.stdout.write(format_study(run_study(settings)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Runs the study that the README quotes: the method, its ablations and the controls over the four
+# data sets, 3 training seeds x 5 k-means seeds. Cells that are measured already are kept.
+# Usage: bash scripts/benchmark_quality.sh [--dataset NAME...] [--arm NAME...] [--seeds N...] [--llm NAME] [--recorded FOLDER]
+set -euo pipefail
+
+HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+bash "$HERE/setup.sh"
+source "$HERE/common.sh"
+bash "$HERE/fetch_datasets.sh" banking77 few_nerd_nat mtop_domain stackexchange
+"$PYTHON" -m perspective.benchmark_quality "$@"

@@ -1,0 +1,51 @@
+import json
+
+import numpy as np
+import pytest
+from helpers import write_jsonl
+
+from perspective import benchmark_quality as study
+from perspective.errors import DataError
+
+
+def cell(acc, nmi):
+    return {"ACC": acc, "NMI": nmi, "ARI": nmi}
+
+
+def test_the_table_pairs_each_k_means_seed():
+    results = {
+        "banking77": {
+            "untouched": {"100": cell([60.0, 64.0], [80.0, 80.0])},
+            "method": {"100": cell([63.0, 67.0], [82.0, 82.0]), "13": cell([65.0, 69.0], [82.0, 84.0])},
+        }
+    }
+    table = study.format_study(results)
+    assert "| untouched (ACC / NMI) |  | 62.00 ± 2.00 / 80.00 ± 0.00 |" in table
+    # Unpaired, the spread of ACC would be 2.2: that of the seeds, not of the gain.
+    assert "| method | 2 | +4.00 ± 1.00 / +2.50 ± 0.87 | +4.00 / +2.50 |" in table
+
+
+@pytest.mark.slow
+def test_the_study_runs_and_goes_on(tmp_path, monkeypatch, sentences, embedder_folder, llm_folder, caplog):
+    """All arms at tiny size; what is measured already is not measured again."""
+    texts = sentences(60, n_words=8)
+    folder = tmp_path / "datasets" / "banking77"
+    folder.mkdir(parents=True)
+    write_jsonl(folder / "small.jsonl", [{"input": f"{i} {t}", "label": t.split()[0]} for i, t in enumerate(texts)])
+    monkeypatch.setattr("perspective.corpus.DATASETS", tmp_path / "datasets")
+    monkeypatch.setattr(study, "MEASURES", tmp_path / "measures")
+    arms = ["untouched", "method", "method+llm", "no_guard", "no_training", "self_triplets", "starling"]
+    settings = study.StudySettings(["banking77"], arms, [7], str(embedder_folder), str(llm_folder))
+    path = tmp_path / "measures" / "study.json"
+    results = study.run_study(settings, path)
+    assert set(results["banking77"]) == {*arms} - {"starling"}  # no recorded answers were given
+    stamp = json.loads(path.read_text())
+    monkeypatch.setattr(study, "ARMS", dict.fromkeys(arms))
+    settings = study.StudySettings(["banking77"], arms[:-1], [7], str(embedder_folder), str(llm_folder))
+    assert study.run_study(settings, path) == stamp
+    assert np.isfinite(stamp["banking77"]["method"]["7"]["ACC"]).all()
+
+
+def test_an_unknown_arm_is_refused():
+    with pytest.raises(DataError, match='--arm "methd": did you mean method'):
+        study.StudySettings(arms=["methd"])
