@@ -128,3 +128,10 @@ def after_path(checkpoint: Path, dataset: str, scale: str, folder: Path | None =
     """Return where the vectors of a fine-tuned embedder go."""
     rest = checkpoint.name.removeprefix(f"{dataset}_{scale}_")
     return (folder or AFTER_MEASURES) / f"{dataset}_{scale}_embeds_{rest}.npy"
+
+
+if __name__ == "__main__":  # for scripts: dataset, scale, embedder, max_query, seed, judge to the checkpoint
+    import sys
+
+    dataset, scale, embedder, max_query, seed, judge = sys.argv[1:]
+    sys.stdout.write(f"{Layout(dataset, scale, embedder, int(max_query), int(seed), judge).checkpoint}\n")

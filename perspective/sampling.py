@@ -16,14 +16,16 @@ from scipy.spatial.distance import cdist
 from sklearn.cluster import AgglomerativeClustering, MiniBatchKMeans
 from sklearn.preprocessing import StandardScaler
 
-from perspective.artifacts import Triplet
-from perspective.errors import DataError
+from perspective.artifacts import OPTIONS, Triplet
+from perspective.errors import DataError, suggest_name
 
 logger = logging.getLogger(__name__)
 
 PUBLISHED_MAX_DISTANCE = 77.0  # at 1,024 dimensions
 PUBLISHED_DIM = 1024
 N_CLUSTERS_LARGE = 100
+N_CLOSEST = 5  # members of a cluster that "nearest" chooses among
+CHOICES = ("random", "nearest")
 ROWS_AT_A_TIME = 8192  # of the distances to the cluster centres, to bound memory
 
 
@@ -47,6 +49,13 @@ class SampleSettings:
         metadata={"help": "distance threshold of the agglomerative clustering; default 77 * sqrt(dim / 1024)"},
     )
     shuffle_inds: bool = field(default=True, metadata={"help": "visit the queries in random order"})
+    choices: str = field(
+        default="random",
+        metadata={
+            "help": "random members of near clusters (published), or nearest: those most like the query in its two "
+            "nearest clusters, so that more questions have a right answer"
+        },
+    )
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -58,6 +67,8 @@ class SampleSettings:
             )
         if not 0 < self.close_cluster_prop <= 1:
             raise DataError(f"--close_cluster_prop {self.close_cluster_prop}: must be above 0, at most 1")
+        if self.choices not in CHOICES:
+            raise DataError(f'--choices "{self.choices}": {suggest_name(self.choices, CHOICES)}')
         if self.max_distance is not None and not self.max_distance > 0:
             raise DataError(f"--max_distance {self.max_distance}: must be above 0")
 
@@ -111,6 +122,8 @@ def sample_triplets(
         queries = rng.permutation(queries)
     members = _Members(uncertainty.clusters)
     near = uncertainty.near_clusters[queries]
+    if settings.choices == "nearest":
+        queries, near, members = _keep_closest(vectors, queries, near[:, :2], members)
     rows = _draw_from_clusters(queries, near, members, settings.max_query, rng)
     return _order_choices(rows, rng), uncertainty
 
@@ -226,6 +239,40 @@ class _Members:
         return int((sizes.sum(axis=1) ** 2 - (sizes**2).sum(axis=1)).sum() // 2)
 
 
+class _Closest(_Members):
+    """A group of rows for each query and near cluster: the members most like the query."""
+
+    def __init__(self, groups: Sequence[np.ndarray]) -> None:
+        self.rows = np.concatenate(groups)
+        self.counts = np.array([len(group) for group in groups])
+        self.starts = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
+
+    def count_triplets(self, queries: np.ndarray, near: np.ndarray) -> int:
+        """Count the pairs over all queries; no group holds its own query."""
+        return int(self.counts[near].prod(axis=1).sum())
+
+
+def _keep_closest(
+    vectors: np.ndarray, queries: np.ndarray, near: np.ndarray, members: _Members
+) -> tuple[np.ndarray, np.ndarray, _Members]:
+    """Make a group of each query's closest members in either cluster.
+
+    Returns:
+        The queries that have a choice in both, their groups' numbers `(n_queries, 2)`, the groups.
+    """
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    groups = []
+    for query, clusters in zip(queries.tolist(), near.tolist(), strict=True):
+        for cluster in clusters:
+            others = members.of(cluster)
+            others = others[others != query]
+            closest = np.argsort(-(unit[others] @ unit[query]), kind="stable")[:N_CLOSEST]
+            groups.append(others[closest])
+    numbers = np.arange(len(groups)).reshape(-1, 2)
+    kept = np.array([len(groups[one]) > 0 and len(groups[two]) > 0 for one, two in numbers], dtype=bool)
+    return queries[kept], numbers[kept], _Closest(groups)
+
+
 def _draw_from_clusters(
     queries: np.ndarray, near: np.ndarray, members: _Members, max_query: int, rng: np.random.Generator
 ) -> np.ndarray:
@@ -298,6 +345,19 @@ def answer_by_labels(triplets: list[Triplet], labels: list[str] | None) -> list[
     if labels is None:
         return triplets
     return [Triplet(*triplet.key, gold=_gold(*(labels[row] for row in triplet.key))) for triplet in triplets]
+
+
+def measure_answerable(triplets: Sequence[Triplet]) -> float | None:
+    """Return the fraction of triplets with exactly one right choice; None without gold answers.
+
+    For analysis alone: it joins after the draw.
+
+    >>> measure_answerable([Triplet(0, 1, 2, " 1"), Triplet(0, 1, 2, "both"), Triplet(0, 1, 2)])
+    0.3333333333333333
+    """
+    if all(triplet.gold is None for triplet in triplets):
+        return None
+    return sum(triplet.gold in OPTIONS for triplet in triplets) / len(triplets)
 
 
 def _gold(query: str, choice1: str, choice2: str) -> str | None:

@@ -25,6 +25,8 @@ clustering before and after. Finished stages are recognised and skipped; a kille
   --judge NAME         answer (default for a local LLM: reads each text once), pair, choice, reward
   --recipe NAME        distill (default of answer), standard (triplets) or published (triplets; batch
                        2, learning rate 5e-7, 8 epochs)
+  --rounds N           adapt again from the adapted embedder, N times in all, ended early where the LLM
+                       has nothing more to tell (default: 1)
   --scale NAME         small (default) or large
   --max_query N        triplets to ask about (default: 1024)
   --seed N             of sampling and training (default: 100)
@@ -49,8 +51,9 @@ recipe=()
 overwrite=()
 recorded=""
 kind=""
+rounds=1
 OPTIONS=(--dataset --data_path --text_column --label_column --perspective --embedder --llm --judge --base_url
-    --recorded_path --recipe --scale --max_query --seed --overwrite --help)
+    --recorded_path --recipe --rounds --scale --max_query --seed --overwrite --help)
 
 absolute() { # a path that still holds when the working directory changes
     case "$1" in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac
@@ -106,6 +109,10 @@ while (($#)); do
         judge+=("$option" "$recorded")
         ;;
     --recipe) recipe+=("$option" "$value") ;;
+    --rounds)
+        [[ "$value" =~ ^[1-9][0-9]*$ ]] || fail "--rounds $value: must be a whole number of at least 1"
+        rounds="$value"
+        ;;
     --embedder) export EMBEDDER="$value" ;;
     --llm) export LLM="$value" ;;
     --scale) export SCALE="$value" ;;
@@ -115,6 +122,7 @@ while (($#)); do
 done
 [[ ${#data[@]} -eq 0 || -n "${default_name:-}" ]] || fail "--text_column needs --data_path"
 [[ ${#names[@]} -le 1 || -z "${default_name:-}" ]] || fail "--data_path takes one --dataset, which names it"
+[[ $rounds -eq 1 || -z "$recorded" ]] || fail "--rounds needs a judge that can be asked again; --recorded_path cannot"
 [[ ${#names[@]} -le 1 || -z "$recorded" ]] || fail "--recorded_path takes one --dataset"
 
 bash "$HERE/setup.sh"
@@ -147,22 +155,45 @@ step() {
     bash "$@"
 }
 
-step "1 embed and measure" "$STAGE2/get_embedding_gte.sh" ${data[@]+"${data[@]}"} ${labels[@]+"${labels[@]}"} ${overwrite[@]+"${overwrite[@]}"}
-if [[ -z "$recorded" ]]; then
-    step "2 sample triplets" "$STAGE1/triplet_sampling.sh" ${data[@]+"${data[@]}"} ${labels[@]+"${labels[@]}"} ${overwrite[@]+"${overwrite[@]}"}
-fi
-step "3 judge" "$STAGE1/predict_triplet.sh" ${judge_data[@]+"${judge_data[@]}"} ${judge[@]+"${judge[@]}"} ${overwrite[@]+"${overwrite[@]}"}
-# The later stages find the run by the judge's name in its files: the LLM's, and how it is asked
-# where that is not its default.
-if [[ -n "$recorded" ]]; then
-    export LLM=recorded
-elif [[ "$kind" == pair || "$kind" == choice || ("$kind" == reward && "$LLM" != starling-rm) ]]; then
-    export LLM="$LLM-$kind"
-fi
-step "4 convert to training triplets" "$STAGE2/convert_triplet.sh" ${data[@]+"${data[@]}"} ${overwrite[@]+"${overwrite[@]}"}
-step "4 convert answer states" "$STAGE2/convert_states.sh" ${overwrite[@]+"${overwrite[@]}"}
-step "5 fine-tune" "$STAGE2/finetune_gte.sh" ${data[@]+"${data[@]}"} ${recipe[@]+"${recipe[@]}"} ${overwrite[@]+"${overwrite[@]}"}
-step "6 embed and measure again" "$STAGE2/get_finetuned_embedding_gte.sh" --blend ${data[@]+"${data[@]}"} ${labels[@]+"${labels[@]}"} ${overwrite[@]+"${overwrite[@]}"}
+# The six stages; $1 is the round. Returns 3 where a later round would gain nothing.
+run_stages() {
+    local name="${LLM}" further=()
+    [[ "$1" == 1 ]] || further=(--stop_unless_believed)
+    step "1 embed and measure" "$STAGE2/get_embedding_gte.sh" ${data[@]+"${data[@]}"} ${labels[@]+"${labels[@]}"} ${overwrite[@]+"${overwrite[@]}"} || return
+    if [[ -z "$recorded" ]]; then
+        step "2 sample triplets" "$STAGE1/triplet_sampling.sh" ${data[@]+"${data[@]}"} ${labels[@]+"${labels[@]}"} ${overwrite[@]+"${overwrite[@]}"} || return
+    fi
+    step "3 judge" "$STAGE1/predict_triplet.sh" ${judge_data[@]+"${judge_data[@]}"} ${judge[@]+"${judge[@]}"} ${overwrite[@]+"${overwrite[@]}"} || return
+    # The later stages find the run by the judge's name in its files: the LLM's, and how it is asked
+    # where that is not its default.
+    if [[ -n "$recorded" ]]; then
+        name=recorded
+    elif [[ "$kind" == pair || "$kind" == choice || ("$kind" == reward && "$LLM" != starling-rm) ]]; then
+        name="$LLM-$kind"
+    fi
+    export LLM="$name"
+    step "4 convert to training triplets" "$STAGE2/convert_triplet.sh" ${data[@]+"${data[@]}"} ${overwrite[@]+"${overwrite[@]}"} || return
+    step "4 convert answer states" "$STAGE2/convert_states.sh" ${further[@]+"${further[@]}"} ${overwrite[@]+"${overwrite[@]}"} || return
+    step "5 fine-tune" "$STAGE2/finetune_gte.sh" ${data[@]+"${data[@]}"} ${recipe[@]+"${recipe[@]}"} ${overwrite[@]+"${overwrite[@]}"} || return
+    step "6 embed and measure again" "$STAGE2/get_finetuned_embedding_gte.sh" --blend ${data[@]+"${data[@]}"} ${labels[@]+"${labels[@]}"} ${overwrite[@]+"${overwrite[@]}"} || return
+    echo >&2
+    bash "$HERE/compare.sh"
+}
 
-echo >&2
-bash "$HERE/compare.sh"
+asked="$LLM"
+run_stages 1
+all_datasets="$DATASETS"
+first="$EMBEDDER"
+for dataset in $all_datasets; do
+    export DATASETS="$dataset" EMBEDDER="$first"
+    for ((round = 2; round <= rounds; round++)); do
+        # The next round begins with the embedder of the last one.
+        EMBEDDER="$("$PYTHON" -m perspective.layout "$dataset" "$SCALE" "$EMBEDDER" "$MAX_QUERY" "$SEED" "$LLM")"
+        export EMBEDDER LLM="$asked"
+        echo "== round $round of $dataset" >&2
+        status=0
+        run_stages "$round" || status=$?
+        [[ $status -ne 3 ]] || break
+        [[ $status -eq 0 ]] || exit "$status"
+    done
+done

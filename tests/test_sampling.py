@@ -11,6 +11,7 @@ from perspective.errors import DataError
 from perspective.sampling import (
     SampleSettings,
     answer_by_labels,
+    measure_answerable,
     measure_uncertainty,
     sample_random_triplets,
     sample_triplets,
@@ -230,3 +231,28 @@ def test_gold_answers_are_added_after_the_draw():
     assert [t.gold for t in answer_by_labels(triplets, labels)] == [" 1", " 2", "both", None]
     assert [t.key for t in answer_by_labels(triplets, labels)] == [t.key for t in triplets]
     assert answer_by_labels(triplets, None) == triplets
+
+
+def test_nearest_choices_are_the_closest_of_two_clusters():
+    """More of them have a right answer than of random members, and nothing else changes."""
+    rng = np.random.default_rng(3)
+    kinds = np.repeat(np.arange(30), 10)
+    vectors = (rng.normal(size=(30, 16))[kinds] + 0.9 * rng.normal(size=(300, 16))).astype(np.float32)
+    labels = [str(kind) for kind in kinds]
+    options = {"max_query": 200, "max_distance": 12.0, "large_ent_prop": 0.5, "close_cluster_prop": 0.1}
+    random, nearest = (
+        sample_triplets(vectors, SampleSettings(choices=choices, **options))[0] for choices in ("random", "nearest")
+    )
+    assert len(nearest) == len({(q, *sorted(pair)) for q, *pair in (triplet.key for triplet in nearest)}) == 200
+    assert all(len(set(triplet.key)) == 3 for triplet in nearest)
+    share_random, share_nearest = (measure_answerable(answer_by_labels(drawn, labels)) for drawn in (random, nearest))
+    assert share_nearest > share_random + 0.2
+    with pytest.raises(DataError, match='--choices "nearst": did you mean nearest'):
+        SampleSettings(choices="nearst")
+
+
+def test_nearest_choices_end_where_few_exist():
+    vectors = np.random.default_rng(4).normal(size=(9, 4)).astype(np.float32)
+    settings = SampleSettings(max_query=500, max_distance=3.0, large_ent_prop=1.0, choices="nearest")
+    triplets, _ = sample_triplets(vectors, settings)
+    assert 0 < len(triplets) < 500

@@ -8,7 +8,7 @@ from helpers import run_killed, run_stage, stage_command, stage_environment
 from perspective.artifacts import Output, TrainingTriplet, Triplet, hash_file, load_training_triplets
 from perspective.errors import DataError
 from perspective.models import get_prompt, load_embedder
-from perspective.training import RECIPES, TrainSettings, finetune_embedder
+from perspective.training import RECIPES, TrainSettings, distill_embedder, finetune_embedder
 
 
 @pytest.fixture
@@ -157,10 +157,41 @@ def test_published_recipe_is_the_published_one():
 
 
 def test_published_recipe_trains_in_file_order(triplets):
-    from perspective.training import _keep_order, _make_dataset
+    from perspective.samplers import keep_order
+    from perspective.training import _make_dataset
 
-    batches = list(_keep_order(_make_dataset(triplets, False), batch_size=2, drop_last=False))
+    batches = list(keep_order(_make_dataset(triplets, False), batch_size=2, drop_last=False))
     assert batches == [[i, i + 1] for i in range(0, 30, 2)]
+
+
+def distill(folder, embedder_folder, texts, teacher, **settings):
+    settings = TrainSettings(recipe="distill", **{"num_train_epochs": 3, "per_device_train_batch_size": 8, **settings})
+    output = Output(folder, "embedder", {"dataset": "tiny", **settings.made_from()})
+    distill_embedder(load_embedder(str(embedder_folder), device="cpu"), texts, teacher, settings, output)
+    return folder
+
+
+def test_distilled_towards_the_teacher(tmp_path, embedder_folder, sentences):
+    texts = sentences(40)
+    before = load_embedder(str(embedder_folder), device="cpu").encode(texts)
+    rng = np.random.default_rng(0)
+    teacher = before + 0.5 * rng.normal(size=(1, 32))  # all shifted alike: can be learnt
+    teacher = (teacher / np.linalg.norm(teacher, axis=1, keepdims=True)).astype(np.float32)
+    first = distill(tmp_path / "a", embedder_folder, texts, teacher)
+    after = load_embedder(str(first), device="cpu").encode(texts)
+    assert (after * teacher).sum(axis=1).mean() > (before * teacher).sum(axis=1).mean() + 0.05
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "a.meta.json"]
+    again = distill(tmp_path / "b", embedder_folder, texts, teacher)
+    assert hash_file(first / "model.safetensors") == hash_file(again / "model.safetensors")
+    adapted = distill(tmp_path / "lora", embedder_folder, texts, teacher, lora_rank=4)
+    assert np.abs(load_embedder(str(adapted), device="cpu").encode(texts) - before).max() > 1e-3
+
+
+def test_a_teacher_that_does_not_fit_is_refused(tmp_path, embedder_folder, sentences):
+    with pytest.raises(DataError, match=r"shape \(3, 8\), not \(4, 32\)"):
+        distill(tmp_path / "x", embedder_folder, sentences(4), np.zeros((3, 8), np.float32))
+    with pytest.raises(DataError, match="--loss infonce: does not fit --recipe distill"):
+        TrainSettings(recipe="distill", loss="infonce").resolve()
 
 
 def test_unfinished_run_of_other_settings_is_refused(tmp_path, embedder_folder, triplets):

@@ -17,7 +17,7 @@ from perspective.artifacts import Output, read_vectors, save_triplets
 from perspective.cli import entry_point, parse_settings
 from perspective.corpus import CorpusSettings, load_labels, load_texts
 from perspective.layout import Layout
-from perspective.sampling import SampleSettings, answer_by_labels, sample_triplets
+from perspective.sampling import SampleSettings, answer_by_labels, measure_answerable, sample_triplets
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     triplets = answer_by_labels(triplets, load_labels(corpus))
     output.facts |= {"n_triplets": len(triplets), "n_clusters": uncertainty.n_clusters}
     logger.info("%d triplets from %d clusters", len(triplets), uncertainty.n_clusters)
+    answerable = measure_answerable(triplets)
+    if answerable is not None:
+        output.facts["answerable_fraction"] = answerable
+        logger.info("by the labels, for analysis alone, %.1f%% of them have exactly one right answer", 100 * answerable)
     save_triplets(output, triplets, texts, corpus.dataset)
 
 

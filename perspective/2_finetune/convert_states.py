@@ -11,6 +11,7 @@ python -m perspective.2_finetune.convert_states --dataset banking77 --llm smollm
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ from perspective.layout import Layout, teacher_path
 from perspective.teaching import TeachSettings, make_teacher
 
 logger = logging.getLogger(__name__)
+
+NOTHING_GAINED = 3  # exit code, for scripts
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,10 @@ class FileSettings:
     states_path: str | None = field(default=None, metadata={"help": "answer states as .npy; default the judge's"})
     by_embedder: bool = field(
         default=False, metadata={"help": "teach what the embedder knows already: the self-training control"}
+    )
+    stop_unless_believed: bool = field(
+        default=False,
+        metadata={"help": "for rounds after the first: where no state is believed, make nothing and end with code 3"},
     )
     output_path: str | None = field(default=None, metadata={"help": "folder; default converted_triplet_results"})
     overwrite: bool = field(default=False, metadata={"help": "make a finished file anew"})
@@ -65,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     told = None if files.by_embedder else read_vectors(states, len(vectors))
     teacher, trust = make_teacher(vectors, told, settings)
     logger.info("%s: %s", files.dataset, "the embedder alone" if told is None else trust.describe())
+    if files.stop_unless_believed and not trust.weight:
+        logger.info("the embedder holds all that is believed of the LLM: no further round")
+        sys.exit(NOTHING_GAINED)
     judge = {"name": "the embedder itself"} if files.by_embedder else judge
     output.facts |= {"judge": judge, "trust": asdict(trust), "n_texts": len(teacher)}
     output.write_vectors(teacher)
