@@ -153,7 +153,15 @@ class Unavailable(Exception):
 def _teach(case: Case, arm: str, seed: int, settings: TeachSettings, with_states: bool = True) -> np.ndarray:
     teacher, trust = make_teacher(case.vectors(), case.states() if with_states else None, settings)
     logger.info("%s %s: %s", case.dataset, arm, trust.describe())
+    if teacher is None:
+        return case.vectors()
     return case.distill(arm, seed, teacher)
+
+
+def _show_teacher(case: Case) -> np.ndarray:
+    """The teacher itself, which only texts known beforehand have."""
+    teacher, _ = make_teacher(case.vectors(), case.states(), TeachSettings())
+    return case.vectors() if teacher is None else teacher
 
 
 def _blend(case: Case, arm: str, seed: int) -> np.ndarray:
@@ -184,7 +192,7 @@ ARMS: dict[str, Arm] = {
     "no_llm": lambda case, arm, seed: _teach(case, arm, seed, TeachSettings(), with_states=False),
     "no_guard": lambda case, arm, seed: _teach(case, arm, seed, TeachSettings(weight=1.0)),
     "no_smoothing": lambda case, arm, seed: _teach(case, arm, seed, TeachSettings(smoothed=False)),
-    "no_training": lambda case, arm, seed: make_teacher(case.vectors(), case.states(), TeachSettings())[0],
+    "no_training": lambda case, arm, seed: _show_teacher(case),
     "triplets": lambda case, arm, seed: _on_triplets(case, arm, seed, case.judged(seed)),
     "random_triplets": lambda case, arm, seed: _on_triplets(case, arm, seed, case.judged(seed, uncertain=False)),
     "self_triplets": lambda case, arm, seed: _on_own_opinion(case, arm, seed, case.judged(seed)),

@@ -75,7 +75,7 @@ def load_comparison(before: Path, after: Path, checkpoint: Path, dataset: str, e
         dataset=dataset,
         embedder=embedder,
         judge=str(facts.get("judge", {}).get("name", "?")),
-        unchanged=facts.get("n_triplets") == 0,
+        unchanged=bool(facts.get("unchanged")),
         before=measures[0],
         after=measures[1],
         published=_find_published(dataset, embedder),

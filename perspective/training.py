@@ -175,7 +175,7 @@ def finetune_embedder(
     from perspective.losses import LOSSES
     from perspective.samplers import keep_order
 
-    output.facts["n_triplets"] = len(triplets)
+    output.facts |= {"n_triplets": len(triplets), "unchanged": not triplets}
     recipe = settings.resolve()
     if not triplets:
         logger.info("no triplet to train on: the embedder stays as it is")
@@ -200,7 +200,7 @@ def distill_embedder(
         texts: All texts.
         teacher: One vector a text, `(n_texts, dim)`, dim that of the embedder.
         settings: How to train.
-        output: The folder to make.
+        output: The folder to make; the fact "unchanged" in it says that there is nothing to learn.
 
     Raises:
         DataError: The teacher does not fit the texts or the embedder.
@@ -214,6 +214,10 @@ def distill_embedder(
     if teacher.shape != (len(texts), dim):
         raise DataError(f"the teacher has shape {teacher.shape}, not ({len(texts)}, {dim}): another run's?")
     output.facts["n_texts"] = len(texts)
+    if output.facts.get("unchanged"):
+        logger.info("the teacher has nothing to add: the embedder stays as it is")
+        _save(model, [], output)
+        return
     dataset = Dataset.from_dict({"sentence": list(texts), "label": teacher.tolist()})
     _train(model, dataset, MSELoss(model), LengthBatchSampler, settings, output)
 
@@ -229,7 +233,7 @@ def describe_training(output: Output) -> str:
         **output.settings,
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items() if value is not None)
-    unchanged = "" if facts.get("n_triplets", True) else "\n**Unchanged**: no judgment was fit to train on.\n"
+    unchanged = "\n**Unchanged**: nothing the judge said was fit to train on.\n" if facts.get("unchanged") else ""
     return f"""---
 library_name: sentence-transformers
 pipeline_tag: sentence-similarity

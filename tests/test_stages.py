@@ -126,7 +126,7 @@ def test_the_answer_judge_teaches(pipeline, tmp_path, embedder_folder, capsys, c
                "--feat_path", pipeline.embeds, "--states_path", states, "--output_path", tmp_path]  # fmt: skip
     run_stage("convert_states", *convert)
     facts = read_json(tmp_path / f"{name}-teacher.npy.meta.json")["facts"]
-    assert facts["trust"]["weight"] == 0  # an LLM of random weights is not believed
+    assert facts["trust"]["weight"] == 0 and facts["unchanged"]  # an LLM of random weights is not believed
     run_stage("convert_states", *convert, "--weight", 1, "--overwrite")
     teacher = tmp_path / f"{name}-teacher.npy"
 

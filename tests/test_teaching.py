@@ -40,13 +40,16 @@ def test_the_teacher_lives_in_the_embedders_space(spaces):
     assert trust.weight == 0.5 and "as told" in trust.describe()
 
 
-def test_an_embedder_that_is_its_own_teacher_learns_nothing(spaces):
-    vectors, _ = spaces
-    teacher, trust = make_teacher(vectors, None, TeachSettings(smoothed=False))
-    assert trust.weight == 0
-    # Only the lengths of the centred rows are evened out; no coordinate system is turned.
-    assert ((teacher - teacher.mean(0)) * (vectors - vectors.mean(0))).sum(axis=1).min() > 0
-    assert np.mean((teacher * vectors).sum(axis=1)) > 0.95
+def test_where_nothing_is_believed_few_texts_learn_nothing_and_many_smooth(spaces):
+    vectors, llms = spaces
+    teacher, trust = make_teacher(vectors, llms["noise"], TeachSettings())
+    assert teacher is None and trust.weight == 0  # 480 texts
+    many = np.vstack([vectors, vectors])
+    teacher, _ = make_teacher(many, None, TeachSettings())
+    # No coordinate system is turned: each row stays on its own side.
+    assert ((teacher - teacher.mean(0)) * (many - many.mean(0))).sum(axis=1).mean() > 0
+    assert np.mean((teacher * many).sum(axis=1)) > 0.5
+    assert make_teacher(many, None, TeachSettings(smoothed=False))[0] is None
 
 
 def test_fitting_keeps_cosines_and_undoes_rotations(spaces):

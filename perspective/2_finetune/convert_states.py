@@ -76,8 +76,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         logger.info("the embedder holds all that is believed of the LLM: no further round")
         sys.exit(NOTHING_GAINED)
     judge = {"name": "the embedder itself"} if files.by_embedder else judge
-    output.facts |= {"judge": judge, "trust": asdict(trust), "n_texts": len(teacher)}
-    output.write_vectors(teacher)
+    output.facts |= {"judge": judge, "trust": asdict(trust), "n_texts": len(vectors), "unchanged": teacher is None}
+    if teacher is None:
+        logger.info("%d texts are too few to learn from without an LLM: the embedder will stay as it is", len(vectors))
+    output.write_vectors(vectors if teacher is None else teacher)
 
 
 if __name__ == "__main__":

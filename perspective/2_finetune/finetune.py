@@ -83,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = load_embedder(files.embedder, revision=files.revision, trust_remote_code=files.trust_remote_code)
     if by_teacher:
         texts = load_texts(corpus)
+        output.facts["unchanged"] = facts.get("unchanged", False)
         output.facts["llm_weight"] = facts.get("trust", {}).get("weight")
         distill_embedder(model, texts, read_vectors(train_file, len(texts)), settings, output)
     else:
