@@ -122,7 +122,7 @@ def test_load_comparison(run):
     # The published figures stand beside the same embedder and data set only.
     assert load_comparison(*run, "banking77", "minilm").published is None
     assert load_comparison(*run, "demo", "gte").published is None
-    sidecar_path(run[2]).write_text('{"facts": {"n_triplets": 0}}')
+    sidecar_path(run[2]).write_text('{"facts": {"unchanged": true}}')
     assert load_comparison(*run, "demo", "gte").unchanged
     sidecar_path(run[2]).unlink()
     assert (load_comparison(*run, "demo", "gte").judge, load_comparison(*run, "demo", "gte").unchanged) == ("?", False)
