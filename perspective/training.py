@@ -234,6 +234,9 @@ def describe_training(output: Output) -> str:
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items() if value is not None)
     unchanged = "\n**Unchanged**: nothing the judge said was fit to train on.\n" if facts.get("unchanged") else ""
+    labels = "No label was used in training."
+    if judge.get("asked", {}).get("uses_labels"):
+        labels = "**Trained on labels**, told by an oracle: a ceiling for analysis, no result."
     return f"""---
 library_name: sentence-transformers
 pipeline_tag: sentence-similarity
@@ -243,7 +246,7 @@ tags: [sentence-transformers, feature-extraction, clustering]
 # {output.path.name}
 
 `{facts.get("model")}` adapted to the perspective of `{output.settings.get("dataset")}` with an LLM's judgments.
-No label was used in training.
+{labels}
 {unchanged}
 ```python
 from sentence_transformers import SentenceTransformer

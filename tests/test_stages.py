@@ -108,7 +108,7 @@ def test_all_stages_in_a_row(pipeline, tmp_path, caplog, capsys):
     assert sum("already made" in message for message in caplog.messages) == 6  # embedding makes two files
 
 
-def test_the_answer_judge_teaches(pipeline, tmp_path, embedder_folder, capsys, caplog):
+def test_the_answer_judge_teaches(pipeline, tmp_path, embedder_folder, llm_folder, capsys):
     """States are read once, judge the triplets, become a teacher, and train the embedder."""
     name = "tiny_small_embedder_m=40_seed=100-llm"
     pipeline.embed()
@@ -134,9 +134,16 @@ def test_the_answer_judge_teaches(pipeline, tmp_path, embedder_folder, capsys, c
         run_stage("finetune", *pipeline.data, "--embedder", embedder_folder, "--train_file", teacher,
                   "--output_dir", folder, *more)  # fmt: skip
 
-    finetune(pipeline.checkpoint, "--num_train_epochs", 1)
+    finetune(pipeline.checkpoint, "--num_train_epochs", 5)
     pipeline.embed("--checkpoint", pipeline.checkpoint)
     assert np.abs(np.load(pipeline.embeds) - np.load(tmp_path / "tiny_small_embeds_checkpoint.npy")).max() > 1e-3
+    # Another perspective is another reading, made where it is asked for.
+    other = ["--dataset", "tiny", "--text_path", pipeline.text_path, "--data_path", pipeline.triplets, "--llm",
+             llm_folder, "--output_path", tmp_path, "--perspective", "tone"]  # fmt: skip
+    assert "perspective (intent, now tone)" in refuse(capsys, "predict_triplet", *other)
+    before = np.load(states)
+    run_stage("predict_triplet", *other, "--overwrite")
+    assert np.abs(np.load(states) - before).max() > 1e-3
     assert "does not fit" in refuse(capsys, "finetune", *pipeline.data, "--train_file", teacher, "--recipe", "standard",
                                     "--output_dir", tmp_path / "x")  # fmt: skip
 

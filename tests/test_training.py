@@ -164,6 +164,15 @@ def test_published_recipe_trains_in_file_order(triplets):
     assert batches == [[i, i + 1] for i in range(0, 30, 2)]
 
 
+def test_the_card_of_an_oracle_says_so(tmp_path, embedder_folder, triplets):
+    settings = TrainSettings(num_train_epochs=1)
+    output = Output(tmp_path / "out", "embedder", {"dataset": "tiny", **settings.made_from()})
+    output.facts["judge"] = {"name": "oracle-0.2", "asked": {"kind": "oracle", "uses_labels": True}}
+    finetune_embedder(load_embedder(str(embedder_folder), device="cpu"), triplets, settings, output)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "**Trained on labels**" in card and "No label was used" not in card
+
+
 def distill(folder, embedder_folder, texts, teacher, **settings):
     settings = TrainSettings(recipe="distill", **{"num_train_epochs": 3, "per_device_train_batch_size": 8, **settings})
     output = Output(folder, "embedder", {"dataset": "tiny", **settings.made_from()})

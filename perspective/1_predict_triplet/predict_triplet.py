@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if output.is_finished(files.overwrite):
         discard_partial(output.path)  # a kill may have come between the two
         return
-    case = Case(files.dataset, wording, texts, triplets, states, files.embedder)
+    case = Case(files.dataset, wording, texts, triplets, states, files.embedder, files.overwrite)
     source = build_judge(judge, server, case)
     judgments = judge_triplets(source, triplets, texts, output)
     reliability = assess_reliability(judgments)

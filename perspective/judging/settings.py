@@ -154,6 +154,7 @@ class Case:
         triplets: The questions about them.
         states: The file of the answer states, made where it is not there; None for other judges.
         embedder: Embeds the phrases of an answer judge.
+        overwrite: Whether answer states that are there are read anew.
     """
 
     dataset: str
@@ -162,6 +163,7 @@ class Case:
     triplets: Sequence[Triplet]
     states: Output | None
     embedder: str
+    overwrite: bool = False
 
 
 def build_judge(settings: JudgeSettings, server: ServerSettings, case: Case) -> Judge:
@@ -217,7 +219,7 @@ def _build_answer_judge(settings: JudgeSettings, case: Case) -> Judge:
     output = case.states
     assert output is not None  # given with this kind of judge
     asked = StateSettings(case.wording.perspective, settings.answer_form, settings.answer_layer)
-    if not output.is_finished():
+    if not output.is_finished(case.overwrite):
         llm = load_llm(settings.llm, **settings.loading())
         if settings.answer_form == "phrase":
             states = embed_texts(load_embedder(case.embedder), write_phrases(llm, case.texts, asked))
