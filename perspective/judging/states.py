@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from perspective.artifacts import Output, atomic_path, dump_json, read_json, read_vectors
 from perspective.errors import DataError, ModelError
+from perspective.judging.batching import write_answers
 from perspective.judging.prompting import special_tokens
 from perspective.judging.protocol import make_harmless
 from perspective.models import LLM
@@ -81,8 +82,8 @@ def write_frame(perspective: str) -> tuple[str, str]:
 def read_states(llm: LLM, texts: Sequence[str], settings: StateSettings, output: Output) -> np.ndarray:
     """Read the answer state of every text; a killed run goes on.
 
-    Texts are read in the order of their lengths, block after block; each finished block lies in
-    `<file>.partial/` until all are there.
+    Texts are read longest first, block after block; each finished block lies in `<file>.partial/`
+    until all are there.
 
     Args:
         llm: Any causal LM.
@@ -131,22 +132,12 @@ def write_phrases(llm: LLM, texts: Sequence[str], settings: StateSettings) -> li
     rows = frame.tokenize(texts)
     order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
     phrases = [""] * len(texts)
-    pad = llm.tokenizer.pad_token_id or llm.tokenizer.eos_token_id or 0
+    facts = {"n_prompts": 0, "n_tokens": 0}
     for batch in tqdm(list(_make_batches(order, rows)), desc="asking", unit="batch"):
         prompts = [[*frame.before, *rows[row]] for row in batch]
-        longest = max(map(len, prompts))
-        ids = torch.tensor([[pad] * (longest - len(prompt)) + prompt for prompt in prompts])
-        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-        with torch.inference_mode():
-            written = llm.model.generate(
-                ids.to(llm.device),
-                attention_mask=mask.to(llm.device),
-                max_new_tokens=PHRASE_TOKENS,
-                do_sample=False,
-                pad_token_id=pad,
-            )
-        for row, answer in zip(batch, llm.tokenizer.batch_decode(written[:, longest:], True), strict=True):
-            phrases[row] = make_harmless(answer.strip().split("\n")[0])
+        for row, answer in zip(batch, write_answers(llm, prompts, PHRASE_TOKENS, facts), strict=True):
+            written = llm.tokenizer.decode(answer, skip_special_tokens=True)
+            phrases[row] = make_harmless(written.strip().split("\n")[0])
     return phrases
 
 
