@@ -166,8 +166,14 @@ def _show_teacher(case: Case) -> np.ndarray:
 
 def _blend(case: Case, arm: str, seed: int) -> np.ndarray:
     """The method with the LLM at inference too; its embedder is that of the method."""
-    _, trust = make_teacher(case.vectors(), case.states(), TeachSettings())
-    vectors = embed_texts(load_embedder(str(case.folder / f"{case.dataset}-method-{seed}")), case.texts)
+    teacher, trust = make_teacher(case.vectors(), case.states(), TeachSettings())
+    if teacher is None:
+        return case.vectors()
+    trained = case.folder / f"{case.dataset}-method-{seed}"
+    if trained.exists():
+        vectors = embed_texts(load_embedder(str(trained)), case.texts)
+    else:
+        vectors = case.distill("method", seed, teacher)
     return blend_for_inference(vectors, case.states(), trust.weight) if trust.weight else vectors
 
 
@@ -220,7 +226,7 @@ def run_study(settings: StudySettings, results_path: Path | None = None) -> dict
     for arm, dataset, seed in _list_cells(settings):
         case = Case(dataset, settings)
         cell = case.output(f"{dataset}-{arm}-{seed}.json", "study cell", _describe_cell(settings, arm))
-        if cell.path.exists():
+        if cell.is_finished():
             continue
         try:
             vectors = ARMS[arm](case, arm, seed)
