@@ -483,6 +483,36 @@ class Output:
         logger.info("%s: already made from the same inputs and settings", display_path(self.path))
         return True
 
+    @property
+    def partial(self) -> Path:
+        """The folder of an unfinished run: what a killed stage goes on from."""
+        return self.path.with_name(self.path.name + ".partial")
+
+    def open_partial(self, anew: bool = False) -> Path:
+        """Find the folder of an unfinished run, or make it.
+
+        Args:
+            anew: Whether to begin with an empty one in any case.
+
+        Raises:
+            DataError: The unfinished run has other inputs or settings.
+        """
+        guard = self.partial / "fingerprint.json"
+        if guard.exists() and not anew:
+            if read_json(guard) != self.fingerprint:
+                raise DataError(
+                    f"{self.partial}: an unfinished run with other inputs or settings; finish it, or remove the folder"
+                )
+            return self.partial
+        with atomic_path(self.partial) as folder:
+            folder.mkdir()
+            (folder / guard.name).write_text(dump_json(self.fingerprint), encoding="utf-8")
+        return self.partial
+
+    def discard_partial(self) -> None:
+        """Remove the folder of an unfinished run once the result is sealed."""
+        shutil.rmtree(self.partial, ignore_errors=True)
+
     def write_json(self, value: Any) -> None:  # noqa: ANN401
         """Write the result as JSON."""
         with self.open() as temporary:

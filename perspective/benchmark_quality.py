@@ -13,6 +13,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +36,19 @@ from perspective.corpus import CorpusSettings, load_labels, load_texts
 from perspective.embedding import embed_texts
 from perspective.errors import DataError, suggest_name
 from perspective.judging.answer import AnswerJudge
-from perspective.judging.protocol import Question, choose_wording
-from perspective.judging.states import StateSettings, discard_blocks, read_states
+from perspective.judging.protocol import choose_wording
+from perspective.judging.session import judge_at_once
+from perspective.judging.states import StateSettings, obtain_states
 from perspective.layout import MEASURES, PREDICT_STAGE
 from perspective.models import load_embedder, load_llm, slugify_model
 from perspective.sampling import SampleSettings, sample_random_triplets, sample_triplets
-from perspective.teaching import TeachSettings, blend_for_inference, make_teacher
+from perspective.teaching import TeachSettings, Trust, blend_for_inference, make_teacher
 from perspective.training import TrainSettings, distill_embedder, finetune_embedder
 
 logger = logging.getLogger(__name__)
 
 DATASETS = ("banking77", "few_nerd_nat", "mtop_domain", "stackexchange")
+SEEDS = (100, 13, 21)
 BASE = "untouched"
 
 
@@ -57,7 +60,7 @@ class StudySettings:
         default_factory=lambda: list(DATASETS), metadata={"help": "data sets", "aliases": ["--dataset"]}
     )
     arms: list[str] | None = field(default=None, metadata={"help": "arms; default all", "aliases": ["--arm"]})
-    seeds: list[int] = field(default_factory=lambda: [100, 13, 21], metadata={"help": "of sampling and training"})
+    seeds: list[int] = field(default_factory=lambda: list(SEEDS), metadata={"help": "of sampling and training"})
     embedder: str = field(default="minilm", metadata={"help": "the embedder"})
     llm: str = field(default="smollm2", metadata={"help": "the LLM that reads the texts"})
     recorded: str | None = field(
@@ -80,37 +83,45 @@ class Case:
         self.folder = MEASURES / "benchmark_quality"
         self.corpus = CorpusSettings(dataset, "small", None, "input")
         self.texts = load_texts(self.corpus)
+        self._taught: dict[tuple[TeachSettings, bool], tuple[np.ndarray | None, Trust]] = {}
 
+    @cached_property
     def vectors(self) -> np.ndarray:
-        """Return the untouched embedder's vectors, made once."""
+        """The untouched embedder's vectors, made once."""
         name = slugify_model(self.settings.embedder)
         output = self.output(f"{self.dataset}-{name}.npy", "embeddings", {"embedder": self.settings.embedder})
         if not output.is_finished():
             output.write_vectors(embed_texts(load_embedder(self.settings.embedder), self.texts))
         return read_vectors(output.path)
 
+    @cached_property
     def states(self) -> np.ndarray:
-        """Return the LLM's answer states, read once."""
+        """The LLM's answer states, read once."""
         asked = StateSettings(choose_wording(PREDICT_STAGE / "prompts.json", self.dataset).perspective)
         name = f"{self.dataset}-{slugify_model(self.settings.llm)}-states.npy"
         output = self.output(name, "answer states", {"llm": self.settings.llm, **asdict(asked)})
-        if not output.is_finished():
-            output.write_vectors(read_states(load_llm(self.settings.llm), self.texts, asked, output))
-            discard_blocks(output)
-        return read_vectors(output.path)
+        return obtain_states(
+            output,
+            self.texts,
+            asked,
+            load=lambda: load_llm(self.settings.llm),
+            embed=lambda phrases: embed_texts(load_embedder(self.settings.embedder), phrases),
+        )
+
+    def teach(self, settings: TeachSettings, with_states: bool = True) -> tuple[np.ndarray | None, Trust]:
+        """Return the teacher of an arm, made once: it is the same for all training seeds."""
+        if (settings, with_states) not in self._taught:
+            states = self.states if with_states else None
+            self._taught[settings, with_states] = make_teacher(self.vectors, states, settings)
+        return self._taught[settings, with_states]
 
     def judged(self, seed: int, uncertain: bool = True) -> list[Judgment]:
         """Return 1,024 triplets, judged by the answer states."""
         if uncertain:
-            triplets, _ = sample_triplets(self.vectors(), SampleSettings(seed=seed))
+            triplets, _ = sample_triplets(self.vectors, SampleSettings(seed=seed))
         else:
             triplets = sample_random_triplets(len(self.texts), 1024, seed)
-        judge = AnswerJudge(self.states(), triplets, {})
-        questions = [Question(row, *(self.texts[i] for i in triplet.key)) for row, triplet in enumerate(triplets)]
-        return [
-            Judgment(triplet, opinion.prediction, probability=opinion.probability)
-            for triplet, opinion in zip(triplets, judge.judge(questions), strict=True)
-        ]
+        return judge_at_once(AnswerJudge(self.states, triplets, {}), triplets, self.texts)
 
     def recorded(self) -> list[Judgment]:
         """Return the recorded answers of a larger LLM.
@@ -151,30 +162,30 @@ class Unavailable(Exception):
 
 
 def _teach(case: Case, arm: str, seed: int, settings: TeachSettings, with_states: bool = True) -> np.ndarray:
-    teacher, trust = make_teacher(case.vectors(), case.states() if with_states else None, settings)
+    teacher, trust = case.teach(settings, with_states)
     logger.info("%s %s: %s", case.dataset, arm, trust.describe())
     if teacher is None:
-        return case.vectors()
+        return case.vectors
     return case.distill(arm, seed, teacher)
 
 
 def _show_teacher(case: Case) -> np.ndarray:
     """The teacher itself, which only texts known beforehand have."""
-    teacher, _ = make_teacher(case.vectors(), case.states(), TeachSettings())
-    return case.vectors() if teacher is None else teacher
+    teacher, _ = case.teach(TeachSettings())
+    return case.vectors if teacher is None else teacher
 
 
 def _blend(case: Case, arm: str, seed: int) -> np.ndarray:
     """The method with the LLM at inference too; its embedder is that of the method."""
-    teacher, trust = make_teacher(case.vectors(), case.states(), TeachSettings())
+    teacher, trust = case.teach(TeachSettings())
     if teacher is None:
-        return case.vectors()
+        return case.vectors
     trained = case.folder / f"{case.dataset}-method-{seed}"
     if trained.exists():
         vectors = embed_texts(load_embedder(str(trained)), case.texts)
     else:
         vectors = case.distill("method", seed, teacher)
-    return blend_for_inference(vectors, case.states(), trust.weight) if trust.weight else vectors
+    return blend_for_inference(vectors, case.states, trust.weight) if trust.weight else vectors
 
 
 def _on_triplets(
@@ -184,7 +195,7 @@ def _on_triplets(
 
 
 def _on_own_opinion(case: Case, arm: str, seed: int, judgments: Sequence[Judgment]) -> np.ndarray:
-    triplets = convert_by_embedder(judgments, case.texts, case.vectors())
+    triplets = convert_by_embedder(judgments, case.texts, case.vectors)
     return case.finetune(arm, triplets, TrainSettings(recipe="standard", seed=seed))
 
 
@@ -192,7 +203,7 @@ Arm = Callable[[Case, str, int], np.ndarray]
 
 # Each returns vectors of all texts; the labels join only when these are scored.
 ARMS: dict[str, Arm] = {
-    BASE: lambda case, arm, seed: case.vectors(),
+    BASE: lambda case, arm, seed: case.vectors,
     "method": lambda case, arm, seed: _teach(case, arm, seed, TeachSettings()),
     "method+llm": _blend,
     "no_llm": lambda case, arm, seed: _teach(case, arm, seed, TeachSettings(), with_states=False),
@@ -223,8 +234,9 @@ def run_study(settings: StudySettings, results_path: Path | None = None) -> dict
         `{dataset: {arm: {seed: {"ACC": [per k-means seed], "NMI": [...], "ARI": [...]}}}}`.
     """
     results_path = results_path or MEASURES / "benchmark_quality.json"
+    get_case = cache(lambda dataset: Case(dataset, settings))
     for arm, dataset, seed in _list_cells(settings):
-        case = Case(dataset, settings)
+        case = get_case(dataset)
         cell = case.output(f"{dataset}-{arm}-{seed}.json", "study cell", _describe_cell(settings, arm))
         if cell.is_finished():
             continue
@@ -262,7 +274,7 @@ def _gather(folder: Path) -> dict[str, Any]:
 
 def _list_cells(settings: StudySettings) -> Iterable[tuple[str, str, int]]:
     for arm in settings.arms or ARMS:
-        for seed in settings.seeds[:1] if arm in ONE_SEED else settings.seeds:
+        for seed in SEEDS[:1] if arm in ONE_SEED else settings.seeds:
             for dataset in settings.datasets:
                 yield arm, dataset, seed
 

@@ -49,9 +49,10 @@ def _tell_files(layout: Layout) -> None:
         "measures after": measures_path(layout.after_embeds),
         "judgments": layout.judgments,
         "training triplets": layout.training_triplets,
+        "teacher": layout.teacher,
         "embedder": layout.checkpoint,
     }
-    lines = (f"  {name:18s} {display_path(path)}" for name, path in files.items())
+    lines = (f"  {name:18s} {display_path(path)}" for name, path in files.items() if path.exists())
     logger.info("%s\n%s", layout.dataset, "\n".join(lines))
 
 

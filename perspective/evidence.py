@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import expit as sigmoid
+from scipy.special import logit
 
 from perspective.artifacts import LABELS, Judgment, Triplet
 from perspective.errors import DataError
@@ -166,18 +168,6 @@ def combine_sources(sources: Mapping[str, np.ndarray], dependent: Collection[str
         log_odds=dict(zip(names, log_odds, strict=True)),
         reliability=dict(zip(names, mu.tolist(), strict=True)),
     )
-
-
-def sigmoid(log_odds: np.ndarray) -> np.ndarray:
-    """Return the probabilities of log-odds, without overflow."""
-    return 0.5 * (1 + np.tanh(np.asarray(log_odds, dtype=np.float64) / 2))
-
-
-def logit(probability: np.ndarray) -> np.ndarray:
-    """Return the log-odds of probabilities; infinite for 0 and 1."""
-    probability = np.asarray(probability, dtype=np.float64)
-    with np.errstate(divide="ignore"):
-        return np.log(probability) - np.log1p(-probability)
 
 
 def _sign(prediction: tuple[str, ...]) -> int:

@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from perspective.artifacts import OPTIONS, Triplet
 from perspective.errors import DataError, suggest_name
+from perspective.geometry import normalize_rows
 
 logger = logging.getLogger(__name__)
 
@@ -260,7 +261,7 @@ def _keep_closest(
     Returns:
         The queries that have a choice in both, their groups' numbers `(n_queries, 2)`, the groups.
     """
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    unit = normalize_rows(vectors)
     groups = []
     for query, clusters in zip(queries.tolist(), near.tolist(), strict=True):
         for cluster in clusters:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perspective.artifacts import Output, TrainingTriplet, atomic_path, dump_json, read_json
+from perspective.artifacts import Output, TrainingTriplet
 from perspective.errors import DataError, suggest_name
 from perspective.models import get_prompt, set_prompt, supports_fast_bf16
 
@@ -175,11 +174,10 @@ def finetune_embedder(
     from perspective.losses import LOSSES
     from perspective.samplers import keep_order
 
-    output.facts |= {"n_triplets": len(triplets), "unchanged": not triplets}
+    output.facts["n_triplets"] = len(triplets)
     recipe = settings.resolve()
     if not triplets:
-        logger.info("no triplet to train on: the embedder stays as it is")
-        _save(model, [], output)
+        keep_embedder(model, output)
         return
     _take_over_instruction(model, triplets)
     loss = LOSSES[recipe.loss](model, temperature=recipe.cl_temperature)
@@ -200,7 +198,7 @@ def distill_embedder(
         texts: All texts.
         teacher: One vector a text, `(n_texts, dim)`, dim that of the embedder.
         settings: How to train.
-        output: The folder to make; the fact "unchanged" in it says that there is nothing to learn.
+        output: The folder to make.
 
     Raises:
         DataError: The teacher does not fit the texts or the embedder.
@@ -214,12 +212,15 @@ def distill_embedder(
     if teacher.shape != (len(texts), dim):
         raise DataError(f"the teacher has shape {teacher.shape}, not ({len(texts)}, {dim}): another run's?")
     output.facts["n_texts"] = len(texts)
-    if output.facts.get("unchanged"):
-        logger.info("the teacher has nothing to add: the embedder stays as it is")
-        _save(model, [], output)
-        return
     dataset = Dataset.from_dict({"sentence": list(texts), "label": teacher.tolist()})
     _train(model, dataset, MSELoss(model), LengthBatchSampler, settings, output)
+
+
+def keep_embedder(model: SentenceTransformer, output: Output) -> None:
+    """Write an embedder as it is, where nothing that was judged is fit to train on."""
+    logger.info("nothing to train on: the embedder stays as it is")
+    output.facts["unchanged"] = True
+    _save(model, [], output)
 
 
 def describe_training(output: Output) -> str:
@@ -273,14 +274,10 @@ def _train(
     from transformers import set_seed
 
     model.max_seq_length = min(model.max_seq_length or settings.max_source_length, settings.max_source_length)
-    partial = output.path.with_name(output.path.name + ".partial")
     recipe = settings.resolve()
-    checkpoint = _find_checkpoint(partial, output.fingerprint) if settings.resume else None
+    checkpoint = _find_checkpoint(output.open_partial()) if settings.resume else None
     if checkpoint is None:
-        shutil.rmtree(partial, ignore_errors=True)
-        with atomic_path(partial) as folder:
-            folder.mkdir()
-            (folder / "fingerprint.json").write_text(dump_json(output.fingerprint), encoding="utf-8")
+        output.open_partial(anew=True)
     else:
         logger.info("going on from %s", checkpoint.name)
     set_seed(settings.seed)
@@ -290,7 +287,7 @@ def _train(
     trainer = SentenceTransformerTrainer(
         model=model,
         args=SentenceTransformerTrainingArguments(
-            output_dir=str(partial),
+            output_dir=str(output.partial),
             num_train_epochs=recipe.num_train_epochs,
             per_device_train_batch_size=recipe.per_device_train_batch_size,
             learning_rate=recipe.learning_rate,
@@ -315,7 +312,7 @@ def _train(
     if recipe.lora_rank:
         _merge_adapters(model)
     _save(model, [entry for entry in trainer.state.log_history if "loss" in entry], output)
-    shutil.rmtree(partial, ignore_errors=True)
+    output.discard_partial()
 
 
 def _save(model: SentenceTransformer, history: Sequence[dict[str, float]], output: Output) -> None:
@@ -355,16 +352,8 @@ def _take_over_instruction(model: SentenceTransformer, triplets: Sequence[Traini
         set_prompt(model, instruction)
 
 
-def _find_checkpoint(partial: Path, fingerprint: dict[str, Any]) -> Path | None:
-    """Return the newest whole checkpoint of an unfinished run, or None.
-
-    Raises:
-        DataError: The unfinished run has other inputs or settings.
-    """
-    if not (partial / "fingerprint.json").exists():
-        return None
-    if read_json(partial / "fingerprint.json") != fingerprint:
-        raise DataError(f"{partial}: an unfinished run with other inputs or settings; finish it, or remove the folder")
+def _find_checkpoint(partial: Path) -> Path | None:
+    """Return the newest whole checkpoint of an unfinished run, or None."""
     checkpoints = sorted(partial.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     # The trainer writes its state last: a checkpoint without it was cut short by a kill.
     return next((path for path in reversed(checkpoints) if _is_whole(path / "trainer_state.json")), None)

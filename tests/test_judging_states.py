@@ -10,7 +10,6 @@ from perspective.judging.protocol import Question
 from perspective.judging.states import (
     DISTRIBUTION_DIM,
     StateSettings,
-    discard_blocks,
     read_states,
     write_frame,
     write_phrases,
@@ -88,7 +87,7 @@ def test_a_killed_run_goes_on(llm, tmp_path, sentences, monkeypatch, one_thread)
     assert [path.stat().st_mtime_ns for path in kept] == before
     with pytest.raises(DataError, match="unfinished run with other inputs or settings"):
         read(llm, texts, tmp_path / "s.npy", layer=1)
-    discard_blocks(Output(tmp_path / "s.npy", "answer states", {}))
+    Output(tmp_path / "s.npy", "answer states", {}).discard_partial()
     assert not (tmp_path / "s.npy.partial").exists()
 
 

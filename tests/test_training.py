@@ -236,7 +236,7 @@ def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
         if state is not None:
             (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
     (tmp_path / "fingerprint.json").write_text("{}")
-    assert _find_checkpoint(tmp_path, {}).name == "checkpoint-8"
+    assert _find_checkpoint(tmp_path).name == "checkpoint-8"
 
 
 def test_training_file_faults_are_named(tmp_path):

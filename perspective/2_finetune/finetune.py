@@ -21,7 +21,7 @@ from perspective.corpus import CorpusSettings, load_texts
 from perspective.errors import DataError
 from perspective.layout import Layout, checkpoint_path
 from perspective.models import describe_model, load_embedder
-from perspective.training import TrainSettings, distill_embedder, finetune_embedder
+from perspective.training import TrainSettings, distill_embedder, finetune_embedder, keep_embedder
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = load_embedder(files.embedder, revision=files.revision, trust_remote_code=files.trust_remote_code)
     if by_teacher:
         texts = load_texts(corpus)
-        output.facts["unchanged"] = facts.get("unchanged", False)
+        teacher = read_vectors(train_file, len(texts))
         output.facts["llm_weight"] = facts.get("trust", {}).get("weight")
-        distill_embedder(model, texts, read_vectors(train_file, len(texts)), settings, output)
+        if facts.get("unchanged"):
+            keep_embedder(model, output)
+        else:
+            distill_embedder(model, texts, teacher, settings, output)
     else:
         finetune_embedder(model, load_training_triplets(train_file), settings, output)
 

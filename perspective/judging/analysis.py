@@ -7,10 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from scipy.special import expit as sigmoid
 
 from perspective.artifacts import LABELS, Judgment
 from perspective.errors import DataError
-from perspective.evidence import EMBEDDER, LLM, Evidence, gather_evidence, sigmoid
+from perspective.evidence import EMBEDDER, LLM, Evidence, gather_evidence
 from perspective.judging.calibration import bin_confidence, measure_calibration_error, rate_answers
 from perspective.judging.reliability import assess_reliability
 

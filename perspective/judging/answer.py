@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from perspective.artifacts import LABELS, Triplet
+from perspective.evidence import score_margins
 from perspective.geometry import half_whiten
 from perspective.judging.protocol import Opinion, Question, sigmoid
 
@@ -22,18 +23,16 @@ class AnswerJudge:
     """
 
     def __init__(self, states: np.ndarray, triplets: Sequence[Triplet], identity: dict[str, Any]) -> None:
-        self.states = half_whiten(states)
-        self.triplets = triplets
+        self.margins = score_margins(half_whiten(states), triplets)  # (n_triplets,)
         self.identity = {"kind": "answer", **identity}
         self.facts: dict[str, Any] = {}
-        margins = np.array([self._margin(triplet) for triplet in triplets])
         # Margins have no scale of their own; their spread over the questions is the only one there is.
-        self.scale = float(margins.std()) or 1.0
+        self.scale = float(self.margins.std()) or 1.0
 
     def judge(self, questions: Sequence[Question]) -> Iterator[Opinion]:
         """Answer the questions; no text is read anew."""
         for question in questions:
-            margin = self._margin(self.triplets[question.row])
+            margin = float(self.margins[question.row])
             prediction = () if margin == 0 else (LABELS[0],) if margin > 0 else (LABELS[1],)
             yield Opinion(
                 question.row,
@@ -41,7 +40,3 @@ class AnswerJudge:
                 content=f"cosine to choice 1 minus to choice 2: {margin:+.4f}",
                 probability=sigmoid(margin / self.scale),
             )
-
-    def _margin(self, triplet: Triplet) -> float:
-        query, choice1, choice2 = (self.states[row] for row in triplet.key)
-        return float(query @ (choice1 - choice2))

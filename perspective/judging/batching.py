@@ -44,11 +44,7 @@ class LabelReader:
         n_shared = _count_shared(prompts)
         cache = self._read_shared(prompts[0][:n_shared])
         rests = [prompt[n_shared:] for prompt in prompts]
-        lengths = torch.tensor([len(rest) for rest in rests])
-        # Padded on the right: with causal attention no earlier token sees the padding.
-        ids = torch.zeros(len(rests), int(lengths.max()), dtype=torch.long)
-        for row, rest in enumerate(rests):
-            ids[row, : len(rest)] = torch.tensor(rest)
+        ids, lengths = pad_right(rests)
         if cache is not None:
             cache.batch_repeat_interleave(len(prompts))
         first, last = int(lengths.min()) - 1, int(lengths.max()) - 1
@@ -73,6 +69,21 @@ class LabelReader:
             ).past_key_values
             self._kept = (tuple(ids), cache)
         return copy.deepcopy(self._kept[1])
+
+
+def pad_right(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Put the tokens of n prompts into one array, padded on the right.
+
+    With causal attention no earlier token sees the padding, so that no mask is needed.
+
+    Returns:
+        Token ids `(n, longest)` and lengths `(n,)`.
+    """
+    lengths = torch.tensor([len(row) for row in rows])
+    ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)] = torch.tensor(row)
+    return ids, lengths
 
 
 def find_labels(

@@ -41,11 +41,7 @@ def judge_triplets(judge: Judge, triplets: Sequence[Triplet], texts: Sequence[st
     opinions = _read_partial(partial, output.fingerprint)
     if opinions:
         logger.info("%d of %d judgments were made before; going on", len(opinions), len(triplets))
-    questions = [
-        Question(row, *(texts[index] for index in triplet.key))
-        for row, triplet in enumerate(triplets)
-        if row not in opinions
-    ]
+    questions = [question for question in _write_questions(triplets, texts) if question.row not in opinions]
     if questions:
         with _open_partial(partial, output.fingerprint) as log:
             progress = tqdm(total=len(triplets), initial=len(opinions), desc="judging", unit="triplet")
@@ -60,6 +56,12 @@ def judge_triplets(judge: Judge, triplets: Sequence[Triplet], texts: Sequence[st
     return [_to_judgment(triplet, opinions[row]) for row, triplet in enumerate(triplets)]
 
 
+def judge_at_once(judge: Judge, triplets: Sequence[Triplet], texts: Sequence[str]) -> list[Judgment]:
+    """Ask a judge whose answers cost nothing about every triplet; nothing is kept for a later run."""
+    opinions = {opinion.row: opinion for opinion in judge.judge(_write_questions(triplets, texts))}
+    return [_to_judgment(triplet, opinions[row]) for row, triplet in enumerate(triplets)]
+
+
 def partial_path(path: Path) -> Path:
     """Return where the judgments of an unfinished run lie."""
     return path.with_name(path.name + ".partial.jsonl")
@@ -68,6 +70,10 @@ def partial_path(path: Path) -> Path:
 def discard_partial(path: Path) -> None:
     """Remove the partial file once its judgments are sealed in the finished one."""
     partial_path(path).unlink(missing_ok=True)
+
+
+def _write_questions(triplets: Sequence[Triplet], texts: Sequence[str]) -> list[Question]:
+    return [Question(row, *(texts[index] for index in triplet.key)) for row, triplet in enumerate(triplets)]
 
 
 def _to_judgment(triplet: Triplet, opinion: Opinion) -> Judgment:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perspective.artifacts import LABELS, Output, Triplet, load_judgments, read_vectors
+from perspective.artifacts import LABELS, Output, Triplet, load_judgments
 from perspective.embedding import embed_texts
 from perspective.errors import DataError, suggest_name
 from perspective.judging.protocol import Judge, Wording
@@ -214,18 +214,16 @@ def build_judge(settings: JudgeSettings, server: ServerSettings, case: Case) -> 
 
 def _build_answer_judge(settings: JudgeSettings, case: Case) -> Judge:
     from perspective.judging.answer import AnswerJudge
-    from perspective.judging.states import StateSettings, discard_blocks, read_states, write_phrases
+    from perspective.judging.states import StateSettings, obtain_states
 
-    output = case.states
-    assert output is not None  # given with this kind of judge
+    assert case.states is not None  # given with this kind of judge
     asked = StateSettings(case.wording.perspective, settings.answer_form, settings.answer_layer)
-    if not output.is_finished(case.overwrite):
-        llm = load_llm(settings.llm, **settings.loading())
-        if settings.answer_form == "phrase":
-            states = embed_texts(load_embedder(case.embedder), write_phrases(llm, case.texts, asked))
-        else:
-            states = read_states(llm, case.texts, asked, output)
-        output.facts |= {**describe_model(settings.llm), "n_texts": len(states), "dim": states.shape[1]}
-        output.write_vectors(states)
-    discard_blocks(output)
-    return AnswerJudge(read_vectors(output.path, len(case.texts)), case.triplets, asdict(asked))
+    states = obtain_states(
+        case.states,
+        case.texts,
+        asked,
+        load=lambda: load_llm(settings.llm, **settings.loading()),
+        embed=lambda phrases: embed_texts(load_embedder(case.embedder), phrases),
+        overwrite=case.overwrite,
+    )
+    return AnswerJudge(states, case.triplets, asdict(asked))

@@ -10,22 +10,20 @@ from __future__ import annotations
 
 import copy
 import logging
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from perspective.artifacts import Output, atomic_path, dump_json, read_json, read_vectors
+from perspective.artifacts import Output, atomic_path, read_vectors
 from perspective.errors import DataError, ModelError
-from perspective.judging.batching import write_answers
+from perspective.judging.batching import pad_right, write_answers
 from perspective.judging.prompting import special_tokens
 from perspective.judging.protocol import make_harmless
-from perspective.models import LLM
+from perspective.models import LLM, describe_model
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +77,43 @@ def write_frame(perspective: str) -> tuple[str, str]:
     return f"{EXAMPLES}Text:", f"\n{perspective[:1].upper()}{perspective[1:]}:"
 
 
+def obtain_states(
+    output: Output,
+    texts: Sequence[str],
+    settings: StateSettings,
+    load: Callable[[], LLM],
+    embed: Callable[[list[str]], np.ndarray],
+    overwrite: bool = False,
+) -> np.ndarray:
+    """Return the answer states of all texts, read off the LLM where no finished file holds them.
+
+    Args:
+        output: The file that holds the states.
+        texts: All texts.
+        settings: What to read.
+        load: Loads the LLM, if it is needed.
+        embed: Embeds the answers of the form "phrase".
+        overwrite: Whether to read anew in any case.
+
+    Returns:
+        float32 array `(n_texts, dim)`.
+
+    Raises:
+        DataError: The file was made from other inputs or settings.
+        ModelError: As `read_states`.
+    """
+    if not output.is_finished(overwrite):
+        llm = load()
+        if settings.form == "phrase":
+            states = embed(write_phrases(llm, texts, settings))
+        else:
+            states = read_states(llm, texts, settings, output)
+        output.facts |= {**describe_model(llm.name), "n_texts": len(states), "dim": states.shape[1]}
+        output.write_vectors(states)
+    output.discard_partial()
+    return read_vectors(output.path, len(texts))
+
+
 def read_states(llm: LLM, texts: Sequence[str], settings: StateSettings, output: Output) -> np.ndarray:
     """Read the answer state of every text; a killed run goes on.
 
@@ -106,7 +141,7 @@ def read_states(llm: LLM, texts: Sequence[str], settings: StateSettings, output:
     rows = frame.tokenize(texts)
     # Longest first: what does not fit the memory fails at once, not after an hour.
     order = np.array(sorted(range(len(rows)), key=lambda row: -len(rows[row])))
-    folder = _open_blocks(output)
+    folder = output.open_partial()
     shared = _read_shared(llm, frame.before)
     blocks = []
     with tqdm(total=len(texts), desc="reading", unit="text") as progress:
@@ -139,11 +174,6 @@ def write_phrases(llm: LLM, texts: Sequence[str], settings: StateSettings) -> li
             written = llm.tokenizer.decode(answer, skip_special_tokens=True)
             phrases[row] = make_harmless(written.strip().split("\n")[0])
     return phrases
-
-
-def discard_blocks(output: Output) -> None:
-    """Remove the blocks of a run whose result is sealed."""
-    shutil.rmtree(_blocks_folder(output), ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -208,11 +238,7 @@ def _read_batch(
     layer: int,
     read: Callable[[Any], np.ndarray],  # noqa: ANN401
 ) -> np.ndarray:
-    lengths = torch.tensor([len(row) for row in rows])
-    # Padded on the right: with causal attention no earlier token sees the padding.
-    ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
-    for place, row in enumerate(rows):
-        ids[place, : len(row)] = torch.tensor(row)
+    ids, lengths = pad_right(rows)
     cache = copy.deepcopy(shared)
     cache.batch_repeat_interleave(len(rows))
     out = llm.model.base_model(ids.to(llm.device), past_key_values=cache, output_hidden_states=layer >= 0)
@@ -231,21 +257,3 @@ def _make_batches(order: Sequence[int], rows: Sequence[Sequence[int]]) -> Iterat
         batch.append(row)
     if batch:
         yield batch
-
-
-def _blocks_folder(output: Output) -> Path:
-    return output.path.with_name(output.path.name + ".partial")
-
-
-def _open_blocks(output: Output) -> Path:
-    folder = _blocks_folder(output)
-    guard = folder / "fingerprint.json"
-    if guard.exists():
-        if read_json(guard) != output.fingerprint:
-            raise DataError(f"{folder}: an unfinished run with other inputs or settings; finish it, or remove it")
-        logger.info("going on with the blocks in %s", folder.name)
-        return folder
-    with atomic_path(folder) as temporary:
-        temporary.mkdir()
-        (temporary / "fingerprint.json").write_text(dump_json(output.fingerprint), encoding="utf-8")
-    return folder
