@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from perspective.errors import DataError
+from perspective.seeding import Seeding
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,9 @@ N_INIT = 10  # stated: scikit-learn's default is now 1, worth 2 ACC points on ba
 SILHOUETTE_SAMPLE = 2000
 
 
-def cluster_vectors(vectors: np.ndarray, n_clusters: int, seed: int, scale: str = "small") -> np.ndarray:
+def cluster_vectors(
+    vectors: np.ndarray, n_clusters: int, seed: int, scale: str = "small", seeding: Seeding | None = None
+) -> np.ndarray:
     """Cluster by k-means.
 
     Args:
@@ -33,6 +36,7 @@ def cluster_vectors(vectors: np.ndarray, n_clusters: int, seed: int, scale: str 
         n_clusters: Number of clusters.
         seed: Of the initialisations.
         scale: "small" for k-means, "large" for its mini-batch form.
+        seeding: That of these vectors, where several clusterings share it.
 
     Returns:
         Integer array `(n_texts,)` of cluster numbers.
@@ -42,11 +46,13 @@ def cluster_vectors(vectors: np.ndarray, n_clusters: int, seed: int, scale: str 
     """
     if n_clusters > len(vectors):
         raise DataError(f"{len(vectors)} texts cannot form {n_clusters} clusters; give more texts")
-    kind = MiniBatchKMeans if scale == "large" else KMeans
+    options = {"n_clusters": n_clusters, "n_init": N_INIT, "random_state": seed}
     # One thread each: k-means waits for all its threads many times a second, so that two of them
     # beside another job were measured 16 times slower than one.
     with threadpool_limits(1, "openmp"):
-        return kind(n_clusters=n_clusters, n_init=N_INIT, random_state=seed).fit_predict(vectors)
+        if scale == "large":
+            return MiniBatchKMeans(**options).fit_predict(vectors)
+        return KMeans(init=seeding or Seeding(vectors), **options).fit_predict(vectors)
 
 
 def clustering_accuracy(labels: np.ndarray, clusters: np.ndarray) -> float:
@@ -90,9 +96,10 @@ def _cluster_by_seed(vectors: np.ndarray, n_clusters: int, scale: str) -> Iterat
     """Give one clustering a seed, in order; as many at once as there are cores."""
     # scikit-learn limits the matrix library within each k-means and lifts the limit after it, for
     # all threads: limited here too, none is lifted while another still runs.
+    seeding = None if scale == "large" else Seeding(vectors)
     with threadpool_limits(1, "blas"):
         yield from Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
-            delayed(cluster_vectors)(vectors, n_clusters, seed, scale) for seed in SEEDS
+            delayed(cluster_vectors)(vectors, n_clusters, seed, scale, seeding) for seed in SEEDS
         )
 
 

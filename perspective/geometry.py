@@ -8,6 +8,8 @@ from sklearn.metrics import normalized_mutual_info_score
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
+from perspective.seeding import Seeding
+
 N_STABILITY_SEEDS = 10
 STABILITY_DIM = 96
 ROWS_AT_A_TIME = 4096
@@ -101,16 +103,17 @@ def measure_stability(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
     if rows.shape[1] > STABILITY_DIM:  # a few times faster, and the same answer
         rows = rows @ np.linalg.eigh(rows.T @ rows)[1][:, -STABILITY_DIM:]
     root = len(rows) ** 0.5
+    seeding = Seeding(rows)
     return np.array(
-        [_agree(rows, n_clusters, seed) for n_clusters in (max(2, int(root / 3)), int(root), int(2 * root))]
+        [_agree(rows, seeding, n_clusters, seed) for n_clusters in (max(2, int(root / 3)), int(root), int(2 * root))]
     )
 
 
-def _agree(rows: np.ndarray, n_clusters: int, seed: int) -> float:
+def _agree(rows: np.ndarray, seeding: Seeding, n_clusters: int, seed: int) -> float:
     n_clusters = min(n_clusters, len(rows) - 1)
     with threadpool_limits(1):  # see clustering.cluster_vectors
         clusterings = [
-            KMeans(n_clusters, n_init=1, max_iter=50, random_state=seed + i).fit_predict(rows)
+            KMeans(n_clusters, init=seeding, n_init=1, max_iter=50, random_state=seed + i).fit_predict(rows)
             for i in range(N_STABILITY_SEEDS)
         ]
     pairs = [(one, other) for i, one in enumerate(clusterings) for other in clusterings[:i]]
