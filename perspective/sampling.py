@@ -12,22 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.spatial.distance import cdist
-from sklearn.cluster import AgglomerativeClustering, MiniBatchKMeans
-from sklearn.preprocessing import StandardScaler
 
 from perspective.artifacts import OPTIONS, Triplet
 from perspective.errors import DataError, suggest_name
 from perspective.geometry import normalize_rows
+from perspective.uncertainty import Uncertainty, measure_uncertainty, select_uncertain_queries
 
 logger = logging.getLogger(__name__)
 
-PUBLISHED_MAX_DISTANCE = 77.0  # at 1,024 dimensions
-PUBLISHED_DIM = 1024
-N_CLUSTERS_LARGE = 100
 N_CLOSEST = 5  # members of a cluster that "nearest" chooses among
 CHOICES = ("random", "nearest")
-ROWS_AT_A_TIME = 8192  # of the distances to the cluster centres, to bound memory
 
 
 @dataclass(frozen=True)
@@ -80,26 +74,6 @@ def check_max_query(max_query: int) -> None:
         raise DataError(f"--max_query {max_query}: must be at least 1")
 
 
-@dataclass(frozen=True)
-class Uncertainty:
-    """How unsure a clustering is of each text.
-
-    Attributes:
-        clusters: `(n_texts,)` cluster of each text.
-        near_clusters: `(n_texts, n_near)` nearest clusters, nearest first.
-        entropy: `(n_texts,)` entropy, in nats, of the soft assignment over the near clusters.
-    """
-
-    clusters: np.ndarray
-    near_clusters: np.ndarray
-    entropy: np.ndarray
-
-    @property
-    def n_clusters(self) -> int:
-        """Number of clusters found."""
-        return int(self.clusters.max()) + 1
-
-
 def sample_triplets(
     vectors: np.ndarray, settings: SampleSettings, scale: str = "small"
 ) -> tuple[list[Triplet], Uncertainty]:
@@ -108,7 +82,7 @@ def sample_triplets(
     Args:
         vectors: Array `(n_texts, dim)`, n_texts at least 3.
         settings: How many and how.
-        scale: "small" for agglomerative clustering, "large" for mini-batch k-means.
+        scale: As in `measure_uncertainty`.
 
     Returns:
         At most `max_query` triplets without a repeated question, and the clustering's uncertainty.
@@ -116,8 +90,8 @@ def sample_triplets(
     Raises:
         DataError: There are too few texts, or all fall into one cluster.
     """
-    uncertainty = measure_uncertainty(vectors, settings, scale)
-    queries = select_uncertain_queries(uncertainty.entropy, settings)
+    uncertainty = measure_uncertainty(vectors, settings.max_distance, settings.close_cluster_prop, settings.seed, scale)
+    queries = select_uncertain_queries(uncertainty.entropy, settings.filter_first_prop, settings.large_ent_prop)
     rng = np.random.default_rng(settings.seed)
     if settings.shuffle_inds:
         queries = rng.permutation(queries)
@@ -144,79 +118,6 @@ def sample_random_triplets(n_texts: int, max_query: int, seed: int) -> list[Trip
         rows = [(query, *pair) for pair in pairs for query in range(n_texts) if query not in pair]
         return _order_choices(_cut(rng.permutation(rows), max_query), rng)
     return _order_choices(_draw_distinct(lambda: rng.integers(n_texts, size=(max_query, 3)), max_query), rng)
-
-
-def measure_uncertainty(vectors: np.ndarray, settings: SampleSettings, scale: str = "small") -> Uncertainty:
-    """Cluster the vectors and measure how spread each text is over its nearest clusters.
-
-    The soft assignment is Student's t with one degree of freedom, p_k ~ 1 / (1 + |x - c_k|^2)
-    (ClusterLLM, equation 1), on standardised vectors.
-    """
-    if len(vectors) < 3:
-        raise DataError(f"{len(vectors)} texts: a triplet needs three")
-    scaled = StandardScaler().fit_transform(np.asarray(vectors, dtype=np.float64))
-    clusters = _cluster(scaled, settings, scale)
-    # Numbered without gaps: mini-batch k-means can leave clusters empty.
-    clusters = np.unique(clusters, return_inverse=True)[1]
-    n_clusters = int(clusters.max()) + 1
-    if n_clusters < 2:
-        raise DataError("all texts fall into one cluster, so there is nothing to choose between; lower --max_distance")
-    centers = _average(scaled, clusters, n_clusters)
-    n_near = max(2, round(n_clusters * settings.close_cluster_prop))
-    near = np.empty((len(scaled), n_near), dtype=np.int64)
-    entropy = np.empty(len(scaled))
-    for start in range(0, len(scaled), ROWS_AT_A_TIME):
-        rows = slice(start, start + ROWS_AT_A_TIME)
-        near[rows], entropy[rows] = _assign(scaled[rows], centers, n_near)
-    return Uncertainty(clusters, near, entropy)
-
-
-def select_uncertain_queries(entropy: np.ndarray, settings: SampleSettings) -> np.ndarray:
-    """Return the rows of highest entropy, most uncertain first; at least one.
-
-    >>> select_uncertain_queries(np.array([0.1, 0.9, 0.5, 0.2, 0.3]), SampleSettings(large_ent_prop=0.4))
-    array([1, 2])
-    """
-    first = int(len(entropy) * settings.filter_first_prop)
-    last = max(first + 1, int(len(entropy) * settings.large_ent_prop))
-    return np.argsort(entropy)[::-1][first:last]
-
-
-def scale_max_distance(dim: int) -> float:
-    """Return the published threshold at another dimension.
-
-    Distances between standardised vectors grow with the square root of the dimension.
-
-    >>> scale_max_distance(1024), round(scale_max_distance(384), 1)
-    (77.0, 47.2)
-    """
-    return PUBLISHED_MAX_DISTANCE * math.sqrt(dim / PUBLISHED_DIM)
-
-
-def _cluster(scaled: np.ndarray, settings: SampleSettings, scale: str) -> np.ndarray:
-    if scale == "large":
-        if len(scaled) < N_CLUSTERS_LARGE:
-            raise DataError(
-                f"--scale large makes {N_CLUSTERS_LARGE} clusters of only {len(scaled)} texts; use --scale small"
-            )
-        return MiniBatchKMeans(n_clusters=N_CLUSTERS_LARGE, n_init=3, random_state=settings.seed).fit_predict(scaled)
-    threshold = settings.max_distance if settings.max_distance is not None else scale_max_distance(scaled.shape[1])
-    return AgglomerativeClustering(n_clusters=None, distance_threshold=threshold).fit_predict(scaled)
-
-
-def _average(vectors: np.ndarray, clusters: np.ndarray, n_clusters: int) -> np.ndarray:
-    order = np.argsort(clusters, kind="stable")
-    starts = np.searchsorted(clusters[order], np.arange(n_clusters))
-    sums = np.add.reduceat(vectors[order], starts, axis=0)
-    return sums / np.bincount(clusters, minlength=n_clusters)[:, None]
-
-
-def _assign(vectors: np.ndarray, centers: np.ndarray, n_near: int) -> tuple[np.ndarray, np.ndarray]:
-    probability = 1 / (1 + cdist(vectors, centers, "sqeuclidean"))  # (n, n_clusters)
-    near = np.argsort(probability, axis=1)[:, ::-1][:, :n_near]
-    mass = np.take_along_axis(probability, near, axis=1)
-    mass /= mass.sum(axis=1, keepdims=True)
-    return near, -(mass * np.log(mass)).sum(axis=1)
 
 
 class _Members:
@@ -307,7 +208,9 @@ def _draw_distinct(draw_round: Callable[[], np.ndarray], max_query: int) -> np.n
             query, one, two = row
             if len({query, one, two}) == 3:
                 seen.setdefault((query, min(one, two), max(one, two)), row)
-    return np.array(list(seen.values())[:max_query])
+            if len(seen) == max_query:
+                break
+    return np.array(list(seen.values()))
 
 
 def _list_triplets(

@@ -4,7 +4,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from scipy.cluster.hierarchy import fcluster, linkage
 
 from perspective.artifacts import Triplet
 from perspective.errors import DataError
@@ -12,12 +11,10 @@ from perspective.sampling import (
     SampleSettings,
     answer_by_labels,
     measure_answerable,
-    measure_uncertainty,
     sample_random_triplets,
     sample_triplets,
-    scale_max_distance,
-    select_uncertain_queries,
 )
+from perspective.uncertainty import select_uncertain_queries
 
 DIM = 6
 
@@ -28,66 +25,6 @@ def make_vectors(n_texts=120, seed=0, n_groups=8):
     return (rng.standard_normal((n_groups, DIM)) * 2)[groups] + rng.standard_normal((n_texts, DIM))
 
 
-def reference_uncertainty(vectors, max_distance, close_cluster_prop):
-    """ClusterLLM, section 3.1, one text after the other."""
-    n_texts, dim = vectors.shape
-    scaled = [[(row[d] - vectors[:, d].mean()) / vectors[:, d].std() for d in range(dim)] for row in vectors]
-    clusters = fcluster(linkage(scaled, "ward"), max_distance, "distance")  # ends at the threshold, as agglomerating
-    members = {cluster: [i for i in range(n_texts) if clusters[i] == cluster] for cluster in set(clusters)}
-    centers = {
-        cluster: [sum(scaled[i][d] for i in rows) / len(rows) for d in range(dim)] for cluster, rows in members.items()
-    }
-    n_near = max(2, round(len(centers) * close_cluster_prop))
-    near, entropies = [], []
-    for x in scaled:
-        mass = {c: 1 / (1 + sum((a - b) ** 2 for a, b in zip(x, z, strict=True))) for c, z in centers.items()}
-        nearest = sorted(mass, key=lambda c: -mass[c])[:n_near]
-        total = sum(mass[c] for c in nearest)
-        near.append([frozenset(members[c]) for c in nearest])
-        entropies.append(-sum(mass[c] / total * math.log(mass[c] / total) for c in nearest))
-    return near, entropies
-
-
-@pytest.mark.parametrize(
-    ("n_texts", "max_distance", "close_cluster_prop"), [(120, 6.0, 0.02), (200, 2.0, 0.02), (150, 3.0, 0.3), (90, 9, 1)]
-)
-def test_uncertainty_is_that_of_the_paper(n_texts, max_distance, close_cluster_prop):
-    vectors = make_vectors(n_texts, seed=n_texts)
-    settings = SampleSettings(max_distance=max_distance, close_cluster_prop=close_cluster_prop)
-    found = measure_uncertainty(vectors, settings)
-    near, entropies = reference_uncertainty(vectors, max_distance, close_cluster_prop)
-    members = [frozenset(np.flatnonzero(found.clusters == cluster).tolist()) for cluster in range(found.n_clusters)]
-    assert [[members[cluster] for cluster in row] for row in found.near_clusters] == near
-    np.testing.assert_allclose(found.entropy, entropies, atol=1e-10)
-    queries = select_uncertain_queries(found.entropy, settings)
-    expected = sorted(range(n_texts), key=lambda i: -entropies[i])[: int(0.2 * n_texts)]
-    assert queries.tolist() == expected
-
-
-def test_uncertainty_does_not_depend_on_the_rows_taken_at_a_time(monkeypatch):
-    vectors, settings = make_vectors(), SampleSettings(max_distance=3.0)
-    whole = measure_uncertainty(vectors, settings)
-    monkeypatch.setattr("perspective.sampling.ROWS_AT_A_TIME", 7)
-    parts = measure_uncertainty(vectors, settings)
-    np.testing.assert_array_equal(whole.near_clusters, parts.near_clusters)
-    np.testing.assert_allclose(whole.entropy, parts.entropy, atol=1e-12)
-
-
-def test_default_threshold_grows_with_the_root_of_the_dimension():
-    assert scale_max_distance(256) == pytest.approx(77 / 2)
-    vectors = make_vectors()
-    by_default = measure_uncertainty(vectors, SampleSettings())
-    stated = measure_uncertainty(vectors, SampleSettings(max_distance=77 * math.sqrt(DIM / 1024)))
-    np.testing.assert_array_equal(by_default.clusters, stated.clusters)
-
-
-def test_queries_between_two_fractions():
-    entropy = np.arange(100) / 100
-    settings = SampleSettings(filter_first_prop=0.1, large_ent_prop=0.3)
-    assert select_uncertain_queries(entropy, settings).tolist() == list(range(89, 69, -1))
-    assert select_uncertain_queries(entropy[:3], settings).tolist() == [2]  # at least one
-
-
 # triplets
 
 
@@ -95,7 +32,9 @@ def check_triplets(triplets, uncertainty, settings):
     """What must hold of every draw."""
     questions = [(triplet.query_idx, *sorted(triplet.key[1:])) for triplet in triplets]
     assert len(set(questions)) == len(questions)
-    queries = set(select_uncertain_queries(uncertainty.entropy, settings).tolist())
+    queries = set(
+        select_uncertain_queries(uncertainty.entropy, settings.filter_first_prop, settings.large_ent_prop).tolist()
+    )
     for triplet in triplets:
         query, choice1, choice2 = triplet.key
         assert len({query, choice1, choice2}) == 3
@@ -114,7 +53,9 @@ def test_choices_come_from_two_near_clusters_of_the_query(scale, n_texts, shuffl
     assert len(triplets) == 300
     check_triplets(triplets, uncertainty, settings)
     if not shuffle_inds and scale == "small":  # the most uncertain first
-        first = select_uncertain_queries(uncertainty.entropy, settings)[:10].tolist()
+        first = select_uncertain_queries(uncertainty.entropy, settings.filter_first_prop, settings.large_ent_prop)[
+            :10
+        ].tolist()
         assert list(dict.fromkeys(triplet.query_idx for triplet in triplets))[:5] == first[:5]
 
 
@@ -122,7 +63,7 @@ def all_triplets(uncertainty, settings):
     members = [set(np.flatnonzero(uncertainty.clusters == c).tolist()) for c in range(uncertainty.n_clusters)]
     return {
         (int(query), *sorted(pair))
-        for query in select_uncertain_queries(uncertainty.entropy, settings)
+        for query in select_uncertain_queries(uncertainty.entropy, settings.filter_first_prop, settings.large_ent_prop)
         for one, two in itertools.combinations(uncertainty.near_clusters[query], 2)
         for pair in itertools.product(members[one] - {query}, members[two] - {query})
     }
