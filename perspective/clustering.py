@@ -81,7 +81,7 @@ def score_clustering(vectors: np.ndarray, labels: Sequence[str], scale: str = "s
     """
     classes, label_ids = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
     measures: dict[str, Any] = {metric: [] for metric in METRICS}
-    runs = _cluster_by_seed(vectors, len(classes), scale)
+    runs = cluster_by_seed(vectors, len(classes), scale)
     for clusters in tqdm(runs, desc="k-means", unit="seed", total=len(SEEDS)):
         measures["ACC"].append(100 * clustering_accuracy(label_ids, clusters))
         measures["NMI"].append(100 * float(normalized_mutual_info_score(label_ids, clusters)))
@@ -92,14 +92,16 @@ def score_clustering(vectors: np.ndarray, labels: Sequence[str], scale: str = "s
     return {**measures, "n_clusters": len(classes), "seeds": list(SEEDS)}
 
 
-def _cluster_by_seed(vectors: np.ndarray, n_clusters: int, scale: str) -> Iterator[np.ndarray]:
+def cluster_by_seed(
+    vectors: np.ndarray, n_clusters: int, scale: str = "small", seeds: Sequence[int] = SEEDS
+) -> Iterator[np.ndarray]:
     """Give one clustering a seed, in order; as many at once as there are cores."""
     # scikit-learn limits the matrix library within each k-means and lifts the limit after it, for
     # all threads: limited here too, none is lifted while another still runs.
     seeding = None if scale == "large" else Seeding(vectors)
     with threadpool_limits(1, "blas"):
         yield from Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
-            delayed(cluster_vectors)(vectors, n_clusters, seed, scale, seeding) for seed in SEEDS
+            delayed(cluster_vectors)(vectors, n_clusters, seed, scale, seeding) for seed in seeds
         )
 
 

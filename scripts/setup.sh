@@ -1,17 +1,26 @@
 #!/usr/bin/env bash
 # Makes .venv and installs what the project needs; does nothing where that is done.
-# Usage: bash scripts/setup.sh [--dev]    (--dev: also what the tests need)
+# Usage: bash scripts/setup.sh [--retrieval] [--ray] [--dev]
+#        --retrieval: also mteb, BM25 and the leaderboard; --ray: also Ray; --dev: both, and what the tests need
 set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="$ROOT/.venv"
 FILES=(requirements.txt requirements-models.txt)
-[[ "${1:-}" == "--dev" ]] && FILES+=(requirements-dev.txt)
 
 fail() {
     echo "error: $*" >&2
     exit 2
 }
+
+for option in "$@"; do
+    case "$option" in
+    --retrieval) FILES+=(requirements-retrieval.txt) ;;
+    --ray) FILES+=(requirements-ray.txt) ;;
+    --dev) FILES+=(requirements-retrieval.txt requirements-ray.txt requirements-dev.txt) ;;
+    *) fail "unknown option $option; choose --retrieval, --ray or --dev" ;;
+    esac
+done
 
 command -v python3 >/dev/null || fail "python3 not found; install Python 3.10 or newer"
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||

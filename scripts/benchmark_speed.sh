@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Measures our stages against what people would run instead; best on an otherwise idle machine.
+# Usage: bash scripts/benchmark_speed.sh [STAGE ...] [-- OPTION ...]    stages: loss training embedding sampling
+#        kmeans judging states memory; e.g. bash scripts/benchmark_speed.sh loss kmeans -- --n_pairs 5
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+cd "$ROOT"
+
+stages=()
+while [[ $# -gt 0 && "$1" != -* ]]; do
+    stages+=("$1")
+    shift
+done
+[[ "${1:-}" == "--" ]] && shift
+exec "$PYTHON" tests/benchmark_speed.py ${stages[@]+--stages "${stages[@]}"} "$@"

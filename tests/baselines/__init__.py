@@ -1,0 +1,1 @@
+"""What people would run instead: plain implementations, for measuring against."""

@@ -1,0 +1,18 @@
+"""Judging as with the library's default call: one prompt at a time, `generate`, the answer parsed."""
+
+import re
+
+import torch
+
+
+@torch.inference_mode()
+def judge(llm, prompts, max_new_tokens=20):
+    """Return "1", "2" or None (undecided) for each prompt."""
+    answers = []
+    for prompt in prompts:
+        tokens = llm.tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
+        written = llm.model.generate(**tokens, max_new_tokens=max_new_tokens, do_sample=False)
+        text = llm.tokenizer.decode(written[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True)
+        found = re.match(r"\s*(?:Choice\s*)?([12])\b", text)
+        answers.append(found.group(1) if found else None)
+    return answers

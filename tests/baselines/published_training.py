@@ -1,0 +1,51 @@
+"""The published fine-tuning loop, written plainly: batch 2, padding to 512 tokens, loops in the loss.
+
+After ClusterLLM (Zhang et al., 2023), which trains as INSTRUCTOR (Su et al., 2023) does.
+"""
+
+import torch
+from torch.nn.functional import cosine_similarity, cross_entropy
+
+BATCH_SIZE, MAX_LENGTH, LEARNING_RATE, TEMPERATURE = 2, 512, 5e-7, 0.1
+
+
+def double_loop_loss(anchors, positives, negatives, temperature=TEMPERATURE):
+    """INSTRUCTOR, section 2.3, one similarity after the other."""
+    forward, backward = [], []
+    for i in range(len(anchors)):
+        scores = [cosine_similarity(anchors[i], positives[i], dim=0)]
+        for j in range(len(negatives)):
+            scores.append(cosine_similarity(anchors[i], negatives[j], dim=0))
+        forward.append(torch.stack(scores) / temperature)
+    for i in range(len(positives)):
+        scores = [cosine_similarity(positives[i], anchors[i], dim=0)]
+        for j in range(len(anchors)):
+            if j != i:
+                scores.append(cosine_similarity(positives[i], anchors[j], dim=0))
+        backward.append(torch.stack(scores) / temperature)
+    targets = torch.zeros(len(anchors), dtype=torch.long)
+    return cross_entropy(torch.stack(forward), targets) + cross_entropy(torch.stack(backward), targets)
+
+
+def train(model, triplets, n_steps):
+    """Train a SentenceTransformer in file order for some steps; return the losses."""
+    body, tokenizer = model.transformers_model, model.tokenizer
+    optimizer = torch.optim.AdamW(body.parameters(), lr=LEARNING_RATE)
+    body.train()
+    losses = []
+    for step in range(n_steps):
+        batch = triplets[step * BATCH_SIZE : (step + 1) * BATCH_SIZE]
+        columns = []
+        for texts in zip(*((t.anchor, t.positive, t.negative) for t in batch), strict=True):
+            tokens = tokenizer(
+                list(texts), padding="max_length", truncation=True, max_length=MAX_LENGTH, return_tensors="pt"
+            )
+            states = body(**tokens).last_hidden_state
+            mask = tokens["attention_mask"][..., None].float()
+            columns.append((states * mask).sum(1) / mask.sum(1))
+        loss = double_loop_loss(*columns)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
