@@ -1,0 +1,1 @@
+"""Stage 3: make a retrieval set, mine negatives, train, evaluate, compare."""

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Lets a judge weigh the pairs and drop false negatives.
+# Settings: DATASETS EMBEDDER LLM SEED (environment); other options are passed on, see --help.
+set -euo pipefail
+DATASETS="${DATASETS:-docstrings}"
+source "$(dirname "${BASH_SOURCE[0]}")/../../../scripts/common.sh"
+
+for dataset in $DATASETS; do
+    "$PYTHON" -m perspective.3_retrieval.judge_pairs --dataset "$dataset" --embedder "$EMBEDDER" --llm "$LLM" --seed "$SEED" "$@"
+done

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Drops pairs that the embedder does not find again, and mines hard negatives for the others.
+# Settings: DATASETS EMBEDDER SEED (environment); other options are passed on, see --help.
+set -euo pipefail
+DATASETS="${DATASETS:-docstrings}"
+source "$(dirname "${BASH_SOURCE[0]}")/../../../scripts/common.sh"
+
+for dataset in $DATASETS; do
+    "$PYTHON" -m perspective.3_retrieval.mine_negatives --dataset "$dataset" --embedder "$EMBEDDER" --seed "$SEED" "$@"
+done

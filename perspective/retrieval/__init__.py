@@ -1,0 +1,1 @@
+"""Retrieval: pairs and collections, search, metrics, training."""

@@ -1,0 +1,220 @@
+"""Weak pairs out, hard negatives in: both by what the embedder itself ranks near a query."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from perspective.embedding import embed_texts
+from perspective.errors import DataError
+from perspective.retrieval.records import Pair
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+
+logger = logging.getLogger(__name__)
+
+BLOCK_QUERIES = 1024  # ranked at a time: bounds the matrix of similarities
+
+
+@dataclass(frozen=True)
+class MineSettings:
+    """Which pairs are kept, and which documents become their hard negatives."""
+
+    keep_top_k: int = field(
+        default=0,
+        metadata={
+            "help": "of weak pairs (E5 took 2): keep a pair when its document is among so many nearest to its query in "
+            "a random pool of documents; 0 keeps all, as clean pairs deserve: what is not found is yet to be learnt"
+        },
+    )
+    pool_size: int = field(default=1_000_000, metadata={"help": "documents in the pool, where there are so many"})
+    num_negatives: int = field(default=1, metadata={"help": "hard negatives a pair; 0 mines none"})
+    range_min: int = field(default=0, metadata={"help": "nearest documents passed over, as likely to be relevant too"})
+    range_max: int | None = field(
+        default=None, metadata={"help": "rank down to which documents are looked at; default as many as are needed"}
+    )
+    absolute_margin: float | None = field(
+        default=None, metadata={"help": "a negative is at least so much less similar to the query than the document"}
+    )
+    relative_margin: float | None = field(
+        default=0.05,
+        metadata={"help": "likewise, as a fraction of the document's similarity (NV-Retriever took 0.05)"},
+    )
+    reranker: str | None = field(
+        default=None,
+        metadata={"help": "a CrossEncoder, id or folder, whose scores the margins apply to; default the embedder's"},
+    )
+    seed: int = field(default=100, metadata={"help": "of the pool"})
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        for name in ("keep_top_k", "num_negatives", "range_min"):
+            if getattr(self, name) < 0:
+                raise DataError(f"--{name} {getattr(self, name)}: must not be negative")
+        if self.pool_size < 1:
+            raise DataError(f"--pool_size {self.pool_size}: must be at least 1")
+        if self.range_max is not None and self.range_max - self.range_min < self.num_negatives:
+            raise DataError(
+                f"--range_min {self.range_min} --range_max {self.range_max}: leave no room for "
+                f"{self.num_negatives} negatives"
+            )
+        for name in ("absolute_margin", "relative_margin"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise DataError(f"--{name} {value}: must not be negative")
+        if self.reranker and self.absolute_margin is None and self.relative_margin is None:
+            raise DataError("--reranker: its scores are for the margins; give one")
+
+    def made_from(self) -> dict[str, Any]:
+        """Return the settings that change the pairs, for the provenance."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class EmbeddedTexts:
+    """An embedder that has read all queries and documents; `mine_hard_negatives` takes it for the embedder.
+
+    Attributes:
+        model: The embedder.
+        queries: Unit vector of each query; likewise the documents.
+    """
+
+    model: SentenceTransformer
+    queries: Mapping[str, np.ndarray]
+    documents: Mapping[str, np.ndarray]
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        """Return what the embedder has: its device, its similarity."""
+        return getattr(self.model, name)
+
+    def encode_query(self, inputs: Sequence[str], **options: Any) -> np.ndarray:  # noqa: ANN401, ARG002
+        """Return the vectors `(n, dim)` of queries that were read."""
+        return np.stack([self.queries[text] for text in inputs])
+
+    def encode_document(self, inputs: Sequence[str], **options: Any) -> np.ndarray:  # noqa: ANN401, ARG002
+        """Return the vectors `(n, dim)` of documents that were read."""
+        return np.stack([self.documents[text] for text in inputs])
+
+
+def embed_sides(model: SentenceTransformer, queries: Iterable[str], documents: Iterable[str]) -> EmbeddedTexts:
+    """Embed each distinct query and document once, with the model's prompts for them."""
+    queries, documents = list(dict.fromkeys(queries)), list(dict.fromkeys(documents))
+    return EmbeddedTexts(
+        model,
+        dict(zip(queries, embed_texts(_Side(model, model.encode_query), queries), strict=True)),
+        dict(zip(documents, embed_texts(_Side(model, model.encode_document), documents), strict=True)),
+    )
+
+
+def filter_pairs(pairs: Sequence[Pair], embedded: EmbeddedTexts, settings: MineSettings) -> list[Pair]:
+    """Keep the pairs whose document is among the nearest to its query in a random pool of documents.
+
+    Consistency filtering of E5 (Wang et al., 2022, section 3.1): what an embedder trained on noisy
+    pairs still does not find is noise. Other documents of the same query do not count against a pair.
+
+    Args:
+        pairs: Weak pairs.
+        embedded: Their queries and documents, and more documents for the pool.
+        settings: `keep_top_k`, `pool_size` and the seed of the pool.
+    """
+    if not settings.keep_top_k:
+        return list(pairs)
+    documents = list(embedded.documents)
+    rng = np.random.default_rng(settings.seed)
+    pool_rows = np.sort(rng.permutation(len(documents))[: settings.pool_size])
+    pool = np.stack([embedded.documents[documents[row]] for row in pool_rows])  # (n_pool, dim)
+    place = {documents[row]: column for column, row in enumerate(pool_rows)}
+    answers: dict[str, list[int]] = {}
+    for pair in pairs:
+        if pair.document in place:
+            answers.setdefault(pair.query, []).append(place[pair.document])
+    kept = []
+    for start in tqdm(range(0, len(pairs), BLOCK_QUERIES), desc="ranking", unit="block"):
+        block = pairs[start : start + BLOCK_QUERIES]
+        queries = np.stack([embedded.queries[pair.query] for pair in block])
+        own = np.stack([embedded.documents[pair.document] for pair in block])
+        scores = queries @ pool.T  # (n_block, n_pool)
+        for row, pair in enumerate(block):
+            scores[row, answers.get(pair.query, [])] = -np.inf
+        n_nearer = (scores > (queries * own).sum(axis=1, keepdims=True)).sum(axis=1)
+        kept += [pair for pair, n in zip(block, n_nearer, strict=True) if n < settings.keep_top_k]
+    logger.info(
+        "%d of %d pairs kept: their document is among the top %d of %d; %d dropped",
+        *(len(kept), len(pairs), settings.keep_top_k, len(pool_rows), len(pairs) - len(kept)),
+    )
+    return kept
+
+
+def mine_negatives(
+    pairs: Sequence[Pair], embedded: EmbeddedTexts, settings: MineSettings, reranker: CrossEncoder | None = None
+) -> list[Pair]:
+    """Give each pair the nearest documents that are not its query's as hard negatives.
+
+    By `sentence_transformers.util.mine_hard_negatives`; the margins keep out documents so near that
+    they may well answer the query: "NV-Retriever" (Moreira et al., 2024), section 4.2.
+
+    Args:
+        pairs: Hard negatives that a pair has stay, before the mined ones.
+        embedded: Their queries and documents, and more documents to choose from.
+        settings: How many, from which ranks, with which margins.
+        reranker: Scores query and document for the margins in the embedder's place.
+
+    Returns:
+        The pairs in their order; some may have found fewer negatives than asked for, or none.
+
+    Raises:
+        DataError: There is not a single negative.
+    """
+    if not settings.num_negatives or not pairs:
+        return list(pairs)
+    from datasets import Dataset
+    from sentence_transformers.util import mine_hard_negatives
+
+    distinct = list(dict.fromkeys((pair.query, pair.document) for pair in pairs))
+    mined = mine_hard_negatives(
+        Dataset.from_dict({"query": [query for query, _ in distinct], "document": [text for _, text in distinct]}),
+        embedded,
+        corpus=list(embedded.documents),
+        cross_encoder=reranker,
+        range_min=settings.range_min,
+        range_max=settings.range_max,
+        absolute_margin=settings.absolute_margin,
+        relative_margin=settings.relative_margin,
+        num_negatives=settings.num_negatives,
+        output_format="labeled-list",
+        verbose=False,
+    )
+    found = {(row["query"], row["document"][0]): row["document"][1:] for row in mined}
+    result = []
+    for pair in pairs:
+        # Where questions are documents too, a query would be its own nearest.
+        new = [text for text in found.get((pair.query, pair.document), []) if text != pair.query]
+        result.append(replace(pair, hard_negatives=tuple(dict.fromkeys([*pair.hard_negatives, *new]))))
+    n_with = sum(bool(pair.hard_negatives) for pair in result)
+    if not n_with:
+        raise DataError(
+            "no hard negative was found; lower --relative_margin or --absolute_margin, or raise --range_max"
+        )
+    n_negatives = sum(len(pair.hard_negatives) for pair in result)
+    logger.info("%d hard negatives; %d of %d pairs have some", n_negatives, n_with, len(result))
+    return result
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One side of an embedder, as `embed_texts` asks for it."""
+
+    model: SentenceTransformer
+    encode_side: Callable[..., np.ndarray]
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  its length, its body
+        return getattr(self.model, name)
+
+    def encode(self, inputs: list[str], **options: Any) -> np.ndarray:  # noqa: ANN401
+        return self.encode_side(inputs, normalize_embeddings=True, **options)

@@ -1,0 +1,84 @@
+"""Result files of evaluations: reading, comparing, showing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perspective.artifacts import read_json
+from perspective.errors import DataError
+from perspective.retrieval.metrics import METRICS, find_interval, find_p_value, resample_means
+
+VERSION = 1
+
+
+def load_result(path: Path) -> dict[str, Any]:
+    """Read a result file.
+
+    Raises:
+        DataError: It is not one, or of another version.
+    """
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such file")
+    result = read_json(path)
+    if not isinstance(result, dict) or not {"collection", "scores", "per_query", "version"} <= result.keys():
+        raise DataError(f"{path}: not a result of evaluate")
+    if result["version"] != VERSION:
+        raise DataError(f"{path}: of version {result['version']!r:.20}, not {VERSION}; evaluate again")
+    return result
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of one result against another's, in points.
+
+    Attributes:
+        metric: Its name.
+        mean: The first minus the second.
+        interval: 95% of the paired bootstrap over queries.
+        p: Two-sided.
+    """
+
+    metric: str
+    mean: float
+    interval: tuple[float, float]
+    p: float
+
+
+def compare_results(one: Mapping[str, Any], other: Mapping[str, Any], metric: str = "NDCG@10") -> Difference:
+    """Compare two results query by query with the paired bootstrap.
+
+    Raises:
+        DataError: They are of different collections or queries, or the metric was not kept by query.
+    """
+    if metric not in one["per_query"] or metric not in other["per_query"]:
+        kept = sorted(one["per_query"].keys() & other["per_query"].keys())
+        raise DataError(f'--metric "{metric}": not kept by query in both results (both keep: {", ".join(kept)})')
+    if (one["collection"], one["n_documents"]) != (other["collection"], other["n_documents"]):
+        raise DataError(f"results of different collections: {one['collection']} and {other['collection']}")
+    values, other_values = one["per_query"][metric], other["per_query"][metric]
+    if values.keys() != other_values.keys():
+        n_different = len(values.keys() ^ other_values.keys())
+        raise DataError(f"{one['collection']}: the results differ in {n_different} queries; evaluate both again")
+    difference = np.array([values[query_id] - other_values[query_id] for query_id in values])
+    means = resample_means(difference[:, None])[:, 0]
+    low, high = find_interval(means)
+    return Difference(
+        metric, float(difference.mean()), (float(low), float(high)), find_p_value(means, difference.mean())
+    )
+
+
+def format_scores(result: Mapping[str, Any]) -> str:
+    """Return a table of the scores for a terminal, cutoffs across, with the 95% interval of NDCG."""
+    cutoffs = result["cutoffs"]
+    lines = ["".join([f"{'':10s}", *(f"{f'@{k}':>8s}" for k in cutoffs)])]
+    lines += [
+        f"{metric:10s}" + "".join(f"{result['scores'][f'{metric}@{k}']:8.2f}" for k in cutoffs) for metric in METRICS
+    ]
+    name = f"NDCG@{max(cutoffs)}"
+    low, high = result["interval"][name]
+    return "\n".join([*lines, f"{name} {result['scores'][name]:.2f}, 95% interval {low:.2f} to {high:.2f}"])

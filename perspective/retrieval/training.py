@@ -1,0 +1,294 @@
+"""Pairs with hard negatives to a fine-tuned retriever. No judgment of relevance of a test set is ever seen here."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import cycle, islice
+from typing import TYPE_CHECKING, Any
+
+from perspective.artifacts import Output
+from perspective.devices import supports_fast_bf16
+from perspective.errors import DataError
+from perspective.retrieval.evaluation import EvaluationSettings, find_prompts
+from perspective.retrieval.records import Pair
+from perspective.training import (
+    _add_adapters,
+    _find_checkpoint,
+    _log_through_tqdm,
+    _merge_adapters,
+    _write_history,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How the retriever is trained."""
+
+    temperature: float = field(default=0.02, metadata={"help": "divides the cosine similarities in the loss"})
+    learning_rate: float = field(default=2e-5, metadata={"help": "peak learning rate of AdamW"})
+    num_train_epochs: float = field(default=1.0, metadata={"help": "passes over the pairs"})
+    per_device_train_batch_size: int = field(
+        default=128, metadata={"help": "pairs a step: each query sees the documents and negatives of all of them"}
+    )
+    mini_batch_size: int = field(
+        default=32,
+        metadata={
+            "help": "texts embedded at a time (gradient caching): a batch of any size trains in the memory of so many, "
+            "at about twice the time; 0 embeds the batch at once"
+        },
+    )
+    warmup_ratio: float = field(default=0.1, metadata={"help": "share of the steps in which the learning rate rises"})
+    num_negatives: int = field(
+        default=1, metadata={"help": "hard negatives of a pair that are trained on, its first ones; 0 for none"}
+    )
+    weighted: bool = field(default=True, metadata={"help": "multiply a pair's loss by its weight"})
+    lora_rank: int = field(
+        default=0,
+        metadata={
+            "help": "train LoRA adapters of this rank on all linear layers, merged at the end; 0 trains all weights"
+        },
+    )
+    query_prompt: str | None = field(
+        default=None,
+        metadata={"help": "stands before each query; default the model's own, 'query: ' for models of the E5 family"},
+    )
+    document_prompt: str | None = field(
+        default=None,
+        metadata={"help": "stands before each document; default the model's own, 'passage: ' for the E5 family"},
+    )
+    max_pairs: int | None = field(default=None, metadata={"help": "train on so many pairs, drawn by the seed"})
+    max_source_length: int = field(
+        default=512, metadata={"help": "tokens a text is cut to, if the embedder takes that many"}
+    )
+    seed: int = field(default=100, metadata={"help": "of drawing, shuffling and dropout"})
+    save_steps: int = field(
+        default=32, metadata={"help": "steps between the checkpoints from which a killed run goes on"}
+    )
+    resume: bool = field(default=True, metadata={"help": "go on from the last checkpoint of a killed run"})
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        for name in (
+            *("temperature", "learning_rate", "num_train_epochs", "max_source_length", "save_steps"),
+            *("per_device_train_batch_size", "max_pairs"),
+        ):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise DataError(f"--{name} {value}: must be above 0")
+        for name in ("mini_batch_size", "num_negatives", "lora_rank"):
+            if getattr(self, name) < 0:
+                raise DataError(f"--{name} {getattr(self, name)}: must not be negative")
+        if not 0 <= self.warmup_ratio < 1:
+            raise DataError(f"--warmup_ratio {self.warmup_ratio}: must be at least 0 and below 1")
+
+    def made_from(self) -> dict[str, Any]:
+        """Return the settings that change the model, for the provenance."""
+        return {name: value for name, value in asdict(self).items() if name not in ("save_steps", "resume")}
+
+
+def train_retriever(model: SentenceTransformer, pairs: Sequence[Pair], settings: TrainSettings, output: Output) -> None:
+    """Fine-tune an embedder on pairs and write it as a folder that `SentenceTransformer(path)` loads.
+
+    Queries and documents are trained with their prompts, which are saved with the model: its
+    `encode_query` and `encode_document` use them. Checkpoints lie in `<folder>.partial/` until the
+    result is whole; a killed run goes on from the last whole one.
+
+    Args:
+        model: The untouched embedder, its prompts set by `set_retrieval_prompts`; changed in place.
+        pairs: What to train on.
+        settings: How to train.
+        output: The folder to make; gains counts and the last loss as facts.
+
+    Raises:
+        DataError: There are fewer than two pairs, or all have weight 0.
+    """
+    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers.sentence_transformer.training_args import BatchSamplers
+    from transformers import set_seed
+
+    pairs = draw_pairs(pairs, settings.max_pairs, settings.seed)
+    dataset = make_dataset(pairs, settings.num_negatives, settings.weighted)
+    output.facts |= {"n_pairs": len(pairs), "n_hard_negatives": _count_negatives(dataset)}
+    model.max_seq_length = min(model.max_seq_length or settings.max_source_length, settings.max_source_length)
+    checkpoint = _find_checkpoint(output.open_partial()) if settings.resume else None
+    if checkpoint is None:
+        output.open_partial(anew=True)
+    else:
+        logger.info("going on from %s", checkpoint.name)
+    set_seed(settings.seed)
+    model.model_card_data.generate_widget_examples = False  # the card is our own
+    if settings.lora_rank:
+        _add_adapters(model, settings.lora_rank)
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(output.partial),
+        num_train_epochs=settings.num_train_epochs,
+        per_device_train_batch_size=settings.per_device_train_batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_ratio,
+        seed=settings.seed,
+        bf16=supports_fast_bf16(),
+        # A text that is one query's document and another's negative never meets itself.
+        batch_sampler=BatchSamplers.NO_DUPLICATES,
+        prompts=_prompts_by_column(model, dataset.column_names),
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_steps=settings.save_steps,
+        save_total_limit=2,
+        report_to="none",
+        dataloader_pin_memory=False,
+    )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # copies of the model on several GPUs would each see a part of the negatives
+    trainer = SentenceTransformerTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        loss=build_loss(model, settings.temperature, settings.mini_batch_size),
+        callbacks=[],
+    )
+    _log_through_tqdm(trainer)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if settings.lora_rank:
+        _merge_adapters(model)
+    _save(model, [entry for entry in trainer.state.log_history if "loss" in entry], output)
+    output.discard_partial()
+
+
+def build_loss(model: SentenceTransformer, temperature: float, mini_batch_size: int) -> torch.nn.Module:
+    """Return the loss: with gradient caching where a mini-batch's size is given, plain where it is 0."""
+    from perspective.retrieval.losses import CachedRankingLoss, RankingLoss
+
+    if mini_batch_size:
+        return CachedRankingLoss(model, temperature, mini_batch_size)
+    return RankingLoss(model, temperature)
+
+
+def set_retrieval_prompts(
+    model: SentenceTransformer, embedder: str, query_prompt: str | None = None, document_prompt: str | None = None
+) -> tuple[str, str]:
+    """Decide what stands before queries and before documents, as evaluation does, and keep it in the model.
+
+    Args:
+        model: Its prompts are changed in place, and saved with it.
+        embedder: Its name, hub id or folder, by which E5 is known.
+        query_prompt: Given; may be empty for none. None for the model's own.
+        document_prompt: Likewise.
+
+    Returns:
+        The two prompts.
+    """
+    settings = EvaluationSettings(embedder, query_prompt=query_prompt, document_prompt=document_prompt)
+    prompts = find_prompts(model, settings)
+    model.prompts["query"], model.prompts["document"] = prompts
+    if not any(prompts):
+        model.default_prompt_name = None  # it would take the place of prompts that are empty
+    return prompts
+
+
+def draw_pairs(pairs: Sequence[Pair], max_pairs: int | None, seed: int) -> list[Pair]:
+    """Return at most so many pairs, drawn by the seed, in the order of the file."""
+    if max_pairs is None or max_pairs >= len(pairs):
+        return list(pairs)
+    return [pairs[row] for row in sorted(random.Random(seed).sample(range(len(pairs)), max_pairs))]
+
+
+def make_dataset(pairs: Sequence[Pair], num_negatives: int, weighted: bool) -> Dataset:
+    """Return the pairs in columns: query, document, negative_1 ..., label.
+
+    Columns are of equal length: a pair with fewer hard negatives repeats its own texts, which the
+    label tells the loss to leave out. Another text, or an empty one, would stand in several rows,
+    and rows that share a text never come into one batch.
+
+    Args:
+        pairs: What to train on.
+        num_negatives: Hard negatives of a pair, its first ones.
+        weighted: Whether the label holds the pairs' weights, or 1 for each.
+
+    Returns:
+        A data set with labels as `perspective.retrieval.losses.RankingLoss` reads them.
+
+    Raises:
+        DataError: There are fewer than two pairs, or all have weight 0.
+    """
+    from datasets import Dataset
+
+    if len(pairs) < 2:
+        raise DataError(f"{len(pairs)} training pair(s): a query needs other pairs' documents as negatives")
+    if weighted and not any(pair.weight for pair in pairs):
+        raise DataError("every training pair has weight 0: the judge was sure of nothing; --no_weighted ignores it")
+    n_columns = max(min(len(pair.hard_negatives), num_negatives) for pair in pairs)
+    columns: dict[str, list[Any]] = {"query": [pair.query for pair in pairs], "document": [p.document for p in pairs]}
+    filled = [list(islice(cycle(pair.hard_negatives[:n_columns] or (pair.document,)), n_columns)) for pair in pairs]
+    for place in range(n_columns):
+        columns[f"negative_{place + 1}"] = [row[place] for row in filled]
+    columns["label"] = [
+        [
+            pair.weight if weighted else 1.0,
+            *(float(place < len(pair.hard_negatives)) for place in range(n_columns)),
+        ]
+        for pair in pairs
+    ]
+    return Dataset.from_dict(columns)
+
+
+def describe_retriever(output: Output) -> str:
+    """Return the model card: data, prompts, settings."""
+    facts = output.facts
+    rows = {**facts, **output.settings}
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items() if value is not None)
+    return f"""---
+library_name: sentence-transformers
+pipeline_tag: sentence-similarity
+base_model: {facts.get("hub", facts.get("model"))}
+tags: [sentence-transformers, feature-extraction, retrieval]
+---
+# {output.path.name}
+
+`{facts.get("model")}` trained to retrieve on the pairs of `{output.settings.get("dataset")}`, by InfoNCE over in-batch
+and hard negatives.
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("{output.path.name}")
+scores = model.similarity(model.encode_query(["a question"]), model.encode_document(["a text", "another"]))
+```
+
+| setting | value |
+| --- | --- |
+{table}
+"""
+
+
+def _prompts_by_column(model: SentenceTransformer, columns: Sequence[str]) -> Mapping[str, str] | None:
+    query, document = model.prompts.get("query") or "", model.prompts.get("document") or ""
+    if not query and not document:
+        return None
+    return {name: query if name == "query" else document for name in columns if name != "label"}
+
+
+def _count_negatives(dataset: Dataset) -> int:
+    return int(sum(sum(label[1:]) for label in dataset["label"]))
+
+
+def _save(model: SentenceTransformer, history: Sequence[dict[str, float]], output: Output) -> None:
+    if history:
+        output.facts |= {
+            "n_steps": int(history[-1]["step"]),
+            "first_loss": history[0]["loss"],
+            "final_loss": history[-1]["loss"],
+        }
+    with output.open() as folder:
+        model.save_pretrained(str(folder), safe_serialization=True, create_model_card=False)
+        _write_history(folder, history)
+        (folder / "README.md").write_text(describe_retriever(output), encoding="utf-8")
