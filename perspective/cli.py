@@ -8,13 +8,15 @@ import functools
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from transformers.hf_argparser import HfArgumentParser
 from transformers.utils.logging import disable_progress_bar
 
-from perspective.errors import PerspectiveError, suggest_name
+from perspective.distributed import claim_error, is_main, join, leave, n_processes
+from perspective.errors import DataError, PerspectiveError, suggest_name
 
 Settings = TypeVar("Settings")
 
@@ -82,13 +84,29 @@ def entry_point(main: Callable[..., None]) -> Callable[..., None]:
     Errors of `perspective.errors` and of the file system end the process with code 2 and no
     traceback; an interrupt ends it with 130, the shell's code for it.
     """
+    return _wrap(main, shared=False)
 
+
+def shared_entry_point(main: Callable[..., None]) -> Callable[..., None]:
+    """Wrap, as `entry_point` does, a `main` that torchrun and `accelerate launch` may start several times.
+
+    Only the main process logs, and only the first that fails says why.
+    """
+    return _wrap(main, shared=True)
+
+
+def _wrap(main: Callable[..., None], shared: bool) -> Callable[..., None]:
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> None:
-        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+        level = logging.INFO if is_main() else logging.CRITICAL
+        logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
         _quiet_libraries()
         try:
+            if not shared and n_processes() > 1:
+                raise DataError("this stage is the work of one process; start it without torchrun or accelerate")
+            join()
             main(argv)
+            leave()
         except PerspectiveError as error:
             _fail(str(error))
         except OSError as error:
@@ -96,13 +114,18 @@ def entry_point(main: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             logger.error("interrupted; the same command goes on where it stopped")
             sys.exit(130)
+        except Exception:
+            if claim_error():
+                raise
+            sys.exit(USER_ERROR)  # another process failed and told why
 
     return wrapped
 
 
 def _fail(message: str) -> NoReturn:
-    # A message may quote data: one line, whatever the data holds.
-    print("error: " + " ".join(message.split()), file=sys.stderr)  # noqa: T201
+    if claim_error():
+        # A message may quote data: one line, whatever the data holds.
+        print("error: " + " ".join(message.split()), file=sys.stderr)  # noqa: T201
     sys.exit(USER_ERROR)
 
 
@@ -126,3 +149,5 @@ def _quiet_libraries() -> None:
     disable_progress_bar()  # of loading and saving weights; downloads and our own bars stay
     for name in NOISY_LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)
+    # What they will change in one another
+    warnings.filterwarnings("ignore", category=FutureWarning, module="accelerate|sentence_transformers")

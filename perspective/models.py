@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perspective.artifacts import hash_file
+from perspective.devices import pick_attention, pick_device, pick_reading_dtype
 from perspective.errors import ModelError, suggest_name
 
 if TYPE_CHECKING:
@@ -113,7 +114,12 @@ def slugify_model(name: str) -> str:
 
 
 def load_embedder(
-    name: str, *, revision: str | None = None, trust_remote_code: bool = False, device: str | None = None
+    name: str,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    device: str | None = None,
+    reading: bool = False,
 ) -> SentenceTransformer:
     """Load an embedder ready to encode: its prompt set as default, its normalisation decided.
 
@@ -123,26 +129,34 @@ def load_embedder(
         revision: Branch, tag or commit on the hub.
         trust_remote_code: Run code that the model's repository brings.
         device: Where to put it; the best there is when None.
+        reading: It will only embed, not be trained: the body may be loaded in half precision, as
+            `pick_reading_dtype` says. Vectors are pooled, and returned, in float32.
 
     Raises:
         ModelError: Unknown name, unreachable hub, or files that are not a model.
     """
     spec = EMBEDDERS.get(name)
     source = _find_source(name, spec, EMBEDDERS)
+    import torch
     from sentence_transformers import SentenceTransformer
 
+    kind = torch.device(device or pick_device()).type
+    # Said in any case: weights stored in half precision, as gte's, would be trained in it.
+    dtype = pick_reading_dtype(kind) if reading else torch.float32
     with explain_loading(name):
         model = SentenceTransformer(
             str(source),
             revision=revision,
             trust_remote_code=trust_remote_code,
             device=device,
-            model_kwargs={"use_safetensors": True},
+            model_kwargs={"use_safetensors": True, "dtype": dtype, **pick_attention(kind, dtype)},
         )
     if spec is not None and not spec.normalize:
         model = _drop_normalization(model)
     if spec is not None and spec.prompt:
         set_prompt(model, spec.prompt)
+    if dtype != torch.float32:
+        _pool_in_float32(model)
     return model
 
 
@@ -201,7 +215,7 @@ def load_llm(
         auto_class: The transformers class that loads it.
         revision: Branch, tag or commit on the hub.
         trust_remote_code: Run code that the model's repository brings.
-        load_in: "auto" (bfloat16 on an accelerator, float32 on a CPU), "8bit" or "4bit".
+        load_in: "auto" (the precision of `pick_reading_dtype`), "8bit" or "4bit".
         **model_options: Forwarded to `from_pretrained`.
 
     Raises:
@@ -209,7 +223,6 @@ def load_llm(
             that this machine cannot do.
     """
     source = _find_source(name, LLMS.get(name), LLMS)
-    import torch
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
@@ -220,35 +233,16 @@ def load_llm(
     else:
         model_options.setdefault("use_safetensors", True)
     device = pick_device()
+    dtype = pick_reading_dtype(device)
+    model_options = {**pick_attention(device, dtype), **model_options}
     if load_in != "auto":
         model_options["quantization_config"] = _quantization(load_in, device)
     with explain_loading(name):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-        model = getattr(transformers, auto_class).from_pretrained(
-            folder, dtype=torch.float32 if device == "cpu" else torch.bfloat16, **options, **model_options
-        )
+        model = getattr(transformers, auto_class).from_pretrained(folder, dtype=dtype, **options, **model_options)
     if load_in == "auto":
         model = model.to(device)
     return LLM(name, model.eval(), tokenizer)
-
-
-def pick_device() -> str:
-    """Return the best device there is: cuda, mps or cpu."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def supports_fast_bf16() -> bool:
-    """Tell whether bfloat16 is faster than float32 here: emulated bfloat16 is many times slower."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    abilities = torch.cpu.get_capabilities()
-    return bool(abilities.get("amx_bf16") or abilities.get("avx512_bf16"))
 
 
 def _find_source(name: str, spec: EmbedderSpec | LLMSpec | None, known: dict[str, Any]) -> str | Path:
@@ -279,6 +273,19 @@ def _drop_normalization(model: SentenceTransformer) -> SentenceTransformer:
 
     kept = [module for module in model if not isinstance(module, Normalize)]
     return SentenceTransformer(modules=kept, device=str(model.device))
+
+
+def _pool_in_float32(model: SentenceTransformer) -> None:
+    """Let what comes after the body compute in float32: a rounded mean is a rounded vector."""
+    body, *rest = model
+
+    def widen(module: Any, args: Any, features: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+        states = features.get("token_embeddings")
+        return features if states is None else {**features, "token_embeddings": states.float()}
+
+    body.register_forward_hook(widen)
+    for module in rest:
+        module.float()
 
 
 @contextmanager

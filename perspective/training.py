@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perspective.artifacts import Output, TrainingTriplet
+from perspective.devices import pick_device, supports_fast_bf16
+from perspective.distributed import is_main, main_first, n_processes, process_index, wait
 from perspective.errors import DataError, suggest_name
-from perspective.models import get_prompt, set_prompt, supports_fast_bf16
+from perspective.models import get_prompt, set_prompt
 
 if TYPE_CHECKING:
     import torch
@@ -100,13 +103,23 @@ class TrainSettings:
     cl_temperature: float | None = field(default=None, metadata={"help": "divides the cosine similarities in the loss"})
     learning_rate: float | None = field(default=None, metadata={"help": "peak learning rate of AdamW"})
     num_train_epochs: float | None = field(default=None, metadata={"help": "passes over the triplets"})
-    per_device_train_batch_size: int | None = field(default=None, metadata={"help": "triplets a step"})
+    per_device_train_batch_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "triplets (or texts) a step, of all processes together: what comes out does not depend on how many "
+            "share it"
+        },
+    )
     weighted: bool | None = field(default=None, metadata={"help": "weigh triplets by how sure the judge was"})
     lora_rank: int | None = field(
         default=None,
         metadata={
             "help": "train LoRA adapters of this rank on all linear layers, merged at the end; 0 trains all weights"
         },
+    )
+    gather_negatives: bool = field(
+        default=True,
+        metadata={"help": "of several processes: compare triplets with those of all, as one process would"},
     )
     max_source_length: int = field(
         default=512, metadata={"help": "tokens a text is cut to, if the embedder takes that many"}
@@ -148,7 +161,10 @@ class TrainSettings:
 
     def made_from(self) -> dict[str, Any]:
         """Return the settings that change the model, for the provenance."""
-        return {**asdict(self.resolve()), "max_source_length": self.max_source_length, "seed": self.seed}
+        settings = {**asdict(self.resolve()), "max_source_length": self.max_source_length, "seed": self.seed}
+        if n_processes() > 1 and not self.gather_negatives:
+            settings |= {"gather_negatives": False, "n_processes": n_processes()}
+        return settings
 
 
 def finetune_embedder(
@@ -180,7 +196,8 @@ def finetune_embedder(
         keep_embedder(model, output)
         return
     _take_over_instruction(model, triplets)
-    loss = LOSSES[recipe.loss](model, temperature=recipe.cl_temperature)
+    gather = settings.gather_negatives and n_processes() > 1
+    loss = LOSSES[recipe.loss](model, temperature=recipe.cl_temperature, gather=gather)
     sampler = BatchSamplers.NO_DUPLICATES if recipe.shuffle else keep_order
     _train(model, _make_dataset(triplets, recipe.weighted), loss, sampler, settings, output)
 
@@ -273,56 +290,87 @@ def _train(
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
     from transformers import set_seed
 
+    trainer_class = SentenceTransformerTrainer
+    if n_processes() > 1:
+        from perspective.shared_training import SharedTrainer as trainer_class
+
     model.max_seq_length = min(model.max_seq_length or settings.max_source_length, settings.max_source_length)
     recipe = settings.resolve()
-    checkpoint = _find_checkpoint(output.open_partial()) if settings.resume else None
-    if checkpoint is None:
-        output.open_partial(anew=True)
-    else:
+    batch_size = _share_batch(recipe.per_device_train_batch_size)
+    with main_first():
+        checkpoint = _find_checkpoint(output.open_partial()) if settings.resume else None
+        if checkpoint is None and is_main():
+            output.open_partial(anew=True)
+    if checkpoint is not None:
         logger.info("going on from %s", checkpoint.name)
     set_seed(settings.seed)
     model.model_card_data.generate_widget_examples = False  # the card is our own
     if recipe.lora_rank:
         _add_adapters(model, recipe.lora_rank)
-    trainer = SentenceTransformerTrainer(
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(output.partial),
+        num_train_epochs=recipe.num_train_epochs,
+        per_device_train_batch_size=batch_size,
+        learning_rate=recipe.learning_rate,
+        warmup_steps=recipe.warmup_ratio,
+        seed=settings.seed,
+        bf16=supports_fast_bf16(),
+        batch_sampler=sampler,
+        prompts=get_prompt(model) or None,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_steps=settings.save_steps,
+        save_total_limit=2,
+        report_to="none",
+        dataloader_pin_memory=False,
+        use_cpu=n_processes() > 1 and pick_device() != "cuda",  # without it, no processes are looked for
+    )
+    # What the trainer changes where it finds several processes or GPUs; the batches stay those of one.
+    arguments.dataloader_drop_last = False
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    trainer = trainer_class(
         model=model,
-        args=SentenceTransformerTrainingArguments(
-            output_dir=str(output.partial),
-            num_train_epochs=recipe.num_train_epochs,
-            per_device_train_batch_size=recipe.per_device_train_batch_size,
-            learning_rate=recipe.learning_rate,
-            warmup_steps=recipe.warmup_ratio,
-            seed=settings.seed,
-            bf16=supports_fast_bf16(),
-            batch_sampler=sampler,
-            prompts=get_prompt(model) or None,
-            logging_steps=1,
-            logging_nan_inf_filter=False,
-            save_steps=settings.save_steps,
-            save_total_limit=2,
-            report_to="none",
-            dataloader_pin_memory=False,
-        ),
+        args=arguments,
         train_dataset=dataset,
         loss=loss,
         callbacks=[],
     )
     _log_through_tqdm(trainer)
+    if n_processes() > 1:
+        output.facts["n_processes"] = n_processes()
+    if not is_main():
+        set_seed(settings.seed + process_index())  # other texts, so other dropout
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if recipe.lora_rank:
         _merge_adapters(model)
     _save(model, [entry for entry in trainer.state.log_history if "loss" in entry], output)
-    output.discard_partial()
+    if is_main():
+        output.discard_partial()
+
+
+def _share_batch(batch_size: int) -> int:
+    """Return how many rows of a batch each process takes."""
+    share, rest = divmod(batch_size, n_processes())
+    if rest:
+        raise DataError(
+            f"--per_device_train_batch_size {batch_size}: {n_processes()} processes cannot share it evenly; take a "
+            f"multiple of {n_processes()}"
+        )
+    return share
 
 
 def _save(model: SentenceTransformer, history: Sequence[dict[str, float]], output: Output) -> None:
+    """Write the embedder, in the main process; the others wait for it."""
     if history:
         output.facts["n_steps"] = int(history[-1]["step"])
         output.facts["final_loss"] = history[-1]["loss"]
-    with output.open() as folder:
-        model.save_pretrained(str(folder), safe_serialization=True, create_model_card=False)
-        _write_history(folder, history)
-        (folder / "README.md").write_text(describe_training(output), encoding="utf-8")
+    if is_main():
+        with output.open() as folder:
+            model.save_pretrained(str(folder), safe_serialization=True, create_model_card=False)
+            _write_history(folder, history)
+            (folder / "README.md").write_text(describe_training(output), encoding="utf-8")
+    wait()
 
 
 def _make_dataset(triplets: Sequence[TrainingTriplet], weighted: bool) -> Dataset:
@@ -355,15 +403,20 @@ def _take_over_instruction(model: SentenceTransformer, triplets: Sequence[Traini
 def _find_checkpoint(partial: Path) -> Path | None:
     """Return the newest whole checkpoint of an unfinished run, or None."""
     checkpoints = sorted(partial.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    # The trainer writes its state last: a checkpoint without it was cut short by a kill.
-    return next((path for path in reversed(checkpoints) if _is_whole(path / "trainer_state.json")), None)
+    return next((path for path in reversed(checkpoints) if _is_whole(path)), None)
 
 
-def _is_whole(state: Path) -> bool:
+def _is_whole(checkpoint: Path) -> bool:
+    """Tell whether a kill left a checkpoint that can be gone on from.
+
+    The trainer writes its state last, but other processes than the main one may still be writing
+    the state of their random numbers then.
+    """
     try:
-        return bool(json.loads(state.read_text(encoding="utf-8")))
+        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
+    return bool(state) and all(zipfile.is_zipfile(path) for path in checkpoint.glob("rng_state*.pth"))
 
 
 def _add_adapters(model: SentenceTransformer, rank: int) -> None:

@@ -17,6 +17,9 @@ EMBEDDER="${EMBEDDER:-minilm}"
 LLM="${LLM:-smollm2}"
 MAX_QUERY="${MAX_QUERY:-1024}"
 SEED="${SEED:-100}"
+LAUNCH="${LAUNCH:-}" # starts embedding and fine-tuning in several processes: "torchrun --nproc_per_node 8"
+
+RUN=("$PYTHON")
 
 # Runs one stage for each data set, with the settings that name a run.
 # Usage: for_each_dataset MODULE [OPTION...]
@@ -24,6 +27,12 @@ for_each_dataset() {
     local module="$1" dataset
     shift
     for dataset in $DATASETS; do
-        "$PYTHON" -m "$module" --dataset "$dataset" --scale "$SCALE" "$@"
+        "${RUN[@]}" -m "$module" --dataset "$dataset" --scale "$SCALE" "$@"
     done
+}
+
+# The same for a stage that several processes can share: LAUNCH starts it, where it is set.
+launch_for_each_dataset() {
+    [[ -z "$LAUNCH" ]] || read -ra RUN <<<"$LAUNCH"
+    for_each_dataset "$@"
 }

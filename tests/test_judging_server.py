@@ -17,7 +17,7 @@ import pytest
 from perspective.artifacts import Output, Triplet
 from perspective.cli import parse_settings
 from perspective.errors import DataError, JudgeError
-from perspective.judging import server_client
+from perspective.judging import server_pool
 from perspective.judging.protocol import Question
 from perspective.judging.server import ServerJudge, ServerSettings
 from perspective.judging.server_client import public_url
@@ -199,11 +199,11 @@ def server():
 def environment(monkeypatch):
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(server_client, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(server_pool, "FIRST_WAIT_SECONDS", 0.01)
 
 
 def make_judge(server, orders=2, logprobs=True, **settings):
-    settings = {"base_url": server.url, "timeout_seconds": 10.0, "max_retries": 3} | settings
+    settings = {"base_url": [server.url], "timeout_seconds": 10.0, "max_retries": 3} | settings
     return ServerJudge(ServerSettings(**settings), MODEL, INSTRUCTION, orders, logprobs)
 
 
@@ -455,15 +455,15 @@ def test_retry_after_is_respected(server):
 
 
 def test_waits_grow_and_are_capped(monkeypatch):
-    monkeypatch.setattr(server_client, "FIRST_WAIT_SECONDS", 1.0)
+    monkeypatch.setattr(server_pool, "FIRST_WAIT_SECONDS", 1.0)
     for n_failures, longest in ((1, 1), (2, 2), (5, 16), (20, 60), (10**6, 60)):
-        waits = [server_client._choose_wait(n_failures, None) for _ in range(50)]
+        waits = [server_pool._choose_wait(n_failures, None) for _ in range(50)]
         assert longest / 2 <= min(waits) and max(waits) <= longest and len(set(waits)) > 1
-    assert server_client._choose_wait(1, 86400.0) == 60
+    assert server_pool._choose_wait(1, 86400.0) == 60
 
 
 def test_rate_limit_is_no_failure_while_others_get_through(server, monkeypatch):
-    monkeypatch.setattr(server_client, "FIRST_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(server_pool, "FIRST_WAIT_SECONDS", 0.05)
 
     def respond(handler, request, attempt):
         if find_row(request) == 0 and attempt <= 8:
@@ -647,7 +647,7 @@ def test_placeholder_where_no_key_is_needed(server):
     assert server.headers_seen[0]["Authorization"] == "Bearer no-key-needed"
 
 
-@pytest.mark.parametrize("base_url", [None, "https://api.openai.com/v1", "https://eu.api.openai.com/v1"])
+@pytest.mark.parametrize("base_url", [None, ["https://api.openai.com/v1"], ["https://eu.api.openai.com/v1"]])
 def test_openai_needs_a_key(base_url):
     with pytest.raises(JudgeError, match="set OPENAI_API_KEY"):
         ServerJudge(ServerSettings(base_url=base_url), MODEL, INSTRUCTION)
@@ -665,7 +665,7 @@ def test_address_of_the_environment(server, monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     judge = make_judge(server, base_url=None)
     check_all_right(list(judge.judge(make_questions(2))), 2)
-    assert judge.identity["base_url"] == server.url
+    assert judge.identity["base_url"] == [server.url]
 
 
 def test_unknown_model_lists_served_ones(server):
@@ -696,7 +696,7 @@ def test_unreachable_server(monkeypatch):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
-        judge = ServerJudge(ServerSettings(base_url=url, max_retries=2), MODEL, INSTRUCTION)
+        judge = ServerJudge(ServerSettings(base_url=[url], max_retries=2), MODEL, INSTRUCTION)
         with pytest.raises(JudgeError, match=rf"{url}: cannot be reached \(.*Connect.*\); start the server") as caught:
             list(judge.judge(make_questions(20)))
     assert "\n" not in str(caught.value)
@@ -736,8 +736,8 @@ def test_password_of_the_address_is_shown_nowhere(server, caplog):
     caplog.set_level(logging.DEBUG)
     server.respond = refuse(400, "hunter22 is no password")
     url = server.url.replace("127", "me:hunter%32%32@127")
-    judge = make_judge(server, base_url=url)
-    assert "hunter" not in repr(judge.identity) and judge.identity["base_url"] == server.url
+    judge = make_judge(server, base_url=[url])
+    assert "hunter" not in repr(judge.identity) and judge.identity["base_url"] == [server.url]
     with pytest.raises(JudgeError, match="is no password") as caught:
         list(judge.judge(make_questions(10)))
     assert "hunter" not in str(caught.value) + caplog.text
@@ -779,11 +779,11 @@ def test_money_spent_is_told_when_the_run_fails(server, caplog):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"base_url": "localhost:8000"}, '--base_url "localhost:8000": expected http'),
-        ({"base_url": "ftp://host/v1"}, "--base_url"),
-        ({"base_url": "http://"}, "--base_url"),
-        ({"base_url": "http://host:99999/v1"}, "--base_url"),
-        ({"base_url": "http://ho st/v1"}, "--base_url"),
+        ({"base_url": ["http://host/v1", "localhost:8000"]}, '--base_url "localhost:8000": expected http'),
+        ({"base_url": ["ftp://host/v1"]}, "--base_url"),
+        ({"base_url": ["http://"]}, "--base_url"),
+        ({"base_url": ["http://host:99999/v1"]}, "--base_url"),
+        ({"base_url": ["http://ho st/v1"]}, "--base_url"),
         ({"concurrency": 0}, "--concurrency 0"),
         ({"timeout_seconds": 0.0}, "--timeout_seconds 0.0"),
         ({"timeout_seconds": math.inf}, "--timeout_seconds inf"),
@@ -801,7 +801,7 @@ def test_settings_are_checked(settings, message):
 
 def test_password_is_not_repeated_by_a_refused_address():
     with pytest.raises(DataError) as caught:
-        ServerSettings(base_url="htp://me:hunter22@host/v1?key=hunter22")
+        ServerSettings(base_url=["htp://me:hunter22@host/v1?key=hunter22"])
     assert "hunter22" not in str(caught.value) and "host/v1" in str(caught.value)
 
 
@@ -809,14 +809,14 @@ def test_settings_come_from_the_command_line(capsys):
     settings = parse_settings(
         ServerSettings, ["--base_url", "http://h:1/v1", "--concurrency", "3", "--price_in", "0.5", "--price_out", "1"]
     )
-    assert settings == ServerSettings("http://h:1/v1", 3, price_in=0.5, price_out=1.0)
+    assert settings == ServerSettings(["http://h:1/v1"], 3, price_in=0.5, price_out=1.0)
     with pytest.raises(SystemExit):
         parse_settings(ServerSettings, ["--help"])
     assert "OpenAI-compatible" in capsys.readouterr().out
 
 
 def test_constructor_checks():
-    settings = ServerSettings(base_url="http://h/v1")
+    settings = ServerSettings(base_url=["http://h/v1"])
     with pytest.raises(DataError, match="orders 3"):
         ServerJudge(settings, MODEL, INSTRUCTION, orders=3)
     with pytest.raises(DataError, match="no name"):
@@ -825,15 +825,15 @@ def test_constructor_checks():
 
 def test_identity_holds_what_changes_an_answer_alone():
     def identity(settings=None, model=MODEL, instruction=INSTRUCTION, **options):
-        settings = {"base_url": "http://h:1/v1"} | (settings or {})
+        settings = {"base_url": ["http://h:1/v1"]} | (settings or {})
         return ServerJudge(ServerSettings(**settings), model, instruction, **options).identity
 
     base = identity()
     assert json.loads(json.dumps(base)) == base and base["kind"] == "server" and base["model"] == MODEL
     same = {"concurrency": 2, "timeout_seconds": 1.0, "max_retries": 0, "price_in": 1.0, "price_out": 1.0}
-    assert identity(same | {"base_url": "http://me:pw@h:1/v1/"}) == base
+    assert identity(same | {"base_url": ["http://me:pw@h:1/v1/"]}) == base
     others = [
-        identity({"base_url": "http://h:2/v1"}),
+        identity({"base_url": ["http://h:2/v1"]}),
         identity(model="x"),
         identity(instruction="x"),
         identity(orders=1),

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from perspective import models
+from perspective.devices import pick_reading_dtype
 from perspective.errors import ModelError
 from perspective.models import (
     EmbedderSpec,
@@ -155,7 +156,7 @@ def test_pickled_and_broken_weights_are_refused(kind, embedder_folder, llm_folde
 def test_llm_folder(llm_folder):
     llm = load_llm(str(llm_folder))
     assert (llm.max_tokens, llm.model.training) == (768, False)
-    assert str(llm.model.dtype) == ("torch.float32" if llm.device.type == "cpu" else "torch.bfloat16")
+    assert llm.model.dtype == pick_reading_dtype(llm.device.type)
     assert llm.tokenizer.chat_template
     for load_in, message in (("4bit", "needs a CUDA GPU|bitsandbytes"), ("16bit", "choose auto, 8bit or 4bit")):
         if llm.device.type == "cpu":

@@ -25,6 +25,7 @@ from perspective.judging.server import ServerSettings
 from perspective.judging.session import discard_partial, judge_triplets
 from perspective.judging.settings import Case, JudgeSettings, build_judge
 from perspective.layout import PREDICT_STAGE, Layout, predictions_path
+from perspective.ray_engine import EngineSettings
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,8 @@ class FileSettings:
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Judge."""
-    files, judge, server = parse_settings((FileSettings, JudgeSettings, ServerSettings), argv, __doc__)
+    kinds = (FileSettings, JudgeSettings, ServerSettings, EngineSettings)
+    files, judge, server, engine = parse_settings(kinds, argv, __doc__)
     corpus = CorpusSettings(files.dataset, files.scale, files.text_path, files.text_column)
     layout = Layout(files.dataset, files.scale, files.embedder, files.max_query, files.seed, judge.label(server))
     triplet_path = Path(files.data_path or judge.recorded_path or layout.triplets)
@@ -77,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if output.is_finished(files.overwrite):
         discard_partial(output.path)  # a kill may have come between the two
         return
-    case = Case(files.dataset, wording, texts, triplets, states, files.embedder, files.overwrite)
+    case = Case(files.dataset, wording, texts, triplets, states, files.embedder, files.overwrite, engine)
     source = build_judge(judge, server, case)
     judgments = judge_triplets(source, triplets, texts, output)
     reliability = assess_reliability(judgments)

@@ -7,6 +7,9 @@ Writes: checkpoints/<run>-<judge>/, a folder that SentenceTransformer(path) load
         goes on
 
 python -m perspective.2_finetune.finetune --dataset banking77 --llm smollm2
+
+Several GPUs share each batch when torchrun or `accelerate launch` starts it:
+torchrun --nproc_per_node 8 -m perspective.2_finetune.finetune --dataset banking77 --llm smollm2
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from perspective.artifacts import Output, load_training_triplets, read_facts, read_vectors
-from perspective.cli import entry_point, parse_settings
+from perspective.cli import parse_settings, shared_entry_point
 from perspective.corpus import CorpusSettings, load_texts
+from perspective.distributed import ask_main
 from perspective.errors import DataError
 from perspective.layout import Layout, checkpoint_path
 from perspective.models import describe_model, load_embedder
@@ -55,7 +59,7 @@ class FileSettings:
     overwrite: bool = field(default=False, metadata={"help": "make a finished model anew; an unfinished run goes on"})
 
 
-@entry_point
+@shared_entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Fine-tune."""
     files, settings = parse_settings((FileSettings, TrainSettings), argv, __doc__)
@@ -76,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     corpus = CorpusSettings(files.dataset, files.scale, files.data_path, files.text_column)
     inputs = {"teacher": train_file, "texts": corpus.path} if by_teacher else {"training_triplets": train_file}
     output = Output(path, "embedder", made_from, inputs)
-    if output.is_finished(files.overwrite):
+    if ask_main(lambda: output.is_finished(files.overwrite)):
         return
     facts = read_facts(train_file)
     output.facts |= {**describe_model(files.embedder), "judge": facts.get("judge", {})}

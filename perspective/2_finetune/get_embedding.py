@@ -6,6 +6,9 @@ Writes: measures/<dataset>_<scale>_embeds_<embedder>.npy and ..._measures.json; 
         measures, for those who run the LLM at inference too
 
 python -m perspective.2_finetune.get_embedding --dataset banking77 --embedder minilm
+
+Several GPUs share the texts when torchrun or `accelerate launch` starts it; one process measures:
+torchrun --nproc_per_node 8 -m perspective.2_finetune.get_embedding --dataset banking77 --embedder gte
 """
 
 from __future__ import annotations
@@ -13,18 +16,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from perspective.artifacts import Output, read_facts, read_vectors
-from perspective.cli import entry_point, parse_settings
+from perspective.cli import parse_settings, shared_entry_point
 from perspective.conversion import PROMPTS, read_prompt
 from perspective.corpus import CorpusSettings, load_labels, load_texts
-from perspective.embedding import EmbedSettings, embed_texts
+from perspective.distributed import ask_main, is_main, leave, n_processes, share_texts
+from perspective.embedding import EmbedSettings, load_embedding
+from perspective.errors import DataError
 from perspective.layout import Layout, after_path, blend_path, measures_path
-from perspective.models import describe_model, load_embedder, set_prompt
+from perspective.models import describe_model
+from perspective.ray_engine import EngineSettings, write_vectors_on_ray
 from perspective.teaching import blend_for_inference
 
 logger = logging.getLogger(__name__)
@@ -51,10 +58,13 @@ class FileSettings:
     overwrite: bool = field(default=False, metadata={"help": "make finished files anew"})
 
 
-@entry_point
+@shared_entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Embed, then measure."""
-    corpus, settings, files = parse_settings((CorpusSettings, EmbedSettings, FileSettings), argv, __doc__)
+    kinds = (CorpusSettings, EmbedSettings, FileSettings, EngineSettings)
+    corpus, settings, files, engine = parse_settings(kinds, argv, __doc__)
+    if engine.engine == "ray" and n_processes() > 1:
+        raise DataError("--engine ray brings its own processes; start it without torchrun or accelerate")
     texts = load_texts(corpus)
     layout = Layout(corpus.dataset, corpus.scale, settings.embedder, files.max_query, files.seed, files.llm)
     checkpoint = Path(settings.checkpoint) if settings.checkpoint else layout.checkpoint if files.finetuned else None
@@ -70,17 +80,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         "text_column": corpus.text_column,
     }
     output = Output(path, "embeddings", made_from, inputs)
-    if not output.is_finished(files.overwrite):
-        model = load_embedder(
-            str(checkpoint or settings.embedder),
-            revision=settings.revision,
-            trust_remote_code=settings.trust_remote_code,
-        )
-        if instruction:
-            set_prompt(model, instruction)
-        vectors = embed_texts(model, texts, settings.batch_size)
-        output.facts |= {**describe_model(settings.embedder), "n_texts": len(texts), "dim": vectors.shape[1]}
-        output.write_vectors(vectors)
+    if not ask_main(lambda: output.is_finished(files.overwrite)):
+        load = partial(load_embedding, str(checkpoint or settings.embedder), settings, instruction)
+        output.facts |= describe_model(settings.embedder)
+        if engine.engine == "ray":
+            write_vectors_on_ray(output, texts, load, engine)
+        else:
+            vectors = share_texts(load(), texts)
+            if vectors is not None:
+                output.facts |= {"n_texts": len(texts), "dim": vectors.shape[1]}
+                output.write_vectors(vectors)
+    leave()
+    if not is_main():
+        return
+    output.discard_partial()
     if files.measure:
         measure(corpus, read_vectors(output.path, len(texts)), output.path, files.overwrite)
     if files.blend and checkpoint:

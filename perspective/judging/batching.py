@@ -6,15 +6,19 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 
 from perspective.errors import ModelError
+from perspective.memory import BatchLimit, halve_on_out_of_memory, limit_batches, make_batches
 from perspective.models import LLM
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 T = TypeVar("T")
+
+CPU_LIMIT = BatchLimit(items=16)
 
 
 class LabelReader:
@@ -33,14 +37,21 @@ class LabelReader:
         self.label_ids = label_ids
         self.facts = facts
         self._kept: tuple[tuple[int, ...], Any] | None = None
+        self._read_fitting = halve_on_out_of_memory(self._read_batch, len)
 
-    @torch.inference_mode()
     def read(self, prompts: Sequence[Sequence[int]]) -> list[float]:
         """Return the log-odds of the first label against the second, one a prompt.
 
         Args:
             prompts: Token ids of one batch, each up to where its label would stand.
+
+        Raises:
+            ModelError: A single prompt does not fit the memory.
         """
+        return self._read_fitting(prompts)
+
+    @torch.inference_mode()
+    def _read_batch(self, prompts: Sequence[Sequence[int]]) -> list[float]:
         n_shared = _count_shared(prompts)
         cache = self._read_shared(prompts[0][:n_shared])
         rests = [prompt[n_shared:] for prompt in prompts]
@@ -71,7 +82,53 @@ class LabelReader:
         return copy.deepcopy(self._kept[1])
 
 
-def pad_right(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+class AnswerWriter:
+    """Let an LLM go on after prompts, greedily.
+
+    Args:
+        llm: Model and tokenizer.
+        max_new_tokens: The longest answer.
+        facts: Where prompts and tokens read are counted ("n_prompts", "n_tokens").
+    """
+
+    def __init__(self, llm: LLM, max_new_tokens: int, facts: dict[str, Any]) -> None:
+        self.llm = llm
+        self.max_new_tokens = max_new_tokens
+        self.facts = facts
+        self._write_fitting = halve_on_out_of_memory(self._write_batch, lambda prompt: len(prompt) + max_new_tokens)
+
+    def write(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Return the new tokens of each prompt, with the end and the padding after it.
+
+        Args:
+            prompts: Token ids of one batch.
+
+        Raises:
+            ModelError: A single prompt does not fit the memory.
+        """
+        return self._write_fitting(prompts)
+
+    @torch.inference_mode()
+    def _write_batch(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        tokenizer = self.llm.tokenizer
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+        longest = max(map(len, prompts))
+        # Padded on the left: what is written follows the prompt at once.
+        ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
+        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        written = self.llm.model.generate(
+            ids.to(self.llm.device),
+            attention_mask=mask.to(self.llm.device),
+            max_new_tokens=self.max_new_tokens,
+            do_sample=False,
+            pad_token_id=pad,
+        )
+        self.facts["n_prompts"] += len(prompts)
+        self.facts["n_tokens"] += int(mask.sum())
+        return list(written[:, longest:].tolist())
+
+
+def pad_right(rows: Sequence[Sequence[int] | np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     """Put the tokens of n prompts into one array, padded on the right.
 
     With causal attention no earlier token sees the padding, so that no mask is needed.
@@ -82,7 +139,7 @@ def pad_right(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor
     lengths = torch.tensor([len(row) for row in rows])
     ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
     for place, row in enumerate(rows):
-        ids[place, : len(row)] = torch.tensor(row)
+        ids[place, : len(row)] = torch.as_tensor(row)
     return ids, lengths
 
 
@@ -115,49 +172,20 @@ def find_labels(
     )
 
 
-@torch.inference_mode()
-def write_answers(
-    llm: LLM, prompts: Sequence[Sequence[int]], max_new_tokens: int, facts: dict[str, Any]
-) -> list[list[int]]:
-    """Let the LLM go on after each prompt, greedily.
-
-    Args:
-        llm: Model and tokenizer.
-        prompts: Token ids of one batch.
-        max_new_tokens: The longest answer.
-        facts: Where prompts and tokens read are counted.
-
-    Returns:
-        The new tokens, with the end and the padding after it.
-    """
-    tokenizer = llm.tokenizer
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
-    longest = max(map(len, prompts))
-    # Padded on the left: what is written follows the prompt at once.
-    ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
-    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    written = llm.model.generate(
-        ids.to(llm.device),
-        attention_mask=mask.to(llm.device),
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        pad_token_id=pad,
-    )
-    facts["n_prompts"] += len(prompts)
-    facts["n_tokens"] += int(mask.sum())
-    return list(written[:, longest:].tolist())
+def choose_limit(llm: LLM, batch_size: int | None) -> BatchLimit:
+    """Return how many prompts one forward pass takes: as said, or by the device when None."""
+    return BatchLimit(items=batch_size) if batch_size else limit_batches(llm.model, CPU_LIMIT)
 
 
-def batch_by_length(items: Iterable[T], ids: Callable[[T], Sequence[int]], batch_size: int) -> Iterator[list[T]]:
+def batch_by_length(items: Iterable[T], ids: Callable[[T], Sequence[int]], limit: BatchLimit) -> Iterator[list[T]]:
     """Group items by the length of their tokens, longest first, so that little is padded.
 
-    >>> list(batch_by_length(["a", "ccc", "bb", "dd"], lambda text: [1] * len(text), 2))
+    >>> list(batch_by_length(["a", "ccc", "bb", "dd"], lambda text: [1] * len(text), BatchLimit(items=2)))
     [['ccc', 'bb'], ['dd', 'a']]
     """
     # Longest first: what does not fit the memory fails at once, not after an hour.
     ordered = sorted(items, key=lambda item: -len(ids(item)))
-    for start in range(0, len(ordered), batch_size):
-        yield ordered[start : start + batch_size]
+    return make_batches(ordered, lambda item: len(ids(item)), limit)
 
 
 def _count_shared(prompts: Sequence[Sequence[int]]) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from perspective.devices import describe_precision
 from perspective.errors import DataError, suggest_name
-from perspective.judging.batching import LabelReader, batch_by_length, find_labels, write_answers
+from perspective.judging.batching import AnswerWriter, LabelReader, batch_by_length, choose_limit, find_labels
 from perspective.judging.prompting import MAX_NEW_TOKENS, Prompt, fit_question, render_chat, special_tokens
 from perspective.judging.protocol import (
     ANSWER_FORM,
@@ -54,11 +55,16 @@ class ChoiceJudge:
         response: "logprob"; "generate" for a short written answer, strictly parsed (published);
             "reason" for an explanation in free text, after which the labels are compared; "json"
             for a written JSON object, strictly parsed.
-        batch_size: Prompts a forward pass.
+        batch_size: Prompts a forward pass; by the device's memory when None.
     """
 
     def __init__(
-        self, llm: LLM, instruction: str, orders: int = 2, response: str = "logprob", batch_size: int = 16
+        self,
+        llm: LLM,
+        instruction: str,
+        orders: int = 2,
+        response: str = "logprob",
+        batch_size: int | None = None,
     ) -> None:
         if response not in ANSWER_FORMS:
             raise DataError(f'response "{response}": {suggest_name(response, ANSWER_FORMS)}')
@@ -66,14 +72,14 @@ class ChoiceJudge:
         self.instruction = instruction
         self.orders = orders
         self.response = response
-        self.batch_size = batch_size
+        self._limit = choose_limit(llm, batch_size)
         self.identity: dict[str, Any] = {
             "kind": "choice",
             "instruction": instruction,
             "orders": orders,
             "response": response,
         }
-        self.facts: dict[str, Any] = {"n_prompts": 0, "n_tokens": 0}
+        self.facts: dict[str, Any] = {**describe_precision(llm.model), "n_prompts": 0, "n_tokens": 0}
         # After an explanation the answer begins in a line of ours, else where the template ends.
         before = REASON_END if response == "reason" else self._render("x")
         self.answer_begin, label_ids = find_labels(llm.tokenizer, before, LABEL_WAYS)
@@ -82,6 +88,8 @@ class ChoiceJudge:
         self._special_ids = set(llm.tokenizer.convert_tokens_to_ids(list(special_tokens(llm.tokenizer))))
         n_reason = REASON_TOKENS + len(self._reason_end)
         self._n_new_tokens = {"reason": n_reason, "json": JSON_TOKENS}.get(response, MAX_NEW_TOKENS)
+        n_written = REASON_TOKENS if response == "reason" else self._n_new_tokens
+        self._writer = AnswerWriter(llm, n_written, self.facts)
 
     def judge(self, questions: Sequence[Question]) -> Iterator[Opinion]:
         """Answer the questions, longest first, each when all its orders are known."""
@@ -105,7 +113,7 @@ class ChoiceJudge:
             prompts.append(self._prepare(question, swapped=False))
             if self.orders == 2:
                 prompts.append(self._prepare(question.swapped(), swapped=True))
-        yield from batch_by_length(prompts, lambda prompt: prompt.ids, self.batch_size)
+        yield from batch_by_length(prompts, lambda prompt: prompt.ids, self._limit)
 
     def _prepare(self, question: Question, swapped: bool) -> Prompt:
         return fit_question(
@@ -135,12 +143,11 @@ class ChoiceJudge:
             return [sigmoid(value) for value in self._labels.read(prompts)]
         if self.response == "reason":
             return self._reason(prompts)
-        written = write_answers(self.llm, prompts, self._n_new_tokens, self.facts)
-        return list(self.llm.tokenizer.batch_decode(written, skip_special_tokens=True))
+        return list(self.llm.tokenizer.batch_decode(self._writer.write(prompts), skip_special_tokens=True))
 
     def _reason(self, prompts: Sequence[Sequence[int]]) -> list[Reasoned]:
         """Let the LLM explain, then compare the labels after its explanation."""
-        written = [self._cut(ids) for ids in write_answers(self.llm, prompts, REASON_TOKENS, self.facts)]
+        written = [self._cut(ids) for ids in self._writer.write(prompts)]
         # Joined as tokens: decoded and encoded again, an explanation may come out longer.
         explained = [[*prompt, *ids, *self._reason_end] for prompt, ids in zip(prompts, written, strict=True)]
         words = self.llm.tokenizer.batch_decode(written)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from perspective.devices import describe_precision
 from perspective.errors import DataError
-from perspective.judging.batching import LabelReader, batch_by_length, find_labels
+from perspective.judging.batching import LabelReader, batch_by_length, choose_limit, find_labels
 from perspective.judging.prompting import fit_texts, render_chat, special_tokens
 from perspective.judging.protocol import (
     Opinion,
@@ -42,22 +43,22 @@ class PairJudge:
     Args:
         llm: Model and tokenizer.
         perspective: What should be alike, in a few words ("intent").
-        batch_size: Prompts a forward pass.
+        batch_size: Prompts a forward pass; by the device's memory when None.
 
     Raises:
         DataError: The perspective is empty.
         ModelError: The tokenizer cannot tell Yes from No.
     """
 
-    def __init__(self, llm: LLM, perspective: str, batch_size: int = 16) -> None:
+    def __init__(self, llm: LLM, perspective: str, batch_size: int | None = None) -> None:
         self.llm = llm
         self._markers = special_tokens(llm.tokenizer)
         self.perspective = make_harmless(perspective, self._markers, MAX_PERSPECTIVE_CHARS)
         if not self.perspective:
             raise DataError(f'perspective "{perspective}": say in a few words what should be alike, such as "intent"')
-        self.batch_size = batch_size
+        self._limit = choose_limit(llm, batch_size)
         self.identity: dict[str, Any] = {"kind": "pair", "perspective": self.perspective, "orders": 2}
-        self.facts: dict[str, Any] = {"n_prompts": 0, "n_tokens": 0}
+        self.facts: dict[str, Any] = {**describe_precision(llm.model), "n_prompts": 0, "n_tokens": 0}
         prompt = self._render(["x", "y"])
         ways = (PLAIN_WAY, *SPACED_WAYS) if prompt[-1:].isspace() else (*SPACED_WAYS, PLAIN_WAY)
         self.answer_begin, label_ids = find_labels(llm.tokenizer, prompt, ways)
@@ -83,7 +84,7 @@ class PairJudge:
             if pair not in self._answers
         )
         prompts = [self._prepare(pair) for pair in pairs]
-        for batch in batch_by_length(prompts, lambda prompt: prompt.ids, self.batch_size):
+        for batch in batch_by_length(prompts, lambda prompt: prompt.ids, self._limit):
             for prompt, log_odds in zip(batch, self._labels.read([prompt.ids for prompt in batch]), strict=True):
                 self._answers[prompt.pair] = _Answer(prompt.text, log_odds)
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from perspective.devices import describe_precision, pick_device, pick_reading_dtype
 from perspective.errors import ModelError
+from perspective.judging.batching import choose_limit
 from perspective.judging.prompting import Prompt, fit_question, render_chat
 from perspective.judging.protocol import ANSWERS, Opinion, Question, opinion_from_probabilities, sigmoid
-from perspective.models import LLM, explain_loading, load_llm, pick_device
+from perspective.memory import halve_on_out_of_memory, make_batches
+from perspective.models import LLM, explain_loading, load_llm
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,24 +31,26 @@ class RewardJudge:
         llm: Model and tokenizer; the model gives one score a sequence.
         instruction: The data set's perspective.
         orders: 2 to ask with the choices in both orders, 1 for the order of the file.
-        batch_size: Sequences a forward pass.
+        batch_size: Sequences a forward pass; by the device's memory when None.
     """
 
-    def __init__(self, llm: LLM, instruction: str, orders: int = 2, batch_size: int = 16) -> None:
+    def __init__(self, llm: LLM, instruction: str, orders: int = 2, batch_size: int | None = None) -> None:
         self.llm = llm
         self.instruction = instruction
         self.orders = orders
-        self.batch_size = batch_size
+        self._limit = choose_limit(llm, batch_size)
+        self._score_fitting = halve_on_out_of_memory(self._score, lambda prompt: len(prompt.ids))
         self._is_starling = isinstance(llm.model, StarlingRewardModel)
         self.identity: dict[str, Any] = {"kind": "reward", "instruction": instruction, "orders": orders}
-        self.facts: dict[str, Any] = {"n_prompts": 0, "n_tokens": 0}
+        self.facts: dict[str, Any] = {**describe_precision(llm.model), "n_prompts": 0, "n_tokens": 0}
 
     def judge(self, questions: Sequence[Question]) -> Iterator[Opinion]:
         """Answer the questions, each when all its scores are known."""
         scores: dict[int, dict[tuple[bool, str], float]] = {}
         prompts: dict[int, str] = {}
         for batch in self._make_batches(questions):
-            for (prompt, answer), score in zip(batch, self._score([prompt for prompt, _ in batch]), strict=True):
+            found = self._score_fitting([prompt for prompt, _ in batch])
+            for (prompt, answer), score in zip(batch, found, strict=True):
                 known = scores.setdefault(prompt.row, {})
                 known[prompt.swapped, answer] = score
                 if not prompt.swapped and answer == ANSWERS[0]:
@@ -68,14 +74,8 @@ class RewardJudge:
             asked += [(question.swapped(), True) for question in questions]
         rows = [(self._prepare(question, swapped, answer), answer) for question, swapped in asked for answer in ANSWERS]
         rows.sort(key=lambda row: (-len(row[0].ids), row[0].row))
-        batch: list[tuple[Prompt, str]] = []
-        for row in rows:
-            if batch and (len(batch) == self.batch_size or len(row[0].ids) != len(batch[0][0].ids)):
-                yield batch
-                batch = []
-            batch.append(row)
-        if batch:
-            yield batch
+        for _, alike in groupby(rows, lambda row: len(row[0].ids)):
+            yield from make_batches(alike, lambda row: len(row[0].ids), self._limit)
 
     def _prepare(self, question: Question, swapped: bool, answer: str) -> Prompt:
         def render(user: str) -> str:
@@ -134,6 +134,11 @@ class StarlingRewardModel(nn.Module):
         """Where its inputs go."""
         return self.v_head.weight.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of its weights."""
+        return self.v_head.weight.dtype
+
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:  # noqa: ANN401
         """Return an output with `logits` `(n, 1)` for sequences `(n, length)` without padding."""
         from transformers.modeling_outputs import SequenceClassifierOutput
@@ -178,7 +183,7 @@ def load_starling_reward_model(name: str, revision: str | None = None) -> LLM:
         device = pick_device()
         model = StarlingRewardModel(AutoModel.from_config(AutoConfig.from_pretrained(base)))
         model.load_state_dict(_rename_weights(weights), strict=True)
-    model = model.to(device, torch.float32 if device == "cpu" else torch.bfloat16).eval()
+    model = model.to(device, pick_reading_dtype(device)).eval()
     return LLM(name, model, tokenizer)
 
 

@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible chat server as a judge: vLLM, llama.cpp, Ollama, OpenAI."""
+"""Any OpenAI-compatible chat server, or several, as a judge: vLLM, llama.cpp, Ollama, OpenAI."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,23 +26,27 @@ from perspective.judging.protocol import (
 from perspective.judging.server_reply import Failure, FailureKind, Reply
 
 if TYPE_CHECKING:
-    from perspective.judging.server_client import ChatClient
+    from perspective.judging.server_pool import ServerPool
 
 logger = logging.getLogger(__name__)
 
 OPENAI_URL = "https://api.openai.com/v1"
-MIN_FAILURES = 4  # questions that fail in a row before a server, asked one by one, is given up
+MIN_FAILURES = 4  # questions that fail in a row before the servers, asked one by one, are given up
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Where a chat server is and how to ask it; nothing here but the address changes an answer."""
+    """Where the chat servers are and how to ask them; nothing here but the address changes an answer."""
 
-    base_url: str | None = field(
+    base_url: list[str] | None = field(
         default=None,
-        metadata={"help": "address of an OpenAI-compatible server, as http://localhost:8000/v1; OpenAI if left out"},
+        metadata={
+            "help": "address of an OpenAI-compatible server, as http://localhost:8000/v1, or of several that serve "
+            "the same model and share the questions; OpenAI if left out",
+            "action": "extend",
+        },
     )
-    concurrency: int = field(default=8, metadata={"help": "questions under way at a time"})
+    concurrency: int = field(default=8, metadata={"help": "questions under way at a time, at all servers together"})
     timeout_seconds: float = field(default=60.0, metadata={"help": "longest wait for one reply"})
     max_retries: int = field(default=6, metadata={"help": "times that a failed request is sent again"})
     price_in: float | None = field(default=None, metadata={"help": "money for a million tokens read"})
@@ -49,8 +54,8 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         """Check ranges and the address."""
-        if self.base_url is not None:
-            _check_url(self.base_url)
+        for base_url in self.base_url or ():
+            _check_url(base_url)
         if self.concurrency < 1:
             raise DataError(f"--concurrency {self.concurrency}: must be at least 1")
         if not 0 < self.timeout_seconds < math.inf:
@@ -84,8 +89,8 @@ class ServerJudge:
     alone and is kept nowhere.
 
     Args:
-        settings: Where the server is and how to ask it.
-        model: The server's name for the model.
+        settings: Where the servers are and how to ask them.
+        model: The servers' name for the model.
         instruction: The data set's perspective.
         orders: 2 to ask with the choices in both orders, 1 for the order of the file.
         logprobs: Whether to ask for log-probabilities.
@@ -110,12 +115,14 @@ class ServerJudge:
         self.instruction = instruction
         self.orders = orders
         self.logprobs = logprobs
-        self.base_url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
-        _check_url(self.base_url)
-        read_key(self.base_url)  # a missing key shows now, not after the loading of the texts
+        # Once each: a server that is named twice is no two servers.
+        self.base_urls = list(dict.fromkeys(settings.base_url or [os.environ.get("OPENAI_BASE_URL") or OPENAI_URL]))
+        for base_url in self.base_urls:
+            _check_url(base_url)
+            read_key(base_url)  # a missing key shows now, not after the loading of the texts
         self.identity: dict[str, Any] = {
             "kind": "server",
-            "base_url": public_url(self.base_url),
+            "base_url": [public_url(base_url) for base_url in self.base_urls],
             "model": model,
             "instruction": instruction,
             "answer_form": ANSWER_FORM,
@@ -129,13 +136,13 @@ class ServerJudge:
         )
 
     def judge(self, questions: Sequence[Question]) -> Iterator[Opinion]:
-        """Answer the questions, in the order in which the server is done with them.
+        """Answer the questions, in the order in which the servers are done with them.
 
-        A question that the server refuses or answers emptily time after time is an abstention.
+        A question that a server refuses or answers emptily time after time is an abstention.
 
         Raises:
-            JudgeError: The server cannot be reached, fails on all questions, or refuses the key or
-                the model. What was answered before has been yielded.
+            JudgeError: No server can be reached, all fail on all questions, or one refuses the key
+                or the model. What was answered before has been yielded.
         """
         try:
             yield from iterate_async(partial(self._ask_all, questions))
@@ -144,31 +151,31 @@ class ServerJudge:
 
     async def _ask_all(self, questions: Sequence[Question], emit: Callable[[Opinion], None]) -> None:
         from perspective.judging.server_client import ChatClient, connect, find_secrets, read_key
+        from perspective.judging.server_pool import ServerPool
 
-        settings, key = self.settings, read_key(self.base_url)
-        async with connect(self.base_url, key, settings.timeout_seconds) as connection:
-            chat = ChatClient(
-                connection,
-                self.model,
-                settings.timeout_seconds,
-                settings.max_retries,
-                self.logprobs,
-                self.facts,
-                find_secrets(key, self.base_url),
-            )
-            outbox = _Outbox(chat, emit, max(MIN_FAILURES, settings.concurrency), self.facts)
+        settings, clients = self.settings, []
+        async with AsyncExitStack() as stack:
+            for base_url in self.base_urls:
+                key = read_key(base_url)
+                connection = await stack.enter_async_context(connect(base_url, key, settings.timeout_seconds))
+                secrets = find_secrets(key, base_url)
+                clients.append(
+                    ChatClient(connection, self.model, settings.timeout_seconds, self.logprobs, self.facts, secrets)
+                )
+            pool = ServerPool(clients, settings.max_retries, self.facts)
+            outbox = _Outbox(pool, emit, max(MIN_FAILURES, settings.concurrency), self.facts)
             pending = iter(questions)
             n_workers = min(settings.concurrency, len(questions))
-            await run_together([self._ask_pending(pending, chat, outbox) for _ in range(n_workers)])
+            await run_together([self._ask_pending(pending, pool, outbox) for _ in range(n_workers)])
             outbox.finish()
 
-    async def _ask_pending(self, pending: Iterator[Question], chat: ChatClient, outbox: _Outbox) -> None:
+    async def _ask_pending(self, pending: Iterator[Question], pool: ServerPool, outbox: _Outbox) -> None:
         for question in pending:
             prepared = write_question(question, self.instruction)
             try:
-                replies = [await chat.ask(prepared)]
+                replies = [await pool.ask(prepared)]
                 if self.orders == len(LABELS):
-                    replies.append(await chat.ask(write_question(question.swapped(), self.instruction)))
+                    replies.append(await pool.ask(write_question(question.swapped(), self.instruction)))
             except Failure as failure:
                 outbox.give_up(Opinion(question.row, (), prepared, f"no answer: {failure.message}"), failure)
             else:
@@ -190,14 +197,14 @@ class ServerJudge:
 
 
 class _Outbox:
-    """Hands opinions on, but holds failed questions until a success shows that the server is well.
+    """Hands opinions on, but holds failed questions until a success shows that a server is well.
 
     A question that fails alone is the question's fault and becomes an abstention; questions that
-    all fail are the server's, and stay open for the next run.
+    all fail are the servers', and stay open for the next run.
     """
 
-    def __init__(self, chat: ChatClient, emit: Callable[[Opinion], None], max_held: int, facts: dict[str, Any]) -> None:
-        self._chat = chat
+    def __init__(self, pool: ServerPool, emit: Callable[[Opinion], None], max_held: int, facts: dict[str, Any]) -> None:
+        self._pool = pool
         self._emit = emit
         self._max_held = max_held
         self._facts = facts
@@ -208,15 +215,15 @@ class _Outbox:
         self._emit(opinion)
 
     def give_up(self, opinion: Opinion, failure: Failure) -> None:
-        well = self._chat.n_answers > 0
+        well = self._pool.n_answers > 0
         if failure.kind is FailureKind.LIMITED:
             raise JudgeError(
-                f"{self._chat.url}: still too many requests after all retries ({failure.message}); "
+                f"{self._pool.url}: still too many requests after all retries ({failure.message}); "
                 "lower --concurrency, or run the same command again later"
             )
         if failure.kind is FailureKind.UNREACHABLE and not well:
             raise JudgeError(
-                f"{self._chat.url}: cannot be reached ({failure.message}); start the server, or mend --base_url"
+                f"{self._pool.url}: cannot be reached ({failure.message}); start the server, or mend --base_url"
             )
         if failure.kind in (FailureKind.REFUSED, FailureKind.BROKEN) and well:
             self._abstain(opinion, failure)
@@ -244,7 +251,7 @@ class _Outbox:
 
     def _explain(self, failure: Failure) -> JudgeError:
         return JudgeError(
-            f"{self._chat.url}: no answer to {len(self._held)} questions in a row ({failure.message}); "
+            f"{self._pool.url}: no answer to {len(self._held)} questions in a row ({failure.message}); "
             "mend the server or the settings and run the same command again, it goes on where it stopped"
         )
 

@@ -1,4 +1,4 @@
-"""Requests to a chat server: sent, repeated, adapted to what it accepts, counted."""
+"""Requests to a chat server: sent, adapted to what it accepts, counted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import base64
 import json
 import logging
 import os
-import random
 import time
 from collections.abc import Iterator, Mapping
 from datetime import timezone
@@ -22,8 +21,6 @@ from perspective.judging.server_reply import Failure, FailureKind, Reply, read_r
 
 logger = logging.getLogger(__name__)
 
-FIRST_WAIT_SECONDS = 1.0  # doubled with each failure of a request
-MAX_WAIT_SECONDS = 60.0  # also of what a server asks for
 MAX_TOKENS = 16  # "Choice 1" and a little
 MAX_REASONING_TOKENS = 2048  # where the limit counts the reasoning too, fewer would leave no room to answer
 TOP_LOGPROBS = (20, 5)  # what OpenAI allows, what vLLM and others allow
@@ -35,13 +32,12 @@ PLACEHOLDER_KEY = "no-key-needed"  # local servers want none, but the client ins
 class ChatClient:
     """One model of one OpenAI-compatible server.
 
-    Requests are repeated here and nowhere else: the `openai` client's own retries are off.
+    A failed request is sent again by `ServerPool` alone: the `openai` client's own retries are off.
 
     Args:
         client: The connection.
         model: The server's name for the model.
         timeout_seconds: Of one request, from first to last byte.
-        max_retries: Of one request.
         logprobs: Whether to ask for the tokens' log-probabilities.
         facts: Counters to add to.
         secrets: What must not stand in any message.
@@ -52,17 +48,14 @@ class ChatClient:
         client: openai.AsyncOpenAI,
         model: str,
         timeout_seconds: float,
-        max_retries: int,
         logprobs: bool,
         facts: dict[str, Any],
         secrets: tuple[str, ...] = (),
     ) -> None:
         self.url = public_url(str(client.base_url))
-        self.n_answers = 0
         self._client = client
         self._model = model
         self._timeout_seconds = timeout_seconds
-        self._max_retries = max_retries
         self._facts = facts
         self._secrets = secrets
         self._options: dict[str, Any] = {"max_tokens": MAX_TOKENS, "temperature": 0}
@@ -70,40 +63,30 @@ class ChatClient:
         if logprobs:
             self._options |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS[0]}
 
-    async def ask(self, prompt: str) -> Reply:
-        """Ask until there is an answer.
+    async def send(self, prompt: str) -> Reply:
+        """Ask once, with the settings that the server accepts.
 
         Raises:
-            Failure: There is none after the retries, or asking again is in vain.
+            Failure: There is no answer.
             JudgeError: No question can be answered: a refused key, an unknown model.
         """
-        n_failures, n_answers = 0, self.n_answers
         while True:
             options = dict(self._options)
             try:
                 reply = await self._send(prompt, options)
-                self.n_answers += 1
-                self._accepted = options
-                return reply
             except Failure as failure:
-                if failure.kind is FailureKind.REFUSED:
-                    # Many requests are under way when the first learns what the server does not accept.
-                    # Once a setting was accepted, the question is at fault: servers quote all of a request.
-                    if options != self._options or (options != self._accepted and self._adapt(failure)):
-                        continue
-                    raise
-                # A limit on the rate is no failure as long as others get through between two tries.
-                if failure.kind is not FailureKind.LIMITED or n_answers == self.n_answers:
-                    n_failures += 1
-                n_answers = self.n_answers
-                if n_failures > self._max_retries:
-                    raise
-                wait_seconds = _choose_wait(max(n_failures, 1), failure.retry_after_seconds)
-            self._facts["n_retries"] += 1
-            await asyncio.sleep(wait_seconds)
+                # Many requests are under way when the first learns what the server does not accept.
+                # Once a setting was accepted, the question is at fault: servers quote all of a request.
+                outdated = options != self._options
+                if failure.kind is FailureKind.REFUSED and (
+                    outdated or (options != self._accepted and self._adapt(failure))
+                ):
+                    continue
+                raise
+            self._accepted = options
+            return reply
 
     async def _send(self, prompt: str, options: Mapping[str, Any]) -> Reply:
-        """Send one request, once."""
         self._facts["n_requests"] += 1
         request: dict[str, Any] = {"model": self._model, "messages": [{"role": "user", "content": prompt}], **options}
         try:
@@ -253,14 +236,6 @@ def public_url(base_url: str) -> str:
     """
     parts = urlsplit(base_url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
-
-
-def _choose_wait(n_failures: int, retry_after_seconds: float | None) -> float:
-    """Return how long to wait; jitter keeps requests that failed together from returning together."""
-    if retry_after_seconds is not None:
-        return min(retry_after_seconds * random.uniform(1.0, 1.1), MAX_WAIT_SECONDS)
-    # The exponent is bounded: no overflow, however many retries.
-    return min(FIRST_WAIT_SECONDS * 2 ** min(n_failures - 1, 30), MAX_WAIT_SECONDS) * random.uniform(0.5, 1.0)
 
 
 def _read_retry_after(error: openai.APIStatusError) -> float | None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from perspective.artifacts import LABELS, Output, Triplet, load_judgments
 from perspective.embedding import embed_texts
@@ -13,6 +16,7 @@ from perspective.errors import DataError, suggest_name
 from perspective.judging.protocol import Judge, Wording
 from perspective.judging.server import ServerJudge, ServerSettings
 from perspective.models import LLMS, describe_model, load_embedder, load_llm, slugify_model
+from perspective.ray_engine import EngineSettings
 
 KINDS = ("answer", "pair", "choice", "reward", "server", "recorded", "oracle")
 FORMS = ("state", "distribution", "phrase")
@@ -61,10 +65,16 @@ class JudgeSettings:
     orders: int = field(
         default=2, metadata={"help": "2 asks with the choices in both orders, 1 in the order of the file (published)"}
     )
-    judge_batch_size: int = field(default=16, metadata={"help": "prompts in one forward pass of a local LLM"})
+    judge_batch_size: int | None = field(
+        default=None,
+        metadata={"help": "prompts in one forward pass of a local LLM; left out, 16 on a CPU, by its memory on a GPU"},
+    )
     load_in: str = field(
         default="auto",
-        metadata={"help": "8bit or 4bit on a CUDA GPU with bitsandbytes; auto for bfloat16 there, float32 on a CPU"},
+        metadata={
+            "help": "8bit or 4bit on a CUDA GPU with bitsandbytes; auto for half precision where the device is fast in "
+            "it, else float32"
+        },
     )
     llm_revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the LLM on the hub"})
     trust_remote_code: bool = field(
@@ -81,7 +91,7 @@ class JudgeSettings:
             raise DataError(f'--answer_form "{self.answer_form}": {suggest_name(self.answer_form, FORMS)}')
         if self.orders not in (1, len(LABELS)):
             raise DataError(f"--orders {self.orders}: choose 1 or 2")
-        if self.judge_batch_size < 1:
+        if self.judge_batch_size is not None and self.judge_batch_size < 1:
             raise DataError(f"--judge_batch_size {self.judge_batch_size}: must be at least 1")
         if self.judge == "recorded" and not self.recorded_path:
             raise DataError("--judge recorded needs --recorded_path FILE")
@@ -155,6 +165,7 @@ class Case:
         states: The file of the answer states, made where it is not there; None for other judges.
         embedder: Embeds the phrases of an answer judge.
         overwrite: Whether answer states that are there are read anew.
+        engine: Where the answer states are read; in this process when None.
     """
 
     dataset: str
@@ -164,6 +175,7 @@ class Case:
     states: Output | None
     embedder: str
     overwrite: bool = False
+    engine: EngineSettings | None = None
 
 
 def build_judge(settings: JudgeSettings, server: ServerSettings, case: Case) -> Judge:
@@ -175,6 +187,8 @@ def build_judge(settings: JudgeSettings, server: ServerSettings, case: Case) -> 
         case: What is judged.
     """
     kind = settings.kind(server)
+    if case.engine and case.engine.engine == "ray" and kind != "answer":
+        raise DataError(f"--engine ray: for the judge answer, not {kind}; servers scale by several --base_url")
     if kind == "recorded":
         from perspective.judging.recorded import RecordedJudge
 
@@ -218,12 +232,19 @@ def _build_answer_judge(settings: JudgeSettings, case: Case) -> Judge:
 
     assert case.states is not None  # given with this kind of judge
     asked = StateSettings(case.wording.perspective, settings.answer_form, settings.answer_layer)
+    case.states.facts |= describe_model(settings.llm)
     states = obtain_states(
         case.states,
         case.texts,
         asked,
-        load=lambda: load_llm(settings.llm, **settings.loading()),
-        embed=lambda phrases: embed_texts(load_embedder(case.embedder), phrases),
+        # Pickled for the workers of Ray: what they need, not the case with all its texts.
+        load=partial(load_llm, settings.llm, **settings.loading()),
+        embed=partial(_embed_phrases, case.embedder),
         overwrite=case.overwrite,
+        engine=case.engine,
     )
     return AnswerJudge(states, case.triplets, asdict(asked))
+
+
+def _embed_phrases(embedder: str, phrases: list[str]) -> np.ndarray:
+    return embed_texts(load_embedder(embedder, reading=True), phrases)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,20 @@ import torch
 from tqdm import tqdm
 
 from perspective.artifacts import Output, atomic_path, read_vectors
+from perspective.devices import describe_precision
 from perspective.errors import DataError, ModelError
-from perspective.judging.batching import pad_right, write_answers
+from perspective.judging.batching import AnswerWriter, pad_right
 from perspective.judging.prompting import special_tokens
 from perspective.judging.protocol import make_harmless
+from perspective.memory import BatchLimit, halve_on_out_of_memory, limit_batches, make_batches
 from perspective.models import LLM, describe_model
+from perspective.ray_engine import EngineSettings, write_vectors_on_ray
 
 logger = logging.getLogger(__name__)
 
 BLOCK_TEXTS = 256  # texts between two savings
-BATCH_TOKENS = 1024  # of one forward pass on a CPU; little padding is worth more than large batches
+CHUNK_TEXTS = 2**15  # texts tokenised at a time
+CPU_LIMIT = BatchLimit(tokens=1024)  # little padding is worth more than large batches
 MAX_TEXT_TOKENS = 256
 PHRASE_TOKENS = 8
 DISTRIBUTION_DIM = 512
@@ -84,6 +89,7 @@ def obtain_states(
     load: Callable[[], LLM],
     embed: Callable[[list[str]], np.ndarray],
     overwrite: bool = False,
+    engine: EngineSettings | None = None,
 ) -> np.ndarray:
     """Return the answer states of all texts, read off the LLM where no finished file holds them.
 
@@ -94,6 +100,7 @@ def obtain_states(
         load: Loads the LLM, if it is needed.
         embed: Embeds the answers of the form "phrase".
         overwrite: Whether to read anew in any case.
+        engine: Where the LLM works; in this process when None.
 
     Returns:
         float32 array `(n_texts, dim)`.
@@ -102,13 +109,18 @@ def obtain_states(
         DataError: The file was made from other inputs or settings.
         ModelError: As `read_states`.
     """
-    if not output.is_finished(overwrite):
+    if output.is_finished(overwrite):
+        pass
+    elif engine and engine.engine == "ray":
+        write_vectors_on_ray(output, texts, partial(_load_reader, load, embed, settings), engine)
+    else:
         llm = load()
         if settings.form == "phrase":
             states = embed(write_phrases(llm, texts, settings))
         else:
             states = read_states(llm, texts, settings, output)
-        output.facts |= {**describe_model(llm.name), "n_texts": len(states), "dim": states.shape[1]}
+        output.facts |= {**describe_model(llm.name), **describe_precision(llm.model)}
+        output.facts |= {"n_texts": len(states), "dim": states.shape[1]}
         output.write_vectors(states)
     output.discard_partial()
     return read_vectors(output.path, len(texts))
@@ -133,32 +145,81 @@ def read_states(llm: LLM, texts: Sequence[str], settings: StateSettings, output:
         DataError: The blocks belong to other inputs or settings, or the form is no array.
         ModelError: The LLM has no such layer, or a context too short for the question.
     """
-    n_layers = int(llm.model.config.num_hidden_layers)
-    if not -1 <= settings.layer <= n_layers:
-        raise ModelError(f"{llm.name}: has {n_layers} layers, no layer {settings.layer}; -1 is the last")
-    read = _make_reader(llm, settings.form)
-    frame = _Frame.make(llm, settings.perspective)
-    rows = frame.tokenize(texts)
-    # Longest first: what does not fit the memory fails at once, not after an hour.
-    order = np.array(sorted(range(len(rows)), key=lambda row: -len(rows[row])))
+    reader = StateReader(llm, settings)
+    rows, order = reader.arrange(texts)
     folder = output.open_partial()
-    shared = _read_shared(llm, frame.before)
-    blocks = []
+    found: np.ndarray | None = None
     with tqdm(total=len(texts), desc="reading", unit="text") as progress:
         for start in range(0, len(order), BLOCK_TEXTS):
             block = order[start : start + BLOCK_TEXTS].tolist()
             path = folder / f"{start:09d}.npy"
             if not path.exists():
-                batches = _make_batches(block, rows)
-                states = [
-                    _read_batch(llm, shared, [rows[row] for row in batch], settings.layer, read) for batch in batches
-                ]
                 with atomic_path(path) as temporary, temporary.open("wb") as file:
-                    np.save(file, np.concatenate(states).astype(np.float32), allow_pickle=False)
-            blocks.append(read_vectors(path, len(block)))
+                    np.save(file, reader.read(block, rows), allow_pickle=False)
+            states = read_vectors(path, len(block))
+            if found is None:
+                found = np.empty((len(texts), states.shape[1]), dtype=np.float32)
+            found[block] = states
             progress.update(len(block))
-    output.facts["n_tokens"] = sum(map(len, rows)) + len(frame.before)
-    return np.concatenate(blocks)[np.argsort(order)]
+    if found is None:
+        raise DataError("there is no text to read")
+    output.facts["n_tokens"] = sum(map(len, rows)) + reader.n_shared
+    return found
+
+
+class StateReader:
+    """An LLM made ready to read answer states; a worker of Ray calls it with one shard after another.
+
+    Args:
+        llm: Any causal LM.
+        settings: What to read.
+
+    Raises:
+        DataError: The form is no array.
+        ModelError: The LLM has no such layer, or a context too short for the question.
+    """
+
+    def __init__(self, llm: LLM, settings: StateSettings) -> None:
+        n_layers = int(llm.model.config.num_hidden_layers)
+        if not -1 <= settings.layer <= n_layers:
+            raise ModelError(f"{llm.name}: has {n_layers} layers, no layer {settings.layer}; -1 is the last")
+        self._llm = llm
+        self._layer = settings.layer
+        self._keep = _make_reader(llm, settings.form)
+        self._frame = _Frame.make(llm, settings.perspective)
+        read_shared = partial(_read_shared, llm)
+        (self._shared,) = halve_on_out_of_memory(read_shared, len)([self._frame.before])
+        self.n_shared = len(self._frame.before)  # tokens that all texts share
+        self._limit = limit_batches(llm.model, CPU_LIMIT)
+        self._read_fitting = halve_on_out_of_memory(self._read_batch, len)
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the answer states `(n_texts, dim)`, row i of text i."""
+        rows, order = self.arrange(texts)
+        return self.read(order.tolist(), rows)[np.argsort(order)]
+
+    def arrange(self, texts: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:
+        """Return the tokens of every text and the order to read them in."""
+        rows = self._frame.tokenize(texts)
+        # Longest first: what does not fit the memory fails at once, not after an hour.
+        return rows, np.array(sorted(range(len(rows)), key=lambda row: -len(rows[row])))
+
+    def read(self, block: Sequence[int], rows: Sequence[np.ndarray]) -> np.ndarray:
+        """Read the rows of a block; float32 `(len(block), dim)`, in the block's order."""
+        batches = make_batches([rows[row] for row in block], len, self._limit)
+        return np.stack([state for batch in batches for state in self._read_fitting(batch)]).astype(np.float32)
+
+    def _read_batch(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        return _read_batch(self._llm, self._shared, rows, self._layer, self._keep)
+
+
+def _load_reader(
+    load: Callable[[], LLM], embed: Callable[[list[str]], np.ndarray], settings: StateSettings
+) -> Callable[[list[str]], np.ndarray]:
+    llm = load()
+    if settings.form == "phrase":
+        return lambda texts: embed(write_phrases(llm, texts, settings))
+    return StateReader(llm, settings)
 
 
 def write_phrases(llm: LLM, texts: Sequence[str], settings: StateSettings) -> list[str]:
@@ -167,10 +228,11 @@ def write_phrases(llm: LLM, texts: Sequence[str], settings: StateSettings) -> li
     rows = frame.tokenize(texts)
     order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
     phrases = [""] * len(texts)
-    facts = {"n_prompts": 0, "n_tokens": 0}
-    for batch in tqdm(list(_make_batches(order, rows)), desc="asking", unit="batch"):
-        prompts = [[*frame.before, *rows[row]] for row in batch]
-        for row, answer in zip(batch, write_answers(llm, prompts, PHRASE_TOKENS, facts), strict=True):
+    writer = AnswerWriter(llm, PHRASE_TOKENS, facts={"n_prompts": 0, "n_tokens": 0})
+    batches = list(make_batches(order, lambda row: len(rows[row]), limit_batches(llm.model, CPU_LIMIT)))
+    for batch in tqdm(batches, desc="asking", unit="batch"):
+        prompts = [[*frame.before, *rows[row].tolist()] for row in batch]
+        for row, answer in zip(batch, writer.write(prompts), strict=True):
             written = llm.tokenizer.decode(answer, skip_special_tokens=True)
             phrases[row] = make_harmless(written.strip().split("\n")[0])
     return phrases
@@ -198,11 +260,15 @@ class _Frame:
             raise ModelError(f"{llm.name}: its context of {llm.max_tokens} tokens cannot hold the question")
         return cls(llm, tuple(begin[: start + len(plain)]), tuple(tail), room)
 
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+    def tokenize(self, texts: Sequence[str]) -> list[np.ndarray]:
         markers = special_tokens(self.llm.tokenizer)
-        clean = [f" {make_harmless(text, markers)}" for text in texts]
-        ids = self.llm.tokenizer(clean, add_special_tokens=False)["input_ids"]
-        return [[*row[: self.max_text_tokens], *self.after] for row in ids]
+        rows = []
+        # In arrays, chunk by chunk: lists of the tokens of 10^7 texts would fill the memory.
+        for start in range(0, len(texts), CHUNK_TEXTS):
+            clean = [f" {make_harmless(text, markers)}" for text in texts[start : start + CHUNK_TEXTS]]
+            ids = self.llm.tokenizer(clean, add_special_tokens=False)["input_ids"]
+            rows += [np.array([*row[: self.max_text_tokens], *self.after], dtype=np.int32) for row in ids]
+        return rows
 
 
 def _make_reader(llm: LLM, form: str) -> Callable[[Any], np.ndarray]:
@@ -225,16 +291,17 @@ def _make_reader(llm: LLM, form: str) -> Callable[[Any], np.ndarray]:
 
 
 @torch.inference_mode()
-def _read_shared(llm: LLM, before: Sequence[int]) -> Any:  # noqa: ANN401  a cache of transformers
-    """Compute the beginning that all prompts share, once."""
-    return llm.model.base_model(torch.tensor([list(before)], device=llm.device), use_cache=True).past_key_values
+def _read_shared(llm: LLM, beginnings: Sequence[Sequence[int]]) -> list[Any]:
+    """Compute the cache of the beginning that all prompts share, once."""
+    ids = torch.tensor([list(before) for before in beginnings], device=llm.device)
+    return [llm.model.base_model(ids, use_cache=True).past_key_values]
 
 
 @torch.inference_mode()
 def _read_batch(
     llm: LLM,
     shared: Any,  # noqa: ANN401  a cache of transformers
-    rows: Sequence[Sequence[int]],
+    rows: Sequence[np.ndarray],
     layer: int,
     read: Callable[[Any], np.ndarray],  # noqa: ANN401
 ) -> np.ndarray:
@@ -244,16 +311,3 @@ def _read_batch(
     out = llm.model.base_model(ids.to(llm.device), past_key_values=cache, output_hidden_states=layer >= 0)
     states = out.last_hidden_state if layer < 0 else out.hidden_states[layer]
     return read(states[torch.arange(len(rows)), lengths - 1])
-
-
-def _make_batches(order: Sequence[int], rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    batch: list[int] = []
-    longest = 0
-    for row in order:
-        longest = max(longest, len(rows[row]))
-        if batch and longest * (len(batch) + 1) > BATCH_TOKENS:
-            yield batch
-            batch, longest = [], len(rows[row])
-        batch.append(row)
-    if batch:
-        yield batch

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.losses import MultipleNegativesRankingLoss
+from sentence_transformers.util import all_gather, all_gather_with_grad
 from torch import Tensor
+
+from perspective.losses.grouping import embed_in_groups
 
 
 class WeightedTripletLoss(MultipleNegativesRankingLoss):
@@ -21,10 +25,17 @@ class WeightedTripletLoss(MultipleNegativesRankingLoss):
     Args:
         model: The embedder.
         temperature: Divides the cosine similarities.
+        gather: Whether the batch is that of all processes together, each of which then computes
+            the whole loss. Averaging the processes' gradients, as they do, gives the gradient of
+            one process with the whole batch.
     """
 
-    def __init__(self, model: SentenceTransformer, temperature: float = 0.05) -> None:
-        super().__init__(model, scale=1 / temperature)
+    def __init__(self, model: SentenceTransformer, temperature: float = 0.05, gather: bool = False) -> None:
+        super().__init__(model, scale=1 / temperature, gather_across_devices=gather)
+
+    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None) -> Tensor:
+        """Return the weighted mean loss of tokenised texts, a dict a column."""
+        return self.compute_loss_from_embeddings(embed_in_groups(self.model, list(sentence_features)), labels)
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
         """Return the weighted mean loss.
@@ -33,6 +44,9 @@ class WeightedTripletLoss(MultipleNegativesRankingLoss):
             embeddings: Anchors, positives and negatives, each `(n, dim)`.
             labels: Weights `(n,)`, not negative; None for equal ones.
         """
+        if self.gather_across_devices:
+            embeddings = [all_gather_with_grad(part) for part in embeddings]
+            labels = None if labels is None else all_gather(labels)
         losses = self.compute_losses(*(torch.nn.functional.normalize(part, dim=-1) for part in embeddings))
         if labels is None:
             return losses.mean()

@@ -1,0 +1,49 @@
+import pytest
+import torch
+import transformers.utils
+
+from perspective import devices
+from perspective.devices import describe_precision, pick_attention, pick_reading_dtype, supports_fast_bf16
+from perspective.errors import DataError
+from perspective.models import load_embedder, load_llm
+
+
+@pytest.mark.parametrize(
+    ("device", "fast", "expected"),
+    [("cuda", True, "bfloat16"), ("cuda", False, "float16"), ("cpu", True, "bfloat16"), ("cpu", False, "float32")],
+)
+def test_half_precision_where_the_device_is_fast_in_it(monkeypatch, device, fast, expected):
+    monkeypatch.delenv("READING_DTYPE", raising=False)
+    monkeypatch.setattr(devices, "supports_fast_bf16", lambda device: fast)
+    assert pick_reading_dtype(device) == getattr(torch, expected)
+
+
+@pytest.mark.parametrize("abilities", [{}, {"avx512_f": True}, {"amx_bf16": True}, {"avx512_bf16": True}])
+def test_a_cpu_is_fast_in_bfloat16_by_its_instructions(monkeypatch, abilities):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: abilities)
+    assert supports_fast_bf16("cpu") == any("bf16" in name for name in abilities)
+
+
+def test_the_environment_decides(monkeypatch, llm_folder):
+    monkeypatch.setenv("READING_DTYPE", "bfloat16")
+    assert load_llm(str(llm_folder)).model.dtype == torch.bfloat16
+    monkeypatch.setenv("READING_DTYPE", "float32")
+    llm = load_llm(str(llm_folder))
+    assert describe_precision(llm.model) == {"device": llm.device.type, "dtype": "float32"}
+    monkeypatch.setenv("READING_DTYPE", "bf16")
+    with pytest.raises(DataError, match='READING_DTYPE="bf16": '):
+        load_llm(str(llm_folder))
+
+
+def test_weights_stored_in_half_precision_are_not_trained_in_it(embedder_folder, tmp_path):
+    half = load_embedder(str(embedder_folder), device="cpu").half()
+    half.save(str(tmp_path / "half"), create_model_card=False)
+    assert load_embedder(str(tmp_path / "half"), device="cpu").dtype == torch.float32
+
+
+def test_flash_attention_only_where_it_runs(monkeypatch):
+    monkeypatch.setattr(transformers.utils, "is_flash_attn_2_available", lambda: True)
+    assert pick_attention("cuda", torch.bfloat16) == {"attn_implementation": "flash_attention_2"}
+    assert pick_attention("cuda", torch.float32) == pick_attention("cpu", torch.bfloat16) == {}
+    monkeypatch.setattr(transformers.utils, "is_flash_attn_2_available", lambda: False)
+    assert pick_attention("cuda", torch.bfloat16) == {}
