@@ -105,10 +105,7 @@ class TrainSettings:
     num_train_epochs: float | None = field(default=None, metadata={"help": "passes over the triplets"})
     per_device_train_batch_size: int | None = field(
         default=None,
-        metadata={
-            "help": "triplets (or texts) a step, of all processes together: what comes out does not depend on how many "
-            "share it"
-        },
+        metadata={"help": "triplets or texts a step, those of all processes together: their number changes no result"},
     )
     weighted: bool | None = field(default=None, metadata={"help": "weigh triplets by how sure the judge was"})
     lora_rank: int | None = field(

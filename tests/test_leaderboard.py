@@ -236,7 +236,7 @@ def test_in_a_real_browser(served, tmp_path):
         rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text())))
         assert {row["model"] for row in rows} == {"minilm", "tuned", "bm25"}
 
-        page.get_by_text("Settings of the runs").click()
+        page.get_by_role("tab", name="Settings of the runs").click()
         page.get_by_text("top_k").wait_for()
         write_json(tmp_path / "measures" / "retrieval" / "broken.json", "{")
         page.get_by_text("measures/retrieval/broken.json:1: bad JSON").wait_for()

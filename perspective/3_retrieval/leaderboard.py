@@ -69,7 +69,8 @@ def main() -> None:
             "its results appear here as soon as they are written."
         )
     retrieval = filter_rows(found.retrieval, datasets, models, sources)
-    st.sidebar.download_button("Download CSV", retrieval.to_csv(index=False), "leaderboard.csv", "text/csv")
+    table = retrieval.to_csv(index=False)
+    st.sidebar.download_button("Download CSV", table, "leaderboard.csv", "text/csv", on_click="ignore")
     _show_retrieval(retrieval)
     st.header("Clustering")
     if found.clustering.empty and found.study.empty:
