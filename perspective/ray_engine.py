@@ -194,8 +194,8 @@ def _compute(
             raise
         except ray.exceptions.RayError as error:
             raise ModelError(
-                f"the workers on Ray died {MAX_SHARD_RETRIES + 1} times in a row ({str(error).strip()[:200]}); give "
-                "each more memory (fewer --workers, a smaller batch); finished shards are kept"
+                f"Ray gave up a shard after {MAX_SHARD_RETRIES + 1} tries ({_shorten(error)}); where workers ran out "
+                "of memory, take fewer --workers or a smaller batch; run the same command again, what is done is kept"
             ) from None
 
 
@@ -241,11 +241,10 @@ def _connect(n_workers: int | None) -> Iterator[Any]:
     try:
         ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
         if address is None:
-            raise DataError(f"Ray cannot start on this machine ({reason})") from None
+            raise DataError(f"Ray cannot start on this machine ({_shorten(error)})") from None
         hint = "start one with: ray start --head; where it wants a token, set RAY_AUTH_MODE=token"
-        raise DataError(f"RAY_ADDRESS {address}: no Ray cluster answers ({reason}); {hint}") from None
+        raise DataError(f"RAY_ADDRESS {address}: no Ray cluster answers ({_shorten(error)}); {hint}") from None
     try:
         yield ray
     finally:
@@ -253,15 +252,19 @@ def _connect(n_workers: int | None) -> Iterator[Any]:
 
 
 def _join(output: Output, folder: Path, shards: _Shards) -> None:
-    """Write the shards one after another into the output."""
+    """Write the shards one after another into the output, as `np.save` would write them all."""
     dim = int(np.load(folder / shards.names[0], allow_pickle=False).shape[1])
     shape = (len(shards.texts), dim)
     output.facts |= {"n_texts": len(shards.texts), "dim": dim, "engine": "ray", "n_shards": len(shards)}
-    with output.open() as temporary:
-        vectors = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+    header = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": shape}
+    with output.open() as temporary, temporary.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
         for start, name in tqdm(shards.names.items(), desc="joining", unit="shard"):
             shard = np.load(folder / name, allow_pickle=False)
             if shard.shape != (shards.count(start), dim):
                 raise DataError(f"{folder / name}: shape {shard.shape}, expected {(shards.count(start), dim)}")
-            vectors[start : start + len(shard)] = shard
-        vectors.flush()
+            file.write(shard.tobytes())
+
+
+def _shorten(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -227,7 +227,10 @@ def distill_embedder(
         raise DataError(f"the teacher has shape {teacher.shape}, not ({len(texts)}, {dim}): another run's?")
     output.facts["n_texts"] = len(texts)
     dataset = Dataset.from_dict({"sentence": list(texts), "label": teacher.tolist()})
-    _train(model, dataset, MSELoss(model), LengthBatchSampler, settings, output)
+    loss_class = MSELoss
+    if n_processes() > 1:
+        from perspective.shared_training import SharedMSELoss as loss_class
+    _train(model, dataset, loss_class(model), LengthBatchSampler, settings, output)
 
 
 def keep_embedder(model: SentenceTransformer, output: Output) -> None:

@@ -128,7 +128,7 @@ def bench_loss(settings: SpeedSettings) -> list[Row]:
         value.backward()
         return value
 
-    difference = abs(float(ours()) - float(other()))
+    difference = abs(ours().item() - other().item())
     seconds = time_pairs(lambda: [ours() for _ in range(20)], other, settings.n_pairs)
     return [
         Row(
@@ -296,7 +296,7 @@ def measure_inertia(vectors: np.ndarray, clusters: np.ndarray) -> float:
 
 def bench_judging(settings: SpeedSettings) -> list[Row]:
     llm, texts = load_llm(settings.llm), read_texts("banking77")
-    sampled, _ = sample_triplets(embed_dataset("banking77"), SampleSettings(max_query=24))
+    sampled, _ = sample_triplets(embed_dataset("banking77"), SampleSettings(max_query=8))
     questions = [Question(row, *(texts[i] for i in triplet.key)) for row, triplet in enumerate(sampled)]
     wording = choose_wording(PREDICT_STAGE / "prompts.json", "banking77").instruction
     judge = ChoiceJudge(llm, wording)

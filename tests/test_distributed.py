@@ -31,7 +31,7 @@ VARIANTS = {
     "distill": {"recipe": "distill"},
     "apart": {"loss": "infonce", "gather_negatives": False},
 }
-LONG = {"num_train_epochs": 24.0, "per_device_train_batch_size": 6, "save_steps": 9}  # 5 steps an epoch
+LONG = {"num_train_epochs": 24.0, "per_device_train_batch_size": 6, "save_steps": 9}  # 6 steps an epoch
 
 
 def train_and_embed(folder):
@@ -73,18 +73,27 @@ def main(argv=None):
     train_and_embed(Path(sys.argv[1]))
 
 
-def launch(*command, **more):
-    """Start a command in two processes; (seconds, exit code, output)."""
-    started = time.monotonic()
-    process = subprocess.run(
-        [*TORCHRUN, *map(str, command)], capture_output=True, text=True, env=environment(**more), timeout=600
+def launch(*command):
+    """Start a command in two processes; its exit code, output, and the seconds it ran on after an error."""
+    process = subprocess.Popen(
+        [*TORCHRUN, *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(),
     )
-    return time.monotonic() - started, process.returncode, process.stdout + process.stderr
+    lines, failed = [], None
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("error: "):
+            failed = time.monotonic()
+    process.wait()
+    return process.returncode, "".join(lines), time.monotonic() - failed if failed else 0.0
 
 
-def environment(**more):
+def environment():
     root = Path(__file__).resolve().parent.parent
-    return {**os.environ, "PYTHONPATH": str(root), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **more}
+    return {**os.environ, "PYTHONPATH": str(root), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
 def only_line(output, start):
@@ -108,28 +117,28 @@ def folder(tmp_path_factory, embedder_folder):
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (folder / "plain" / "config.json").write_text(json.dumps(config))
     rng = random.Random(0)
-    texts = [" ".join(rng.choices(WORDS, k=rng.randint(1, 9))) for _ in range(90)]
+    texts = [" ".join(rng.choices(WORDS, k=rng.randint(1, 9))) for _ in range(99)]
     records = [
         {
             "query": ["", f"card {texts[i]}"],
             "pos": ["", f"card {texts[i + 1]}"],
             "neg": ["", f"weather {texts[i + 2]}"],
             **{"query_idx": i, "choice1_idx": i + 1, "choice2_idx": i + 2},
-            "weight": 0.5 + i / 180,
+            "weight": 0.5 + i / 200,
         }
-        for i in range(0, 90, 3)
+        for i in range(0, 99, 3)
     ]
     (folder / "train.json").write_text(json.dumps(records))
     (folder / "texts.json").write_text(json.dumps(texts))
     (folder / "texts.jsonl").write_text("".join(json.dumps({"input": text}) + "\n" for text in texts))
-    np.save(folder / "teacher.npy", np.random.default_rng(0).normal(size=(90, 32)).astype(np.float32))
+    np.save(folder / "teacher.npy", np.random.default_rng(0).normal(size=(99, 32)).astype(np.float32))
     return folder
 
 
 @pytest.fixture(scope="module")
 def by_two(folder):
     """What two processes make: all variants, the long run, vectors."""
-    _, code, output = launch(Path(__file__).resolve(), folder)
+    code, output, _ = launch(Path(__file__).resolve(), folder)
     assert code == 0, output[-3000:]
     made = folder / "by_2"
     for name in [*VARIANTS, "whole"]:
@@ -160,9 +169,9 @@ def load_moves(folder, made, name):
 def test_two_processes_train_as_one(folder, by_one, by_two, name):
     one, two = load_moves(folder, by_one, name), load_moves(folder, by_two, name)
     for key in one:
-        assert np.linalg.norm(two[key] - one[key]) <= 1e-3 * np.linalg.norm(one[key]), key
+        assert np.linalg.norm(two[key] - one[key]) <= 3e-3 * np.linalg.norm(one[key]), key
     losses = [np.genfromtxt(made / name / "loss.csv", delimiter=",", names=True)["loss"] for made in (by_one, by_two)]
-    assert len(losses[0]) == {"distill": 24, "in_order": 8}.get(name, 8)
+    assert len(losses[0]) == (26 if name == "distill" else 10)
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
     settings = [json.loads((made / f"{name}.meta.json").read_text())["settings"] for made in (by_one, by_two)]
     assert settings[0] == settings[1]
@@ -199,7 +208,7 @@ def test_killed_in_the_middle_ends_the_same(folder, by_two):
         one.kill()
     process.wait()
     assert not made.exists()
-    _, code, output = launch(*command)
+    code, output, _ = launch(*command)
     assert code == 0, output[-3000:]
     only_line(output, "going on from checkpoint-")
     for name in ("model.safetensors", "loss.csv"):
@@ -212,8 +221,8 @@ def test_the_error_of_one_ends_both(folder):
     options = ["--dataset", "tiny", "--data_path", folder / "texts.jsonl", "--output_path", folder / "never"]
     script = 'if [[ $RANK == 1 ]]; then set -- "$@" --embedder ./nothing; fi; exec "$0" -m "$@"'
     stage = ["perspective.2_finetune.get_embedding", *options, "--embedder", folder / "plain"]
-    seconds, code, output = launch("--no_python", "bash", "-c", script, sys.executable, *stage)
-    assert code != 0 and seconds < 120
+    code, output, seconds = launch("--no_python", "bash", "-c", script, sys.executable, *stage)
+    assert code != 0 and seconds < 30
     assert 'unknown model "./nothing"' in only_line(output, "error: ")
     assert "exitcode  : 2" in output.partition("Root Cause")[2]
     assert "Traceback" not in output.partition("error: ")[0]
@@ -264,15 +273,17 @@ def test_parts_make_up_the_batches_of_one_process(sentences):
     from perspective.samplers import LengthBatchSampler
     from perspective.shared_training import SharedBatchSampler
 
-    rows = Rows(sentences(22))
+    rows = Rows(sentences(23))
     alone, shared = (LengthBatchSampler(rows, batch_size=8, drop_last=False, seed=1) for _ in range(2))
-    parts = SharedBatchSampler(shared, 2)
+    parts = SharedBatchSampler(shared, n_parts=2, filler=23)
     for epoch in (0, 1):
         alone.set_epoch(epoch)
         parts.set_epoch(epoch)
         pairs = list(parts)
         assert len(pairs) == len(parts) == 6
-        assert [pairs[i] + pairs[i + 1] for i in range(0, 6, 2)] == list(alone)
+        joined = [pairs[i] + pairs[i + 1] for i in range(0, 6, 2)]
+        assert [[row for row in batch if row != 23] for batch in joined] == list(alone)
+        assert sum(batch.count(23) for batch in joined) == 1
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers import ROOT, stage_environment, wait_for
 
-from perspective.artifacts import Output
+from perspective.artifacts import Output, read_facts
 from perspective.errors import DataError, ModelError
 from perspective.ray_engine import EngineSettings, _Shards, _share_out, write_vectors_on_ray
 
@@ -142,7 +142,7 @@ def test_answer_states_as_in_one_process(cluster, llm_folder, sentences, tmp_pat
 def test_a_shard_that_kills_its_workers_ends_the_run(cluster, tmp_path):
     output, log = Output(tmp_path / "v.npy", "embeddings", {}), tmp_path / "log"
     texts = ["a", "bb", "ccc", "deadly"]
-    with pytest.raises(ModelError, match="workers on Ray died 4 times in a row.*fewer --workers") as caught:
+    with pytest.raises(ModelError, match="Ray gave up a shard after 4 tries.*fewer --workers") as caught:
         write_vectors_on_ray(output, texts, partial(load_lengths, log), engine(1))
     assert "\n" not in str(caught.value)
     assert count(log, "begin")["deadly"] == 4
@@ -223,15 +223,31 @@ def test_shards_are_known_by_their_texts(tmp_path):
     assert _Shards.split(["a", "b", 'c", "d'], 2).missing(tmp_path).n_texts == 3  # no text ends within another
 
 
+def test_joined_as_numpy_writes_them(tmp_path):
+    output, texts = Output(tmp_path / "v.npy", "embeddings", {}), [f"{number}" for number in range(25)]
+    vectors = np.random.default_rng(0).normal(size=(25, 7)).astype(np.float32)
+    shards = _Shards.split(texts, 10)
+    folder = output.open_partial()
+    for start, name in shards.names.items():
+        np.save(folder / name, vectors[start : start + 10])
+    write_vectors_on_ray(output, texts, dict, engine(10))  # nothing is missing: no cluster is needed
+    np.save(tmp_path / "expected.npy", vectors)
+    assert output.path.read_bytes() == (tmp_path / "expected.npy").read_bytes()
+    assert output.is_finished() and read_facts(output.path)["n_texts"] == 25
+    np.save(folder / shards.names[20], vectors[:4])
+    with pytest.raises(DataError, match=r"shape \(4, 7\), expected \(5, 7\)"):
+        write_vectors_on_ray(output, texts, dict, engine(10))
+
+
 def test_shards_of_another_run_are_refused(tmp_path):
     Output(tmp_path / "v.npy", "embeddings", {"embedder": "a"}).open_partial()
     with pytest.raises(DataError, match="unfinished run with other inputs or settings"):
         write_vectors_on_ray(Output(tmp_path / "v.npy", "embeddings", {"embedder": "b"}), ["a"], dict, engine(1))
 
 
-def test_without_ray_one_line_names_the_requirements(tmp_path, monkeypatch):
+def test_without_ray_one_line_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(DataError, match="^--engine ray: Ray is not installed; run: .* requirements-ray.txt$"):
+    with pytest.raises(DataError, match="^--engine ray: Ray is not installed; run: bash scripts/setup.sh --ray$"):
         write_vectors_on_ray(Output(tmp_path / "v.npy", "embeddings", {}), ["a", "b"], dict, engine(1))
 
 

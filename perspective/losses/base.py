@@ -42,11 +42,13 @@ class WeightedTripletLoss(MultipleNegativesRankingLoss):
 
         Args:
             embeddings: Anchors, positives and negatives, each `(n, dim)`.
-            labels: Weights `(n,)`, not negative; None for equal ones.
+            labels: Weights `(n,)`, not negative, NaN for a filler; None for equal ones.
         """
         if self.gather_across_devices:
             embeddings = [all_gather_with_grad(part) for part in embeddings]
             labels = None if labels is None else all_gather(labels)
+        if labels is not None and (fillers := find_fillers(labels)).any():
+            embeddings, labels = [part[~fillers] for part in embeddings], labels[~fillers]
         losses = self.compute_losses(*(torch.nn.functional.normalize(part, dim=-1) for part in embeddings))
         if labels is None:
             return losses.mean()
@@ -60,3 +62,8 @@ class WeightedTripletLoss(MultipleNegativesRankingLoss):
     def get_config_dict(self) -> dict[str, Any]:
         """Return what the model card states."""
         return {"temperature": self.temperature}
+
+
+def find_fillers(labels: Tensor) -> Tensor:
+    """Return which rows only fill up a batch that several processes share, `(n,)`: their label is NaN."""
+    return labels.isnan().reshape(len(labels), -1).any(dim=1)

@@ -50,3 +50,9 @@ def checkpoint_path(name: str, embedder: str, variant: str = "", folder: Path | 
     """Return where the embedder trained on a data set goes; a variant is a recipe's short name."""
     suffix = f"-{variant}" if variant else ""
     return (folder or RETRIEVAL_STAGE / "checkpoints") / f"{name}_{slugify_model(embedder)}{suffix}"
+
+
+if __name__ == "__main__":  # for scripts: collection and embedder to the path of the evaluation
+    import sys
+
+    sys.stdout.write(f"{results_path(*sys.argv[1:])}\n")

@@ -13,6 +13,6 @@ def judge(llm, prompts, max_new_tokens=20):
         tokens = llm.tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
         written = llm.model.generate(**tokens, max_new_tokens=max_new_tokens, do_sample=False)
         text = llm.tokenizer.decode(written[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True)
-        found = re.match(r"\s*(?:Choice\s*)?([12])\b", text)
+        found = re.search(r"\b([12])\b", text)
         answers.append(found.group(1) if found else None)
     return answers
