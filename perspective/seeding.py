@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-ALL_PAIRS_ROWS = 10_000  # up to here the distances of all pairs are kept, in at most 400 MB
+ALL_PAIRS_ROWS = 10_000  # up to here the distances of all pairs are kept, in at most 400 MB of single precision
+ROWS_AT_A_TIME = 1024
 
 
 class Seeding:
     """Choose k-means' first centres as scikit-learn does, several times faster.
 
-    scikit-learn measures the distances to its candidates anew for every centre and in double
-    precision: four fifths of a k-means with ten starts. Here one matrix product serves all centres
-    of all starts (above `ALL_PAIRS_ROWS` rows, one thin product a centre). The draws are
-    scikit-learn's, so that but for rounding the centres are too. Source: Arthur & Vassilvitskii,
+    scikit-learn measures the distances to its candidates anew for every centre: four fifths of a
+    k-means with ten starts. Here one matrix product serves all centres of all starts (above
+    `ALL_PAIRS_ROWS` rows, one thin product a centre, in single precision). Draws, precision and
+    order of summation are scikit-learn's, so that the centres are too. Source: Arthur & Vassilvitskii,
     2007, "k-means++", with the greedy trials of its section 6.
 
     Args:
@@ -27,23 +28,25 @@ class Seeding:
     """
 
     def __init__(self, vectors: np.ndarray) -> None:
-        rows = np.asarray(vectors, dtype=np.float32)
+        rows = np.asarray(vectors)
         self._rows = rows - rows.mean(axis=0)
         self._squares = np.einsum("ij,ij->i", self._rows, self._rows)
-        self._pairs = self._measure(slice(None)) if len(rows) <= ALL_PAIRS_ROWS else None
+        self._pairs = self._measure_pairs() if len(rows) <= ALL_PAIRS_ROWS else None
 
     def __call__(self, vectors: np.ndarray, n_clusters: int, random_state: np.random.RandomState) -> np.ndarray:
         """Return the centres of one start, `(n_clusters, dim)`: scikit-learn's `init`."""
         n_trials = 2 + int(np.log(n_clusters))
-        chosen = [int(random_state.choice(len(vectors), p=np.full(len(vectors), 1 / len(vectors))))]
+        ones = np.ones(len(vectors), dtype=self._rows.dtype)
+        chosen = [int(random_state.choice(len(vectors), p=ones / ones.sum()))]
         closest = self.distances(np.array(chosen))[0]
+        total = closest @ ones
         while len(chosen) < n_clusters:
-            cumulated = np.cumsum(closest, dtype=np.float64)
-            drawn = np.searchsorted(cumulated, random_state.uniform(size=n_trials) * cumulated[-1])
+            drawn = np.searchsorted(np.cumsum(closest), random_state.uniform(size=n_trials) * total)
             candidates = np.minimum(drawn, len(vectors) - 1)
             left = np.minimum(self.distances(candidates), closest)  # (n_trials, n)
-            best = int(left.sum(axis=1, dtype=np.float64).argmin())
-            closest = left[best]
+            totals = left @ ones
+            best = int(totals.argmin())
+            closest, total = left[best], totals[best]
             chosen.append(int(candidates[best]))
         return vectors[chosen]
 
@@ -51,9 +54,21 @@ class Seeding:
         """Return the squared distances of some rows to all, `(len(rows), n)`."""
         return self._measure(rows) if self._pairs is None else self._pairs[rows]
 
-    def _measure(self, rows: np.ndarray | slice) -> np.ndarray:
+    def _measure(self, rows: np.ndarray) -> np.ndarray:
         distances = self._rows[rows] @ self._rows.T
         distances *= -2
         distances += self._squares
         distances += self._squares[rows, None]
         return np.maximum(distances, 0, out=distances)
+
+    def _measure_pairs(self) -> np.ndarray:
+        """Measure all pairs in double precision, and keep them in that of the vectors."""
+        wide = self._rows.astype(np.float64)
+        squares = np.einsum("ij,ij->i", wide, wide)
+        pairs = np.empty((len(wide), len(wide)), dtype=self._rows.dtype)
+        for start in range(0, len(wide), ROWS_AT_A_TIME):
+            rows = slice(start, start + ROWS_AT_A_TIME)
+            block = -2 * (wide[rows] @ wide.T) + squares + squares[rows, None]
+            pairs[rows] = np.maximum(block, 0)
+        np.fill_diagonal(pairs, 0)
+        return pairs

@@ -55,4 +55,5 @@ def checkpoint_path(name: str, embedder: str, variant: str = "", folder: Path | 
 if __name__ == "__main__":  # for scripts: collection and embedder to the path of the evaluation
     import sys
 
-    sys.stdout.write(f"{results_path(*sys.argv[1:])}\n")
+    collection_name, model_name = sys.argv[1:]
+    sys.stdout.write(f"{results_path(collection_name, model_name)}\n")
