@@ -33,8 +33,8 @@ clustering before and after. Finished stages are recognised and skipped; a kille
   --overwrite          make every file anew
   --help               show this
 
-The same settings are read from the environment: DATASETS, EMBEDDER, LLM, MAX_QUERY, SEED, SCALE, and LAUNCH, which starts embedding
-and fine-tuning in several processes ("torchrun --nproc_per_node 8").
+The same settings are read from the environment: DATASETS, EMBEDDER, LLM, MAX_QUERY, SEED, SCALE; and
+LAUNCH, which starts embedding and fine-tuning in several processes ("torchrun --nproc_per_node 8").
 HELP
 }
 

@@ -13,6 +13,7 @@ def test_notebook_runs_whole_on_the_demo(tmp_path, monkeypatch):
     copy_repository(repository)
     for name, value in {"DATASETS": "demo", "MAX_QUERY": "16", "PYTHONPATH": str(repository)}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # streamlit, in tests before, sets one without pictures
     notebook = nbformat.read(repository / "run.ipynb", as_version=4)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(repository)}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
