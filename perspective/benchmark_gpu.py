@@ -27,7 +27,7 @@ from perspective.artifacts import Output, TrainingTriplet, Triplet, write_text
 from perspective.cli import entry_point, parse_settings
 from perspective.corpus import CorpusSettings, load_texts
 from perspective.devices import pick_attention, pick_device, pick_reading_dtype
-from perspective.embedding import embed_texts
+from perspective.embedding import count_tokens, embed_texts
 from perspective.errors import DataError, ModelError, suggest_name
 from perspective.judging.choice import ChoiceJudge
 from perspective.judging.protocol import Question
@@ -121,7 +121,7 @@ def run_encode(bench: Bench) -> Work:
     embed_texts(encoder, texts[: len(texts) // 16])  # the first pass pays for loading kernels
     seconds = _time(lambda: embed_texts(encoder, texts))
     n_parameters = count_parameters(encoder.transformers_model)
-    return Work(bench.size.embedder_name, n_parameters, len(texts), _count_tokens(encoder, texts), seconds)
+    return Work(bench.size.embedder_name, n_parameters, len(texts), sum(count_tokens(encoder, texts)), seconds)
 
 
 def run_choice(bench: Bench) -> Work:
@@ -156,7 +156,7 @@ def run_finetune(bench: Bench) -> Work:
     rows = zip(texts[::3], texts[1::3], texts[2::3], strict=True)
     triplets = [TrainingTriplet("", *row, Triplet(i, i, i)) for i, row in enumerate(rows)]
     model = load_embedder(str(bench.embedder))
-    n_tokens, n_parameters = _count_tokens(model, texts), count_parameters(model.transformers_model)
+    n_tokens, n_parameters = sum(count_tokens(model, texts)), count_parameters(model.transformers_model)
     begun: list[float] = []  # when each forward pass began, some to a step
     model.register_forward_pre_hook(lambda *_: begun.append(time.perf_counter()))
     output = bench.output("finetuned")
@@ -188,7 +188,7 @@ def run_benchmark(settings: BenchmarkSettings) -> dict[str, Any]:
     """
     size, device = SIZES[settings.size], pick_device()
     reading = pick_reading_dtype(device)
-    matrix_rate = measure_matrix_rate(size.matrix, device, reading)
+    matrix_rate = measure_matrix_rate((size.matrix,) * 3, device, reading)
     parts = {}
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(size, Path(folder))
@@ -208,13 +208,23 @@ def run_benchmark(settings: BenchmarkSettings) -> dict[str, Any]:
     }
 
 
-def measure_matrix_rate(n: int, device: str, dtype: torch.dtype, n_repeats: int = 9) -> float:
-    """Return the operations a second of an `n` x `n` product, the median of some, warmed up."""
-    left, right = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+def measure_matrix_rate(
+    shape: tuple[int, int, int], device: str = "cpu", dtype: torch.dtype = torch.float32, n_repeats: int = 9
+) -> float:
+    """Return the operations a second of a matrix product, the median of some, warmed up.
+
+    Args:
+        shape: (n, k, m) of an `n` x `k` matrix times a `k` x `m` one.
+        device: Where.
+        dtype: In what precision.
+        n_repeats: How many are timed.
+    """
+    n, k, m = shape
+    left, right = torch.randn(n, k, device=device).to(dtype), torch.randn(k, m, device=device).to(dtype)
     for _ in range(3):
         left @ right
     seconds = statistics.median(_time(lambda: left @ right) for _ in range(n_repeats))
-    return 2.0 * n**3 / seconds
+    return 2.0 * n * k * m / seconds
 
 
 def format_benchmark(results: dict[str, Any]) -> str:
@@ -282,11 +292,6 @@ def _peak_bytes() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # of the process so far
-
-
-def _count_tokens(encoder: Any, texts: Sequence[str]) -> int:  # noqa: ANN401  a SentenceTransformer
-    ids = encoder.tokenizer(list(texts), truncation=True, max_length=encoder.max_seq_length)["input_ids"]
-    return sum(map(len, ids))
 
 
 @entry_point

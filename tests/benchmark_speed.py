@@ -32,10 +32,11 @@ from tqdm import tqdm
 
 import perspective.uncertainty
 from perspective.artifacts import Output, TrainingTriplet, dump_json, write_text
+from perspective.benchmark_gpu import measure_matrix_rate
 from perspective.cli import entry_point, parse_settings
 from perspective.clustering import SEEDS, cluster_by_seed, clustering_accuracy
 from perspective.corpus import CorpusSettings, load_labels, load_texts
-from perspective.embedding import embed_texts
+from perspective.embedding import count_tokens, embed_texts
 from perspective.errors import DataError, suggest_name
 from perspective.judging.batching import pad_right
 from perspective.judging.choice import ChoiceJudge
@@ -44,6 +45,7 @@ from perspective.judging.states import StateSettings, read_states
 from perspective.layout import MEASURES, PREDICT_STAGE
 from perspective.losses import PublishedLoss
 from perspective.models import load_embedder, load_llm
+from perspective.random_models import count_parameters
 from perspective.sampling import SampleSettings, sample_triplets
 from perspective.training import TrainSettings, finetune_embedder
 from perspective.uncertainty import measure_uncertainty, scale_max_distance, select_uncertain_queries
@@ -52,7 +54,7 @@ logger = logging.getLogger(__name__)
 
 DATASETS = ("banking77", "few_nerd_nat", "mtop_domain", "stackexchange")
 EPOCH_STEPS = 512  # of the published loop: 1,024 triplets, two at a time
-BODY_WEIGHTS = {"minilm": 10.6e6, "smollm2": 106.2e6}  # in matrix products: without the embeddings
+N_QUESTIONS, N_PLAIN = 64, 8  # triplets judged by ours, and how many of them one prompt at a time
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class SpeedSettings:
 
     stages: list[str] | None = field(default=None, metadata={"help": "stages; default all"})
     n_pairs: int = field(default=3, metadata={"help": "times each of two is run, in turn"})
-    llm: str = field(default="smollm2", metadata={"help": "the LLM that judges"})
+    llm: list[str] = field(default_factory=lambda: ["smollm2"], metadata={"help": "the LLMs that judge"})
 
     def __post_init__(self) -> None:
         """Check names."""
@@ -106,12 +108,11 @@ def embed_dataset(dataset: str) -> np.ndarray:
     return embed_texts(load_embedder("minilm"), read_texts(dataset))
 
 
-def measure_matrix_rate(n_rows: int, n_in: int, n_out: int) -> float:
-    """Return what float32 matrix products of a shape reach, in FLOP/s: the best of five."""
-    a, b = torch.randn(n_rows, n_in), torch.randn(n_in, n_out)
-    repeats = max(1, int(4e9 / (2 * n_rows * n_in * n_out)))
-    best = min(_seconds(lambda: [a @ b for _ in range(repeats)]) for _ in range(5))
-    return repeats * 2 * n_rows * n_in * n_out / best
+def describe_rate(flop: float, seconds: float, shape: tuple[int, int, int]) -> str:
+    """Say what share of the rate of one matrix product a stage reaches."""
+    rate = flop / seconds
+    share = 100 * rate / measure_matrix_rate(shape)
+    return f"{rate / 1e9:.0f} GFLOP/s, {share:.0f}% of the matrix rate at {' x '.join(f'{n:,}' for n in shape)}"
 
 
 def bench_loss(settings: SpeedSettings) -> list[Row]:
@@ -158,10 +159,9 @@ def bench_training(settings: SpeedSettings) -> list[Row]:
         published_training.train(load_embedder("minilm"), triplets, n_steps)
 
     one, part, ratio = time_pairs(ours, other, settings.n_pairs)
-    n_tokens = sum(
-        len(ids) for t in triplets for ids in load_tokenizer()([t.anchor, t.positive, t.negative])["input_ids"]
-    )
-    rate = 6 * BODY_WEIGHTS["minilm"] * n_tokens / one
+    model = load_embedder("minilm")
+    n_tokens = sum(count_tokens(model, [text for t in triplets for text in (t.anchor, t.positive, t.negative)]))
+    flop = 6 * count_parameters(model.transformers_model) * n_tokens
     return [
         Row(
             f"fine-tuning, an epoch of {len(triplets)} triplets",
@@ -171,15 +171,9 @@ def bench_training(settings: SpeedSettings) -> list[Row]:
             part / n_steps * EPOCH_STEPS,
             ratio / n_steps * EPOCH_STEPS,
             "other batches and learning rate: see the study for the gains of both recipes",
-            f"{rate / 1e9:.0f} GFLOP/s over loading, training and saving, "
-            f"{100 * rate / measure_matrix_rate(256, 384, 1536):.0f}% of the matrix rate",
+            f"{describe_rate(flop, one, (256, 384, 1536))}, over loading, training and saving",
         )
     ]
-
-
-@cache
-def load_tokenizer():  # noqa: ANN201
-    return load_embedder("minilm").tokenizer
 
 
 def bench_embedding(settings: SpeedSettings) -> list[Row]:
@@ -189,8 +183,8 @@ def bench_embedding(settings: SpeedSettings) -> list[Row]:
     other = model.encode(texts)
     cosines = (ours * other).sum(axis=1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(other, axis=1)
     seconds = time_pairs(lambda: embed_texts(model, texts), lambda: model.encode(texts), settings.n_pairs)
-    n_tokens = sum(map(len, load_tokenizer()(texts)["input_ids"]))
-    rate = 2 * BODY_WEIGHTS["minilm"] * n_tokens / seconds[0]
+    n_tokens = sum(count_tokens(model, texts))
+    flop = 2 * count_parameters(model.transformers_model) * n_tokens
     return [
         Row(
             f"embedding, {len(texts)} texts of 4 sets",
@@ -198,8 +192,7 @@ def bench_embedding(settings: SpeedSettings) -> list[Row]:
             "2.5x, half the matrix rate",
             *seconds,
             f"smallest cosine {cosines.min():.6f}",
-            f"{n_tokens / seconds[0]:.0f} tokens/s, {rate / 1e9:.0f} GFLOP/s, "
-            f"{100 * rate / measure_matrix_rate(1024, 384, 1536):.0f}% of the matrix rate at 1,024 x 384 x 1,536",
+            f"{n_tokens / seconds[0]:.0f} tokens/s, {describe_rate(flop, seconds[0], (1024, 384, 1536))}",
         )
     ]
 
@@ -295,42 +288,51 @@ def measure_inertia(vectors: np.ndarray, clusters: np.ndarray) -> float:
 
 
 def bench_judging(settings: SpeedSettings) -> list[Row]:
-    llm, texts = load_llm(settings.llm), read_texts("banking77")
-    sampled, _ = sample_triplets(embed_dataset("banking77"), SampleSettings(max_query=8))
+    return [compare_judging(name, settings.n_pairs) for name in settings.llm]
+
+
+def compare_judging(name: str, n_pairs: int) -> Row:
+    llm, texts = load_llm(name), read_texts("banking77")
+    sampled, _ = sample_triplets(embed_dataset("banking77"), SampleSettings(max_query=N_QUESTIONS))
     questions = [Question(row, *(texts[i] for i in triplet.key)) for row, triplet in enumerate(sampled)]
     wording = choose_wording(PREDICT_STAGE / "prompts.json", "banking77").instruction
     judge = ChoiceJudge(llm, wording)
     written = ChoiceJudge(llm, wording, response="generate")
     prompts = [
         written._prepare(asked, swapped).text  # the very words that the judge asks
-        for question in questions
+        for question in questions[:N_PLAIN]
         for swapped, asked in ((False, question), (True, question.swapped()))
     ]
     opinions = {opinion.row: opinion for opinion in judge.judge(questions)}
+    n_tokens = judge.facts["n_tokens"]
     ours = [
         "1" if value > 0.5 else "2"
-        for row in range(len(questions))
+        for row in range(N_PLAIN)
         for value in (opinions[row].probability, 1 - opinions[row].swapped_probability)
     ]
     other = plain_judging.judge(llm, prompts)
     decided = [(one, two) for one, two in zip(ours, other, strict=True) if two is not None]
     same = sum(one == two for one, two in decided)
-    seconds = time_pairs(
-        lambda: list(judge.judge(questions)), lambda: plain_judging.judge(llm, prompts), settings.n_pairs
+    seconds, part, ratio = time_pairs(
+        lambda: list(judge.judge(questions)), lambda: plain_judging.judge(llm, prompts), n_pairs
     )
-    return [
-        Row(
-            f"choice judging, {len(questions)} triplets in both orders, {settings.llm}",
-            "one prompt at a time, generate(max_new_tokens=20)",
-            "10x",
-            *seconds,
-            f"same label on {same} of {len(decided)} decided, {len(prompts) - len(decided)} undecided",
-        )
-    ]
+    flop, config = 2 * count_parameters(llm.model) * n_tokens, llm.model.config
+    scale = len(questions) / N_PLAIN
+    return Row(
+        f"choice judging, {len(questions)} triplets in both orders, {Path(name).stem}",
+        f"one prompt at a time, generate(max_new_tokens=20) ({N_PLAIN} of the triplets timed)",
+        "10x, 60% of the matrix rate",
+        seconds,
+        part * scale,
+        ratio * scale,
+        f"same label on {same} of {len(decided)} decided, {len(prompts) - len(decided)} undecided",
+        f"{n_tokens / seconds:.0f} tokens/s, "
+        f"{describe_rate(flop, seconds, (1536, config.hidden_size, config.intermediate_size))}",
+    )
 
 
 def bench_states(settings: SpeedSettings) -> list[Row]:
-    llm, texts = load_llm(settings.llm), read_texts("banking77")[:512]
+    llm, texts = load_llm(settings.llm[0]), read_texts("banking77")[:512]
     asked = StateSettings(choose_wording(PREDICT_STAGE / "prompts.json", "banking77").perspective)
     facts: dict = {}
 
@@ -355,7 +357,7 @@ def bench_states(settings: SpeedSettings) -> list[Row]:
     rates = facts["n_tokens"] / one, n_batches * ids.numel() / two
     return [
         Row(
-            f"answer states, {len(texts)} texts, {settings.llm}",
+            f"answer states, {len(texts)} texts, {settings.llm[0]}",
             "the bare forward pass on as many tokens, without any context or padding",
             "within 10%",
             one,
@@ -420,7 +422,7 @@ def describe_machine() -> dict[str, object]:
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
-        "float32_gflops_2048": round(measure_matrix_rate(2048, 2048, 2048) / 1e9),
+        "float32_gflops_2048": round(measure_matrix_rate((2048,) * 3) / 1e9),
         "torch": torch.__version__,
         "load_average": [round(value, 1) for value in os.getloadavg()],
     }

@@ -71,7 +71,7 @@ def test_tokens_are_counted_right(results, tmp_path):
 
 def test_the_matrix_rate_is_that_of_the_product(monkeypatch):
     monkeypatch.setattr(benchmark_gpu, "_time", lambda run: run() is None or 0.5)
-    assert measure_matrix_rate(64, "cpu", torch.float32) == 2 * 64**3 / 0.5
+    assert measure_matrix_rate((64, 32, 16)) == 2 * 64 * 32 * 16 / 0.5
 
 
 @pytest.mark.parametrize(
