@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from perspective.artifacts import Output, TrainingTriplet
-from perspective.devices import pick_device, supports_fast_bf16
-from perspective.distributed import is_main, main_first, n_processes, process_index, wait
+from perspective.distributed import n_processes
 from perspective.errors import DataError, suggest_name
 from perspective.models import get_prompt, set_prompt
+from perspective.trainer import RunSettings, run_training, save_trained
 
 if TYPE_CHECKING:
     import torch
@@ -237,7 +233,7 @@ def keep_embedder(model: SentenceTransformer, output: Output) -> None:
     """Write an embedder as it is, where nothing that was judged is fit to train on."""
     logger.info("nothing to train on: the embedder stays as it is")
     output.facts["unchanged"] = True
-    _save(model, [], output)
+    save_trained(model, [], output, describe_training)
 
 
 def describe_training(output: Output) -> str:
@@ -286,91 +282,9 @@ def _train(
     settings: TrainSettings,
     output: Output,
 ) -> None:
-    """Run the trainer, resuming where a killed run left off, and write the embedder."""
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-    from transformers import set_seed
-
-    trainer_class = SentenceTransformerTrainer
-    if n_processes() > 1:
-        from perspective.shared_training import SharedTrainer as trainer_class
-
-    model.max_seq_length = min(model.max_seq_length or settings.max_source_length, settings.max_source_length)
-    recipe = settings.resolve()
-    batch_size = _share_batch(recipe.per_device_train_batch_size)
-    with main_first():
-        checkpoint = _find_checkpoint(output.open_partial()) if settings.resume else None
-        if checkpoint is None and is_main():
-            output.open_partial(anew=True)
-    if checkpoint is not None:
-        logger.info("going on from %s", checkpoint.name)
-    set_seed(settings.seed)
-    model.model_card_data.generate_widget_examples = False  # the card is our own
-    if recipe.lora_rank:
-        _add_adapters(model, recipe.lora_rank)
-    arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(output.partial),
-        num_train_epochs=recipe.num_train_epochs,
-        per_device_train_batch_size=batch_size,
-        learning_rate=recipe.learning_rate,
-        warmup_steps=recipe.warmup_ratio,
-        seed=settings.seed,
-        bf16=supports_fast_bf16(),
-        batch_sampler=sampler,
-        prompts=get_prompt(model) or None,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_steps=settings.save_steps,
-        save_total_limit=2,
-        report_to="none",
-        dataloader_pin_memory=False,
-        use_cpu=n_processes() > 1 and pick_device() != "cuda",  # without it, no processes are looked for
-    )
-    # What the trainer changes where it finds several processes or GPUs; the batches stay those of one.
-    arguments.dataloader_drop_last = False
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1
-    trainer = trainer_class(
-        model=model,
-        args=arguments,
-        train_dataset=dataset,
-        loss=loss,
-        callbacks=[],
-    )
-    _log_through_tqdm(trainer)
-    if n_processes() > 1:
-        output.facts["n_processes"] = n_processes()
-    if not is_main():
-        set_seed(settings.seed + process_index())  # other texts, so other dropout
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if recipe.lora_rank:
-        _merge_adapters(model)
-    _save(model, [entry for entry in trainer.state.log_history if "loss" in entry], output)
-    if is_main():
-        output.discard_partial()
-
-
-def _share_batch(batch_size: int) -> int:
-    """Return how many rows of a batch each process takes."""
-    share, rest = divmod(batch_size, n_processes())
-    if rest:
-        raise DataError(
-            f"--per_device_train_batch_size {batch_size}: {n_processes()} processes cannot share it evenly; take a "
-            f"multiple of {n_processes()}"
-        )
-    return share
-
-
-def _save(model: SentenceTransformer, history: Sequence[dict[str, float]], output: Output) -> None:
-    """Write the embedder, in the main process; the others wait for it."""
-    if history:
-        output.facts["n_steps"] = int(history[-1]["step"])
-        output.facts["final_loss"] = history[-1]["loss"]
-    if is_main():
-        with output.open() as folder:
-            model.save_pretrained(str(folder), safe_serialization=True, create_model_card=False)
-            _write_history(folder, history)
-            (folder / "README.md").write_text(describe_training(output), encoding="utf-8")
-    wait()
+    run = RunSettings.take(settings.resolve(), settings)
+    history = run_training(model, dataset, loss, sampler, get_prompt(model) or None, run, output)
+    save_trained(model, history, output, describe_training)
 
 
 def _make_dataset(triplets: Sequence[TrainingTriplet], weighted: bool) -> Dataset:
@@ -398,75 +312,3 @@ def _take_over_instruction(model: SentenceTransformer, triplets: Sequence[Traini
     instruction = instructions.pop()
     if instruction:
         set_prompt(model, instruction)
-
-
-def _find_checkpoint(partial: Path) -> Path | None:
-    """Return the newest whole checkpoint of an unfinished run, or None."""
-    checkpoints = sorted(partial.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    return next((path for path in reversed(checkpoints) if _is_whole(path)), None)
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """Tell whether a kill left a checkpoint that can be gone on from.
-
-    The trainer writes its state last, but other processes than the main one may still be writing
-    the state of their random numbers then.
-    """
-    try:
-        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return bool(state) and all(zipfile.is_zipfile(path) for path in checkpoint.glob("rng_state*.pth"))
-
-
-def _add_adapters(model: SentenceTransformer, rank: int) -> None:
-    from peft import LoraConfig, TaskType
-
-    model.add_adapter(
-        LoraConfig(
-            task_type=TaskType.FEATURE_EXTRACTION,
-            r=rank,
-            lora_alpha=2 * rank,
-            lora_dropout=0.1,
-            target_modules="all-linear",
-        )
-    )
-
-
-def _merge_adapters(model: SentenceTransformer) -> None:
-    """Fold the adapters into the weights, so that the result needs no peft to load."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    backbone = model.transformers_model
-    for name, module in list(backbone.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            module.merge(safe_merge=True)
-            backbone.set_submodule(name, module.get_base_layer())
-    backbone._hf_peft_config_loaded = False
-    del backbone.peft_config
-
-
-def _log_through_tqdm(trainer: Any) -> None:  # noqa: ANN401
-    """Keep the progress bar, drop the line that the trainer prints at each logged step."""
-    from transformers import PrinterCallback, ProgressCallback
-
-    class QuietProgress(ProgressCallback):
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ANN401
-            if self.training_bar is not None and logs and "loss" in logs:
-                self.training_bar.set_postfix(loss=f"{float(logs['loss']):.3g}")
-
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(QuietProgress)
-
-
-def _write_history(folder: Path, history: Sequence[dict[str, float]]) -> None:
-    """Write the loss by step as `loss.csv` and, where there is one, `loss.png`."""
-    with (folder / "loss.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["step", "epoch", "loss", "learning_rate"], extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(history)
-    if history:
-        from perspective.report import draw_loss
-
-        draw_loss([entry["step"] for entry in history], [entry["loss"] for entry in history], folder / "loss.png")

@@ -229,7 +229,7 @@ def test_killed_at_random_moments_ends_the_same(tmp_path, embedder_folder, train
 
 
 def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
-    from perspective.training import _find_checkpoint
+    from perspective.trainer import _find_checkpoint
 
     for step, state in ((8, '{"global_step": 8}'), (16, '{"global_'), (24, None)):
         (tmp_path / f"checkpoint-{step}").mkdir()

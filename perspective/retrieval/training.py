@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,24 +9,16 @@ from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
 from perspective.artifacts import Output
-from perspective.devices import supports_fast_bf16
+from perspective.distributed import n_processes
 from perspective.errors import DataError
 from perspective.retrieval.evaluation import EvaluationSettings, find_prompts
 from perspective.retrieval.records import Pair
-from perspective.training import (
-    _add_adapters,
-    _find_checkpoint,
-    _log_through_tqdm,
-    _merge_adapters,
-    _write_history,
-)
+from perspective.trainer import RunSettings, run_training, save_trained
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -110,58 +101,21 @@ def train_retriever(model: SentenceTransformer, pairs: Sequence[Pair], settings:
         output: The folder to make; gains counts and the last loss as facts.
 
     Raises:
-        DataError: There are fewer than two pairs, or all have weight 0.
+        DataError: There are fewer than two pairs, all have weight 0, or there are several processes.
     """
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
     from sentence_transformers.sentence_transformer.training_args import BatchSamplers
-    from transformers import set_seed
 
+    if n_processes() > 1:
+        raise DataError("retrievers train in one process: start this stage without a launcher")
     pairs = draw_pairs(pairs, settings.max_pairs, settings.seed)
     dataset = make_dataset(pairs, settings.num_negatives, settings.weighted)
     output.facts |= {"n_pairs": len(pairs), "n_hard_negatives": _count_negatives(dataset)}
-    model.max_seq_length = min(model.max_seq_length or settings.max_source_length, settings.max_source_length)
-    checkpoint = _find_checkpoint(output.open_partial()) if settings.resume else None
-    if checkpoint is None:
-        output.open_partial(anew=True)
-    else:
-        logger.info("going on from %s", checkpoint.name)
-    set_seed(settings.seed)
-    model.model_card_data.generate_widget_examples = False  # the card is our own
-    if settings.lora_rank:
-        _add_adapters(model, settings.lora_rank)
-    arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(output.partial),
-        num_train_epochs=settings.num_train_epochs,
-        per_device_train_batch_size=settings.per_device_train_batch_size,
-        learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup_ratio,
-        seed=settings.seed,
-        bf16=supports_fast_bf16(),
-        # A text that is one query's document and another's negative never meets itself.
-        batch_sampler=BatchSamplers.NO_DUPLICATES,
-        prompts=_prompts_by_column(model, dataset.column_names),
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_steps=settings.save_steps,
-        save_total_limit=2,
-        report_to="none",
-        dataloader_pin_memory=False,
-    )
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # copies of the model on several GPUs would each see a part of the negatives
-    trainer = SentenceTransformerTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=dataset,
-        loss=build_loss(model, settings.temperature, settings.mini_batch_size),
-        callbacks=[],
-    )
-    _log_through_tqdm(trainer)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if settings.lora_rank:
-        _merge_adapters(model)
-    _save(model, [entry for entry in trainer.state.log_history if "loss" in entry], output)
-    output.discard_partial()
+    loss = build_loss(model, settings.temperature, settings.mini_batch_size)
+    # A text that is one query's document and another's negative never meets itself.
+    sampler = BatchSamplers.NO_DUPLICATES
+    prompts = _prompts_by_column(model, dataset.column_names)
+    history = run_training(model, dataset, loss, sampler, prompts, RunSettings.take(settings), output)
+    save_trained(model, history, output, describe_retriever)
 
 
 def build_loss(model: SentenceTransformer, temperature: float, mini_batch_size: int) -> torch.nn.Module:
@@ -279,16 +233,3 @@ def _prompts_by_column(model: SentenceTransformer, columns: Sequence[str]) -> Ma
 
 def _count_negatives(dataset: Dataset) -> int:
     return int(sum(sum(label[1:]) for label in dataset["label"]))
-
-
-def _save(model: SentenceTransformer, history: Sequence[dict[str, float]], output: Output) -> None:
-    if history:
-        output.facts |= {
-            "n_steps": int(history[-1]["step"]),
-            "first_loss": history[0]["loss"],
-            "final_loss": history[-1]["loss"],
-        }
-    with output.open() as folder:
-        model.save_pretrained(str(folder), safe_serialization=True, create_model_card=False)
-        _write_history(folder, history)
-        (folder / "README.md").write_text(describe_retriever(output), encoding="utf-8")
