@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from perspective.distances import square_distances, square_lengths
+
 ALL_PAIRS_ROWS = 10_000  # up to here the distances of all pairs are kept, in at most 400 MB of single precision
 ROWS_AT_A_TIME = 1024
 
@@ -30,7 +32,7 @@ class Seeding:
     def __init__(self, vectors: np.ndarray) -> None:
         rows = np.asarray(vectors)
         self._rows = rows - rows.mean(axis=0)
-        self._squares = np.einsum("ij,ij->i", self._rows, self._rows)
+        self._squares = square_lengths(self._rows)
         self._pairs = self._measure_pairs() if len(rows) <= ALL_PAIRS_ROWS else None
 
     def __call__(self, vectors: np.ndarray, n_clusters: int, random_state: np.random.RandomState) -> np.ndarray:
@@ -52,23 +54,17 @@ class Seeding:
 
     def distances(self, rows: np.ndarray) -> np.ndarray:
         """Return the squared distances of some rows to all, `(len(rows), n)`."""
-        return self._measure(rows) if self._pairs is None else self._pairs[rows]
-
-    def _measure(self, rows: np.ndarray) -> np.ndarray:
-        distances = self._rows[rows] @ self._rows.T
-        distances *= -2
-        distances += self._squares
-        distances += self._squares[rows, None]
-        return np.maximum(distances, 0, out=distances)
+        if self._pairs is not None:
+            return self._pairs[rows]
+        return square_distances(self._rows[rows], self._rows, self._squares)
 
     def _measure_pairs(self) -> np.ndarray:
         """Measure all pairs in double precision, and keep them in that of the vectors."""
         wide = self._rows.astype(np.float64)
-        squares = np.einsum("ij,ij->i", wide, wide)
+        squares = square_lengths(wide)
         pairs = np.empty((len(wide), len(wide)), dtype=self._rows.dtype)
         for start in range(0, len(wide), ROWS_AT_A_TIME):
             rows = slice(start, start + ROWS_AT_A_TIME)
-            block = -2 * (wide[rows] @ wide.T) + squares + squares[rows, None]
-            pairs[rows] = np.maximum(block, 0)
+            pairs[rows] = square_distances(wide[rows], wide, squares)
         np.fill_diagonal(pairs, 0)
         return pairs

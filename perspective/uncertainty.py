@@ -11,6 +11,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.preprocessing import StandardScaler
 
+from perspective.distances import square_distances
 from perspective.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ def _agglomerate(scaled: np.ndarray, max_distance: float, seed: int) -> np.ndarr
     clusters = np.empty(len(scaled), dtype=np.int64)
     for start in range(0, len(scaled), ROWS_AT_A_TIME):
         rows = slice(start, start + ROWS_AT_A_TIME)
-        clusters[rows] = _square_distances(scaled[rows], centers).argmin(axis=1)
+        clusters[rows] = square_distances(scaled[rows], centers).argmin(axis=1)
     return clusters
 
 
@@ -142,21 +143,12 @@ def _join_by_ward(scaled: np.ndarray, max_distance: float) -> np.ndarray:
     pairs = np.empty(n * (n - 1) // 2)  # the upper triangle, row after row
     filled = 0
     for start in range(0, n, ROWS_AT_A_TIME):
-        block = np.sqrt(_square_distances(scaled[start : start + ROWS_AT_A_TIME], scaled[start:]))
+        block = np.sqrt(square_distances(scaled[start : start + ROWS_AT_A_TIME], scaled[start:]))
         for place, row in enumerate(block):
             rest = row[place + 1 :]
             pairs[filled : filled + len(rest)] = rest
             filled += len(rest)
     return fcluster(linkage(pairs, "ward"), max_distance, "distance") - 1
-
-
-def _square_distances(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the squared Euclidean distances `(len(rows), len(others))`."""
-    distances = rows @ others.T
-    distances *= -2
-    distances += np.einsum("ij,ij->i", rows, rows)[:, None]
-    distances += np.einsum("ij,ij->i", others, others)
-    return np.maximum(distances, 0, out=distances)
 
 
 def _average(vectors: np.ndarray, clusters: np.ndarray, n_clusters: int) -> np.ndarray:
@@ -167,7 +159,7 @@ def _average(vectors: np.ndarray, clusters: np.ndarray, n_clusters: int) -> np.n
 
 
 def _assign(vectors: np.ndarray, centers: np.ndarray, n_near: int) -> tuple[np.ndarray, np.ndarray]:
-    probability = 1 / (1 + _square_distances(vectors, centers))  # (n, n_clusters)
+    probability = 1 / (1 + square_distances(vectors, centers))  # (n, n_clusters)
     near = np.argpartition(-probability, n_near - 1, axis=1)[:, :n_near]
     mass = np.take_along_axis(probability, near, axis=1)
     order = np.argsort(-mass, axis=1, kind="stable")
