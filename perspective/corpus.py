@@ -6,17 +6,16 @@ one; `load_labels` is for the measures and for analysis.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perspective.artifacts import ROOT, read_json
+from perspective.artifacts import ROOT, display_path, read_json
 from perspective.errors import DataError, suggest_name
+from perspective.jsonl import check_text, read_field, read_jsonl
 
 logger = logging.getLogger(__name__)
 
@@ -79,13 +78,7 @@ def load_texts(settings: CorpusSettings) -> list[str]:
     path = settings.path
     texts: list[str] = []
     for place, value in _read_column(path, settings.text_column, required=True):
-        if not isinstance(value, str):
-            raise DataError(f'{place}: "{settings.text_column}" is {type(value).__name__}, not a text')
-        if not value.strip():
-            raise DataError(f'{place}: "{settings.text_column}" is empty; remove the line or fill it')
-        if not _is_writable(value):
-            raise DataError(f'{place}: "{settings.text_column}" holds half a character (a lone surrogate)')
-        texts.append(value)
+        texts.append(check_text(value, settings.text_column, place))
     if len(texts) < 2:
         raise DataError(f"{path}: {len(texts)} text; clustering needs at least two")
     n_duplicates = len(texts) - len(set(texts))
@@ -125,21 +118,8 @@ def _read_column(path: Path, column: str, required: bool) -> Sequence[tuple[str,
 
 
 def _read_jsonl_column(path: Path, column: str, required: bool) -> list[tuple[str, Any]]:
-    values = []
-    # Split at line feeds only: str.splitlines would also cut inside a text that holds U+2028.
-    for number, line in enumerate(_read_utf8(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"{_short(path)}:{number}"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{place}: bad JSON ({error.msg})") from None
-        if not isinstance(record, dict):
-            raise DataError(f"{place}: expected an object, found {type(record).__name__}")
-        if required and column not in record:
-            raise DataError(f'{place}: no "{column}" field (found: {", ".join(sorted(map(str, record))) or "none"})')
-        values.append((place, record.get(column)))
+    read = read_field if required else lambda record, name, _: record.get(name)
+    values = [(place, read(record, column, place)) for place, record in read_jsonl(path)]
     if not values:
         raise DataError(f"{path}: the file is empty")
     return values
@@ -167,28 +147,9 @@ def _read_table_column(path: Path, column: str, required: bool) -> list[tuple[st
     if column not in table.columns:
         if required:
             raise DataError(f'{path}: no column "{column}" (found: {", ".join(map(str, table.columns))})')
-        return [(f"{_short(path)}: row {i}", None) for i in range(len(table))]
+        return [(f"{display_path(path)}: row {i}", None) for i in range(len(table))]
     values = table[column].astype(object).where(table[column].notna(), None)
     return [
-        (f"{_short(path)}: row {i}", None if not required and value == "" else value)
+        (f"{display_path(path)}: row {i}", None if not required and value == "" else value)
         for i, value in enumerate(values, start=1)
     ]
-
-
-def _read_utf8(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-
-
-def _is_writable(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:  # JSON can spell half of an emoji, which no file and no tokenizer takes
-        return False
-    return True
-
-
-def _short(path: Path) -> str:
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -20,7 +20,7 @@ from perspective.errors import DataError
 from perspective.judging.server import ServerSettings
 from perspective.judging.settings import Case, JudgeSettings, build_judge
 from perspective.models import load_embedder
-from perspective.retrieval.collection import _read_texts
+from perspective.retrieval.collection import read_texts
 from perspective.retrieval.judged import (
     JudgedSettings,
     Questions,
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _rank_corpus(files: FileSettings, settings: JudgedSettings) -> Questions:
     model = load_embedder(files.embedder)
     set_retrieval_prompts(model, files.embedder)
-    queries, corpus = (list(_read_texts(files.inputs[role]).values()) for role in ("queries", "corpus"))
+    queries, corpus = (list(read_texts(files.inputs[role]).values()) for role in ("queries", "corpus"))
     return ask_about_corpus(embed_sides(model, queries, corpus), settings)
 
 

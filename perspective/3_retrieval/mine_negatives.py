@@ -16,7 +16,7 @@ from perspective.artifacts import Output
 from perspective.cli import entry_point, parse_settings
 from perspective.corpus import DATASETS
 from perspective.models import describe_model, load_embedder
-from perspective.retrieval.collection import _read_texts
+from perspective.retrieval.collection import read_texts
 from perspective.retrieval.mining import MineSettings, embed_sides, filter_pairs, mine_negatives
 from perspective.retrieval.places import mined_path
 from perspective.retrieval.records import load_pairs, save_pairs
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if output.is_finished(files.overwrite):
         return
     pairs = load_pairs(inputs["pairs"])
-    corpus = list(_read_texts(inputs["corpus"]).values()) if files.corpus_path else []
+    corpus = list(read_texts(inputs["corpus"]).values()) if files.corpus_path else []
     model = load_embedder(files.embedder, revision=files.revision, trust_remote_code=files.trust_remote_code)
     set_retrieval_prompts(model, files.embedder, **prompts)
     embedded = embed_sides(model, (pair.query for pair in pairs), [*(pair.document for pair in pairs), *corpus])

@@ -13,7 +13,7 @@ from typing import Any
 from perspective.artifacts import Output, atomic_path, display_path
 from perspective.corpus import DATASETS
 from perspective.errors import DataError
-from perspective.retrieval.records import check_text, read_jsonl, read_text, write_jsonl
+from perspective.jsonl import check_text, read_jsonl, read_text, write_jsonl
 
 logger = logging.getLogger(__name__)
 
@@ -120,8 +120,8 @@ def load_collection(folder: Path) -> Collection:
         raise DataError(f"{folder}: holds no {' or '.join(QRELS_PLACES)}; a collection has the BEIR layout")
     collection = Collection(
         name=folder.name,
-        corpus=_read_texts(folder / "corpus.jsonl"),
-        queries=_read_texts(folder / "queries.jsonl"),
+        corpus=read_texts(folder / "corpus.jsonl"),
+        queries=read_texts(folder / "queries.jsonl"),
         qrels=_read_qrels(qrels_path),
         origin=display_path(folder),
         split="test" if qrels_path.stem == "qrels" else qrels_path.stem,
@@ -129,19 +129,12 @@ def load_collection(folder: Path) -> Collection:
     return keep_answerable(collection)
 
 
-def save_collection(output: Output, collection: Collection) -> None:
-    """Write corpus.jsonl and queries.jsonl beside the qrels.tsv that `output` seals last."""
-    for name, texts in (("corpus.jsonl", collection.corpus), ("queries.jsonl", collection.queries)):
-        with atomic_path(output.path.with_name(name)) as temporary:
-            write_jsonl(temporary, ({"_id": key, "text": text} for key, text in texts.items()))
-    output.facts |= {"n_queries": len(collection.queries), "n_documents": len(collection.corpus)}
-    with output.open() as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write("\t".join(QRELS_FIELDS) + "\n")
-        for query_id, grades in collection.qrels.items():
-            file.writelines(f"{query_id}\t{document_id}\t{grade}\n" for document_id, grade in grades.items())
+def read_texts(path: Path) -> dict[str, str]:
+    """Read corpus.jsonl or queries.jsonl: text by id, a document's title before its text.
 
-
-def _read_texts(path: Path) -> dict[str, str]:
+    Raises:
+        DataError: Names file, line and fault, as `load_collection`.
+    """
     texts: dict[str, str] = {}
     for place, record in read_jsonl(path):
         key = _read_id(record, place)
@@ -155,6 +148,18 @@ def _read_texts(path: Path) -> dict[str, str]:
     if not texts:
         raise DataError(f"{path}: the file is empty")
     return texts
+
+
+def save_collection(output: Output, collection: Collection) -> None:
+    """Write corpus.jsonl and queries.jsonl beside the qrels.tsv that `output` seals last."""
+    for name, texts in (("corpus.jsonl", collection.corpus), ("queries.jsonl", collection.queries)):
+        with atomic_path(output.path.with_name(name)) as temporary:
+            write_jsonl(temporary, ({"_id": key, "text": text} for key, text in texts.items()))
+    output.facts |= {"n_queries": len(collection.queries), "n_documents": len(collection.corpus)}
+    with output.open() as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write("\t".join(QRELS_FIELDS) + "\n")
+        for query_id, grades in collection.qrels.items():
+            file.writelines(f"{query_id}\t{document_id}\t{grade}\n" for document_id, grade in grades.items())
 
 
 def _read_id(record: Mapping[str, Any], place: str) -> str:

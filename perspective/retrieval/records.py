@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perspective.artifacts import Output, display_path
+from perspective.artifacts import Output
 from perspective.errors import DataError
+from perspective.jsonl import check_text, read_jsonl, read_text, write_jsonl
 
 
 @dataclass(frozen=True)
@@ -49,58 +49,6 @@ def save_pairs(output: Output, pairs: Sequence[Pair]) -> None:
     output.facts["n_pairs"] = len(pairs)
     with output.open() as temporary:
         write_jsonl(temporary, map(_pair_record, pairs))
-
-
-def write_jsonl(path: Path, records: Iterator[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line."""
-    with path.open("w", encoding="utf-8") as file:
-        for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-
-def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give (place for messages, object) for each line that is not blank.
-
-    Raises:
-        DataError: The file is missing, not UTF-8, or a line is not a JSON object.
-    """
-    if not Path(path).is_file():
-        raise DataError(f"{path}: no such file")
-    with Path(path).open("rb") as file:
-        # Binary: lines end at line feeds only, not inside a text that holds U+2028.
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            place = f"{display_path(path)}:{number}"
-            try:
-                record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except UnicodeDecodeError as error:
-                raise DataError(f"{place}: not UTF-8 text ({error.reason})") from None
-            except json.JSONDecodeError as error:
-                raise DataError(f"{place}: bad JSON ({error.msg})") from None
-            if not isinstance(record, dict):
-                raise DataError(f"{place}: expected an object, found {type(record).__name__}")
-            yield place, record
-
-
-def read_text(record: Mapping[str, Any], name: str, place: str) -> str:
-    """Return a field that must be a text and not empty."""
-    if name not in record:
-        raise DataError(f'{place}: no "{name}" field (found: {", ".join(sorted(map(str, record))) or "none"})')
-    return check_text(record[name], name, place)
-
-
-def check_text(value: Any, name: str, place: str) -> str:  # noqa: ANN401  whatever a file holds
-    """Return a value that must be a text and not empty."""
-    if not isinstance(value, str):
-        raise DataError(f'{place}: "{name}" is {type(value).__name__}, not a text')
-    if not value.strip():
-        raise DataError(f'{place}: "{name}" is empty; remove the line or fill it')
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:  # JSON can spell half of an emoji, which no file and no tokenizer takes
-        raise DataError(f'{place}: "{name}" holds half a character (a lone surrogate)') from None
-    return value
 
 
 def _read_pair(record: Mapping[str, Any], place: str) -> Pair:

@@ -16,10 +16,10 @@ import pandas as pd
 
 from perspective.artifacts import read_json
 from perspective.errors import DataError
+from perspective.jsonl import check_text
 from perspective.retrieval.clusterings import CLUSTERING, STUDY, Rows, is_number, read_object, read_pair, read_study
-from perspective.retrieval.records import check_text
+from perspective.retrieval.results import VERSION
 
-VERSION = 1  # of evaluation's result files; stated anew, for that module brings torch along
 MEASURED, PUBLISHED = "measured", "published"
 
 RETRIEVAL = (
