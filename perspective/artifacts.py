@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -340,6 +340,23 @@ def read_vectors(path: Path, n_texts: int | None = None) -> np.ndarray:
     if bad.any():
         raise DataError(f"{path}: row {int(bad.argmax())} holds NaN or infinity ({int(bad.sum())} such rows)")
     return vectors
+
+
+def keep_block(path: Path, n_texts: int, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return a block of vectors of an unfinished run: read where it was written, else made and written.
+
+    Args:
+        path: A `.npy` file in the run's `.partial` folder.
+        n_texts: The number of its rows.
+        make: Computes the float array `(n_texts, dim)`.
+
+    Raises:
+        DataError: What was written is not that array.
+    """
+    if not path.exists():
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.save(file, np.asarray(make(), dtype=np.float32), allow_pickle=False)
+    return read_vectors(path, n_texts)
 
 
 def hash_file(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -15,6 +15,9 @@ from perspective.distributed import is_main
 from perspective.errors import DataError
 from perspective.memory import BatchLimit, halve_on_out_of_memory, limit_batches, make_batches
 from perspective.models import load_embedder, set_prompt
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 CHUNK_TEXTS = 2**15  # ordered by length together: enough for little padding, few enough for the memory
 CPU_LIMIT = BatchLimit(items=64, padding=0.1)  # a CPU pays for every token of padding
@@ -57,6 +60,27 @@ class Encoder(Protocol):
 
     def encode(self, inputs: list[str], **options: Any) -> np.ndarray:  # noqa: ANN401
         """Return one vector a text."""
+
+
+@dataclass(frozen=True)
+class EncoderSide:
+    """One side of an embedder that tells queries from documents, as `embed_texts` asks for it.
+
+    Attributes:
+        model: The embedder.
+        encode_side: Its `encode_query` or `encode_document`, with the options that never change.
+    """
+
+    model: SentenceTransformer
+    encode_side: Callable[..., np.ndarray]
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        """Return what the embedder has: its tokenizer, its length, its body."""
+        return getattr(self.model, name)
+
+    def encode(self, inputs: list[str], **options: Any) -> np.ndarray:  # noqa: ANN401
+        """Return one vector a text."""
+        return self.encode_side(inputs, **options)
 
 
 def load_embedding(name: str, settings: EmbedSettings, instruction: str | None) -> Callable[[list[str]], np.ndarray]:

@@ -95,7 +95,7 @@ class LengthReranker:
 
 def test_rerank_orders_the_first_hits_and_drops_the_others():
     hits = Hits(np.array([[0, 1, 2], [2, -1, -1]]), np.zeros((2, 3), dtype=np.float32))
-    found = rerank(LengthReranker(), hits, 2, ["q", "r"], ["a", "aaa", "aa"], ["x", "y", "z"])
+    found = rerank(LengthReranker(), hits, 2, ["q", "r"], ["a", "aaa", "aa"], ["x", "y", "z"], 32)
     assert found.rows.tolist() == [[1, 0], [2, -1]]
     assert found.scores[0].tolist() == [3, 1]
 
@@ -123,7 +123,7 @@ def test_cross_encoder_reranks(make_reranker):
     model = load_reranker(str(make_reranker(1)), device="cpu")
     hits = Hits(np.array([[0, 1, 2]]), np.zeros((1, 3), dtype=np.float32))
     documents = ["bank card", "rain and sun", "play a song"]
-    found = rerank(model, hits, 3, ["top up my card"], documents, ["a", "b", "c"])
+    found = rerank(model, hits, 3, ["top up my card"], documents, ["a", "b", "c"], 32)
     expected = model.predict([("top up my card", text) for text in documents])
     assert found.rows[0].tolist() == np.argsort(-expected).tolist()
     assert found.scores[0] == pytest.approx(np.sort(expected)[::-1], abs=1e-6)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from perspective.artifacts import Output, atomic_path, read_vectors
+from perspective.artifacts import Output, keep_block, read_vectors
 from perspective.devices import describe_precision
 from perspective.errors import DataError, ModelError
 from perspective.judging.batching import AnswerWriter, pad_right
@@ -109,19 +109,18 @@ def obtain_states(
         DataError: The file was made from other inputs or settings.
         ModelError: As `read_states`.
     """
-    if output.is_finished(overwrite):
-        pass
-    elif engine and engine.engine == "ray":
-        write_vectors_on_ray(output, texts, partial(_load_reader, load, embed, settings), engine)
-    else:
-        llm = load()
-        if settings.form == "phrase":
-            states = embed(write_phrases(llm, texts, settings))
+    if not output.is_finished(overwrite):
+        if engine and engine.engine == "ray":
+            write_vectors_on_ray(output, texts, partial(_load_reader, load, embed, settings), engine)
         else:
-            states = read_states(llm, texts, settings, output)
-        output.facts |= {**describe_model(llm.name), **describe_precision(llm.model)}
-        output.facts |= {"n_texts": len(states), "dim": states.shape[1]}
-        output.write_vectors(states)
+            llm = load()
+            if settings.form == "phrase":
+                states = embed(write_phrases(llm, texts, settings))
+            else:
+                states = read_states(llm, texts, settings, output)
+            output.facts |= {**describe_model(llm.name), **describe_precision(llm.model)}
+            output.facts |= {"n_texts": len(states), "dim": states.shape[1]}
+            output.write_vectors(states)
     output.discard_partial()
     return read_vectors(output.path, len(texts))
 
@@ -152,11 +151,7 @@ def read_states(llm: LLM, texts: Sequence[str], settings: StateSettings, output:
     with tqdm(total=len(texts), desc="reading", unit="text") as progress:
         for start in range(0, len(order), BLOCK_TEXTS):
             block = order[start : start + BLOCK_TEXTS].tolist()
-            path = folder / f"{start:09d}.npy"
-            if not path.exists():
-                with atomic_path(path) as temporary, temporary.open("wb") as file:
-                    np.save(file, reader.read(block, rows), allow_pickle=False)
-            states = read_vectors(path, len(block))
+            states = keep_block(folder / f"{start:09d}.npy", len(block), partial(reader.read, block, rows))
             if found is None:
                 found = np.empty((len(texts), states.shape[1]), dtype=np.float32)
             found[block] = states
@@ -187,8 +182,7 @@ class StateReader:
         self._layer = settings.layer
         self._keep = _make_reader(llm, settings.form)
         self._frame = _Frame.make(llm, settings.perspective)
-        read_shared = partial(_read_shared, llm)
-        (self._shared,) = halve_on_out_of_memory(read_shared, len)([self._frame.before])
+        (self._shared,) = halve_on_out_of_memory(self._read_shared, len)([self._frame.before])
         self.n_shared = len(self._frame.before)  # tokens that all texts share
         self._limit = limit_batches(llm.model, CPU_LIMIT)
         self._read_fitting = halve_on_out_of_memory(self._read_batch, len)
@@ -209,8 +203,23 @@ class StateReader:
         batches = make_batches([rows[row] for row in block], len, self._limit)
         return np.stack([state for batch in batches for state in self._read_fitting(batch)]).astype(np.float32)
 
+    @torch.inference_mode()
+    def _read_shared(self, beginnings: Sequence[Sequence[int]]) -> list[Any]:
+        """Compute the cache of the beginning that all prompts share, once."""
+        ids = torch.tensor([list(before) for before in beginnings], device=self._llm.device)
+        return [self._llm.model.base_model(ids, use_cache=True).past_key_values]
+
+    @torch.inference_mode()
     def _read_batch(self, rows: Sequence[np.ndarray]) -> np.ndarray:
-        return _read_batch(self._llm, self._shared, rows, self._layer, self._keep)
+        ids, lengths = pad_right(rows)
+        cache = copy.deepcopy(self._shared)
+        cache.batch_repeat_interleave(len(rows))
+        with_layers = self._layer >= 0
+        out = self._llm.model.base_model(
+            ids.to(self._llm.device), past_key_values=cache, output_hidden_states=with_layers
+        )
+        states = out.hidden_states[self._layer] if with_layers else out.last_hidden_state
+        return self._keep(states[torch.arange(len(rows)), lengths - 1])
 
 
 def _load_reader(
@@ -288,26 +297,3 @@ def _make_reader(llm: LLM, form: str) -> Callable[[Any], np.ndarray]:
         return (roots @ projection).cpu().numpy()
 
     return read
-
-
-@torch.inference_mode()
-def _read_shared(llm: LLM, beginnings: Sequence[Sequence[int]]) -> list[Any]:
-    """Compute the cache of the beginning that all prompts share, once."""
-    ids = torch.tensor([list(before) for before in beginnings], device=llm.device)
-    return [llm.model.base_model(ids, use_cache=True).past_key_values]
-
-
-@torch.inference_mode()
-def _read_batch(
-    llm: LLM,
-    shared: Any,  # noqa: ANN401  a cache of transformers
-    rows: Sequence[np.ndarray],
-    layer: int,
-    read: Callable[[Any], np.ndarray],  # noqa: ANN401
-) -> np.ndarray:
-    ids, lengths = pad_right(rows)
-    cache = copy.deepcopy(shared)
-    cache.batch_repeat_interleave(len(rows))
-    out = llm.model.base_model(ids.to(llm.device), past_key_values=cache, output_hidden_states=layer >= 0)
-    states = out.last_hidden_state if layer < 0 else out.hidden_states[layer]
-    return read(states[torch.arange(len(rows)), lengths - 1])

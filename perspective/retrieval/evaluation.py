@@ -6,14 +6,16 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perspective.artifacts import Output, atomic_path, read_vectors
+from perspective.artifacts import Output, keep_block, read_vectors
+from perspective.embedding import EncoderSide, embed_texts
 from perspective.errors import DataError, ModelError
 from perspective.models import describe_model, get_prompt, load_embedder, pick_device, slugify_model
 from perspective.retrieval.collection import Collection
@@ -36,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 DEPTH = 100  # documents that a first search finds: what fusion and reranking start from
 TEXTS_AT_A_TIME = 1024  # embedded between two saves: a minute or so of a small model on a CPU
+RERANKED_AT_A_TIME = 32
 KEPT_PER_QUERY = ("NDCG", "F1")
 
 
@@ -61,7 +64,9 @@ class EvaluationSettings:
         default=None, metadata={"help": "put before a query; default the model's own, or E5's for an E5"}
     )
     document_prompt: str | None = field(default=None, metadata={"help": "put before a document; likewise"})
-    batch_size: int = field(default=64, metadata={"help": "texts encoded at a time"})
+    batch_size: int | None = field(
+        default=None, metadata={"help": "texts encoded at a time; left out, 64 on a CPU, by its memory on a GPU"}
+    )
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the embedder on the hub"})
     trust_remote_code: bool = field(
         default=False, metadata={"help": "run code from the embedder's repository; only where you trust it"}
@@ -73,7 +78,7 @@ class EvaluationSettings:
         Raises:
             DataError: A number is too small, or the reranker reads fewer hits than are scored.
         """
-        if self.batch_size < 1:
+        if self.batch_size is not None and self.batch_size < 1:
             raise DataError(f"--batch_size {self.batch_size}: must be at least 1")
         if not self.cutoffs or min(self.cutoffs) < 1:
             raise DataError(f"--cutoffs {self.cutoffs}: each must be at least 1")
@@ -170,7 +175,15 @@ def search_collection(collection: Collection, settings: EvaluationSettings, dept
     hits = rankings[0] if len(rankings) == 1 else fuse_rankings(rankings, document_ids, depth)
     if settings.reranker:
         reranker = load_reranker(settings.reranker)
-        hits = rerank(reranker, hits, settings.n_reranked, queries, documents, document_ids, settings.batch_size)
+        hits = rerank(
+            reranker,
+            hits,
+            settings.n_reranked,
+            queries,
+            documents,
+            document_ids,
+            settings.batch_size or RERANKED_AT_A_TIME,
+        )
     return hits
 
 
@@ -212,11 +225,11 @@ def embed_collection(collection: Collection, settings: EvaluationSettings) -> tu
         raise ModelError(f"{settings.embedder}: compares by {model.similarity_fn_name}; cosine or dot is needed here")
     prompts = find_prompts(model, settings)
     parts = (
-        ("queries", collection.queries, model.encode_query, prompts[0]),
-        ("corpus", collection.corpus, model.encode_document, prompts[1]),
+        ("queries", collection.queries, partial(model.encode_query, prompt=prompts[0]), prompts[0]),
+        ("corpus", collection.corpus, partial(model.encode_document, prompt=prompts[1]), prompts[1]),
     )
     queries, documents = (
-        _embed_part(collection.name, part, list(texts.values()), encode, prompt, settings)
+        _embed_part(collection.name, part, list(texts.values()), prompt, EncoderSide(model, encode), settings)
         for part, texts, encode, prompt in parts
     )
     if model.similarity_fn_name == "cosine":
@@ -230,8 +243,8 @@ def _embed_part(
     collection: str,
     part: str,
     texts: Sequence[str],
-    encode: Callable[..., np.ndarray],
     prompt: str,
+    side: EncoderSide,
     settings: EvaluationSettings,
 ) -> np.ndarray:
     made_from = {
@@ -249,20 +262,13 @@ def _embed_part(
     except DataError as difference:  # what is kept to save time is made anew where it does not fit
         logger.info("%s", difference)
         blocks = output.open_partial(anew=True)
+    saved = []
     for start in range(0, len(texts), TEXTS_AT_A_TIME):
-        block = blocks / f"{start:09d}.npy"
-        if not block.exists():
-            vectors = encode(
-                list(texts[start : start + TEXTS_AT_A_TIME]),
-                prompt=prompt,
-                batch_size=settings.batch_size,
-                show_progress_bar=True,
-                convert_to_numpy=True,
-            )
-            with atomic_path(block) as temporary, temporary.open("wb") as file:
-                np.save(file, np.asarray(vectors, dtype=np.float32), allow_pickle=False)
-    saved = [read_vectors(block) for block in sorted(blocks.glob("*.npy"))]
-    output.facts |= {**describe_model(settings.embedder), "n_texts": len(texts), "dim": saved[0].shape[1]}
-    output.write_vectors(np.concatenate(saved))
+        block = texts[start : start + TEXTS_AT_A_TIME]
+        embed = partial(embed_texts, side, block, settings.batch_size)
+        saved.append(keep_block(blocks / f"{start:09d}.npy", len(block), embed))
+    vectors = np.concatenate(saved)
+    output.facts |= {**describe_model(settings.embedder), "n_texts": len(texts), "dim": vectors.shape[1]}
+    output.write_vectors(vectors)
     output.discard_partial()
     return read_vectors(output.path, len(texts))

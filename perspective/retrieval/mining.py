@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
-from perspective.embedding import embed_texts
+from perspective.embedding import EncoderSide, embed_texts
 from perspective.errors import DataError
 from perspective.retrieval.records import Pair
 
@@ -105,10 +106,14 @@ class EmbeddedTexts:
 def embed_sides(model: SentenceTransformer, queries: Iterable[str], documents: Iterable[str]) -> EmbeddedTexts:
     """Embed each distinct query and document once, with the model's prompts for them."""
     queries, documents = list(dict.fromkeys(queries)), list(dict.fromkeys(documents))
+    query_side, document_side = (
+        EncoderSide(model, partial(encode, normalize_embeddings=True))
+        for encode in (model.encode_query, model.encode_document)
+    )
     return EmbeddedTexts(
         model,
-        dict(zip(queries, embed_texts(_Side(model, model.encode_query), queries), strict=True)),
-        dict(zip(documents, embed_texts(_Side(model, model.encode_document), documents), strict=True)),
+        dict(zip(queries, embed_texts(query_side, queries), strict=True)),
+        dict(zip(documents, embed_texts(document_side, documents), strict=True)),
     )
 
 
@@ -204,17 +209,3 @@ def mine_negatives(
     n_negatives = sum(len(pair.hard_negatives) for pair in result)
     logger.info("%d hard negatives; %d of %d pairs have some", n_negatives, n_with, len(result))
     return result
-
-
-@dataclass(frozen=True)
-class _Side:
-    """One side of an embedder, as `embed_texts` asks for it."""
-
-    model: SentenceTransformer
-    encode_side: Callable[..., np.ndarray]
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  its length, its body
-        return getattr(self.model, name)
-
-    def encode(self, inputs: list[str], **options: Any) -> np.ndarray:  # noqa: ANN401
-        return self.encode_side(inputs, normalize_embeddings=True, **options)

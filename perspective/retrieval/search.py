@@ -154,7 +154,7 @@ def rerank(
     queries: Sequence[str],
     documents: Sequence[str],
     document_ids: Sequence[str],
-    batch_size: int = 32,
+    batch_size: int,
 ) -> Hits:
     """Score the first documents of each ranking together with the query; the others are dropped."""
     rows = hits.rows[:, :n_reranked]
