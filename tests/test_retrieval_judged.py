@@ -127,8 +127,8 @@ def test_a_corpus_is_asked_about_by_rank(tmp_path):
     for pair in made:
         assert int(pair.document.split()[-1]) > int(pair.hard_negatives[0].split()[-1])
         assert pair.weight == pytest.approx(0.8)
-    unreliable, facts = make_pairs(questions, ask(tmp_path, questions, Reader(0.55, 0.4), "other.json"))
-    assert unreliable == [] and not facts["is_reliable"]
+    with pytest.raises(DataError, match="no training pairs: this judge is unreliable here"):
+        make_pairs(questions, ask(tmp_path, questions, Reader(0.55, 0.4), "other.json"))
 
 
 def test_a_query_that_is_a_document_is_not_its_own_answer():

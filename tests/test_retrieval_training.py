@@ -122,12 +122,12 @@ def test_result_retrieves_better_and_leaves_nothing_else(tmp_path, embedder_fold
         scores = model.encode_query([p.query for p in pairs]) @ model.encode_document([p.document for p in pairs]).T
         return float((scores.argmax(axis=1) == np.arange(len(pairs))).mean())
 
-    folder = train(tmp_path / "out", embedder_folder, pairs, num_train_epochs=10)
+    folder = train(tmp_path / "out", embedder_folder, pairs, num_train_epochs=20)
     assert rank_one(folder) > rank_one(embedder_folder) + 0.05
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.meta.json"]
     assert {"model.safetensors", "README.md", "loss.csv", "loss.png"} <= {path.name for path in folder.iterdir()}
     facts = json.loads((tmp_path / "out.meta.json").read_text())["facts"]
-    assert (facts["n_pairs"], facts["n_hard_negatives"], facts["n_steps"]) == (40, 26, 50)
+    assert (facts["n_pairs"], facts["n_hard_negatives"], facts["n_steps"]) == (40, 26, 100)
     assert facts["final_loss"] < facts["first_loss"]
     assert "encode_query" in (folder / "README.md").read_text()
 
@@ -215,7 +215,7 @@ def test_killed_training_goes_on_to_the_same_weights(
         assert hash_file(killed / name) == hash_file(whole / name)
 
 
-def test_settings_and_pairs_that_do_not_fit(tmp_path, embedder_folder, pairs):
+def test_settings_and_pairs_that_do_not_fit(tmp_path, embedder_folder, pairs, monkeypatch):
     with pytest.raises(DataError, match="--temperature 0"):
         TrainSettings(temperature=0.0)
     with pytest.raises(DataError, match="--mini_batch_size -1"):
@@ -227,4 +227,8 @@ def test_settings_and_pairs_that_do_not_fit(tmp_path, embedder_folder, pairs):
     unsure = [Pair("a", "b", weight=0.0), Pair("c", "d", weight=0.0)]
     with pytest.raises(DataError, match="weight 0"):
         train(tmp_path / "out", embedder_folder, unsure)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(DataError, match="retrievers train in one process"):
+        train_retriever(None, pairs, TrainSettings(), Output(tmp_path / "out", "retriever", {}))
     assert not (tmp_path / "out").exists()

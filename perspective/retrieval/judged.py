@@ -243,13 +243,15 @@ def make_pairs(questions: Questions, judgments: Sequence[Judgment]) -> tuple[lis
         judgments: One a triplet, in order; abstentions are left out.
 
     Returns:
-        Pairs weighted by how sure the judge was, |2p - 1|, none where it is not to be believed; and
-        the figures.
+        Pairs weighted by how sure the judge was, |2p - 1|; and the figures.
+
+    Raises:
+        DataError: The judge is not to be believed: its answers would be the only thing trained on.
     """
     reliability = assess_reliability(judgments)
     facts: dict[str, Any] = reliability.facts()
     if not _is_believed(reliability):
-        return [], facts
+        raise DataError("no training pairs: this judge is unreliable here; ask another, by --judge or --llm")
     made = [
         Pair(one.anchor, one.positive, (one.negative,), round(one.weight, 4), "judged")
         for one in convert_judgments(judgments, questions.texts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.losses import CachedMultipleNegativesRankingLoss, MultipleNegativesRankingLoss
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
+
+from perspective.losses.grouping import embed_in_groups
 
 
 class RankingLoss(MultipleNegativesRankingLoss):
@@ -38,6 +40,10 @@ class RankingLoss(MultipleNegativesRankingLoss):
 
     def __init__(self, model: SentenceTransformer, temperature: float = 0.02) -> None:
         super().__init__(model, scale=1 / temperature)
+
+    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor) -> Tensor:
+        """Return the weighted mean loss of tokenised texts, a dict a column."""
+        return self.compute_loss_from_embeddings(embed_in_groups(self.model, list(sentence_features)), labels)
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:
         """Return the weighted mean loss.
@@ -72,6 +78,24 @@ class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
 
     def __init__(self, model: SentenceTransformer, temperature: float = 0.02, mini_batch_size: int = 32) -> None:
         super().__init__(model, scale=1 / temperature, mini_batch_size=mini_batch_size)
+        self._places: list[Tensor] = []  # of each column: where in order of length its texts stand
+
+    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor) -> Tensor:
+        """Return the weighted mean loss of tokenised texts, a dict a column.
+
+        Mini-batches are of about equally long texts, so that little is padded: a mini-batch is cut
+        to its longest text.
+        """
+        columns = list(sentence_features)
+        orders = [column["attention_mask"].sum(dim=1).argsort(stable=True) for column in columns]
+        self._places = [order.argsort() for order in orders]
+        return super().forward(
+            [
+                {name: value[order] if isinstance(value, Tensor) else value for name, value in column.items()}
+                for column, order in zip(columns, orders, strict=True)
+            ],
+            labels,
+        )
 
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
@@ -79,18 +103,18 @@ class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
         """Return the weighted mean loss; with `with_backward`, leave its gradients in the embeddings.
 
         Args:
-            reps: Embeddings of `RankingLoss`, each column in mini-batches.
+            reps: Embeddings of `RankingLoss`, each column in mini-batches and in order of length.
             labels: As of `RankingLoss`.
             with_backward: Whether to go back to the embeddings, some rows of the similarities at a time.
         """
         assert labels is not None  # our own data set always has them
-        embeddings = [torch.cat(column) for column in reps]
+        embeddings = [torch.cat(column)[places] for column, places in zip(reps, self._places, strict=True)]
         shares = share_weights(labels)
         total = torch.zeros((), device=labels.device)
         for rows in torch.arange(len(labels), device=labels.device).split(self.mini_batch_size):
             part = (compute_ranking_losses(embeddings, labels, rows, self.scale) * shares[rows]).sum()
             if with_backward:
-                part.backward()
+                part.backward(retain_graph=True)  # the parts share the way back to the mini-batches
                 part = part.detach()
             total = total + part
         return total
