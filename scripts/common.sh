@@ -21,14 +21,21 @@ LAUNCH="${LAUNCH:-}" # starts embedding and fine-tuning in several processes: "t
 
 RUN=("$PYTHON")
 
-# Runs one stage for each data set, with the settings that name a run.
-# Usage: for_each_dataset MODULE [OPTION...]
-for_each_dataset() {
+# Runs one entry script for each data set.
+# Usage: run_for_each_dataset MODULE [OPTION...]
+run_for_each_dataset() {
     local module="$1" dataset
     shift
     for dataset in $DATASETS; do
-        "${RUN[@]}" -m "$module" --dataset "$dataset" --scale "$SCALE" "$@"
+        "${RUN[@]}" -m "$module" --dataset "$dataset" "$@"
     done
+}
+
+# The same for a stage of the clustering pipeline, whose runs are named by their scale too.
+for_each_dataset() {
+    local module="$1"
+    shift
+    run_for_each_dataset "$module" --scale "$SCALE" "$@"
 }
 
 # The same for a stage that several processes can share: LAUNCH starts it, where it is set.

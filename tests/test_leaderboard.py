@@ -18,7 +18,7 @@ pytest.importorskip("streamlit", reason="requirements-retrieval.txt is not insta
 from streamlit.testing.v1 import AppTest  # noqa: E402
 
 PAGE = ROOT / "perspective" / "3_retrieval" / "leaderboard.py"
-SCRIPT = ROOT / "perspective" / "3_retrieval" / "scripts" / "leaderboard.sh"
+SCRIPT = ROOT / "scripts" / "leaderboard.sh"
 
 
 @pytest.fixture

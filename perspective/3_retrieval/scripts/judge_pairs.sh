@@ -5,6 +5,4 @@ set -euo pipefail
 DATASETS="${DATASETS:-docstrings}"
 source "$(dirname "${BASH_SOURCE[0]}")/../../../scripts/common.sh"
 
-for dataset in $DATASETS; do
-    "$PYTHON" -m perspective.3_retrieval.judge_pairs --dataset "$dataset" --embedder "$EMBEDDER" --llm "$LLM" --seed "$SEED" "$@"
-done
+run_for_each_dataset perspective.3_retrieval.judge_pairs --embedder "$EMBEDDER" --llm "$LLM" --seed "$SEED" "$@"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Shows retrieval and clustering results in the browser; new results appear by themselves.
-# Usage: bash perspective/3_retrieval/scripts/leaderboard.sh [--port N] [--address HOST] [--root FOLDER]
+# Usage: bash scripts/leaderboard.sh [--port N] [--address HOST] [--root FOLDER]
 # The page is served to this machine alone (127.0.0.1) unless --address says otherwise.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../../../scripts/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 port=8501 address=127.0.0.1 root="$ROOT"
 fail() {
