@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = {
     "get_embedding": "perspective.2_finetune.get_embedding",
@@ -22,6 +24,13 @@ STAGES = {
     "convert_states": "perspective.2_finetune.convert_states",
     "finetune": "perspective.2_finetune.finetune",
 }
+
+
+def make_vectors(n_texts=120, seed=0, n_groups=8, dim=6):
+    """Vectors in groups that overlap."""
+    rng = np.random.default_rng(seed)
+    groups = rng.integers(n_groups, size=n_texts)
+    return (rng.standard_normal((n_groups, dim)) * 2)[groups] + rng.standard_normal((n_texts, dim))
 
 
 def run_stage(name, *arguments):

@@ -24,6 +24,8 @@ from perspective.judging.server_client import public_url
 from perspective.judging.server_reply import Failure, compare_labels, read_reply, read_usage
 from perspective.judging.session import judge_triplets, partial_path
 
+pytestmark = pytest.mark.usefixtures("plain_network")
+
 KEY = "sk-very-secret-0123456789"
 MODEL = "tiny-chat"
 INSTRUCTION = "Select the text that better corresponds with the Query."
@@ -193,13 +195,6 @@ def server():
     made.released.set()
     made.shutdown()
     made.server_close()
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch):
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(server_pool, "FIRST_WAIT_SECONDS", 0.01)
 
 
 def make_judge(server, orders=2, logprobs=True, **settings):

@@ -27,6 +27,8 @@ from perspective.judging import server_pool
 from perspective.judging.server import ServerJudge, ServerSettings
 from perspective.judging.session import judge_triplets, partial_path
 
+pytestmark = pytest.mark.usefixtures("plain_network")
+
 
 class MortalServer(FakeServer):
     """Counts what it answered; once killed it refuses connections and cuts those that are open."""
@@ -63,13 +65,6 @@ def servers():
     for server in made:
         server.released.set()
         server.kill()
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch):
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(server_pool, "FIRST_WAIT_SECONDS", 0.01)
 
 
 def make_judge(servers, **settings):

@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from helpers import make_vectors
 
 from perspective.artifacts import Triplet
 from perspective.errors import DataError
@@ -15,15 +16,6 @@ from perspective.sampling import (
     sample_triplets,
 )
 from perspective.uncertainty import select_uncertain_queries
-
-DIM = 6
-
-
-def make_vectors(n_texts=120, seed=0, n_groups=8):
-    rng = np.random.default_rng(seed)
-    groups = rng.integers(n_groups, size=n_texts)
-    return (rng.standard_normal((n_groups, DIM)) * 2)[groups] + rng.standard_normal((n_texts, DIM))
-
 
 # triplets
 

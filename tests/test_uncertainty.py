@@ -2,20 +2,13 @@ import math
 
 import numpy as np
 import pytest
+from helpers import make_vectors
 from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import StandardScaler
 
 from perspective.uncertainty import measure_uncertainty, scale_max_distance, select_uncertain_queries
-
-DIM = 6
-
-
-def make_vectors(n_texts=120, seed=0, n_groups=8):
-    rng = np.random.default_rng(seed)
-    groups = rng.integers(n_groups, size=n_texts)
-    return (rng.standard_normal((n_groups, DIM)) * 2)[groups] + rng.standard_normal((n_texts, DIM))
 
 
 def reference_uncertainty(vectors, max_distance, close_cluster_prop):
@@ -66,7 +59,7 @@ def test_default_threshold_grows_with_the_root_of_the_dimension():
     assert scale_max_distance(256) == pytest.approx(77 / 2)
     vectors = make_vectors()
     by_default = measure_uncertainty(vectors)
-    stated = measure_uncertainty(vectors, 77 * math.sqrt(DIM / 1024))
+    stated = measure_uncertainty(vectors, 77 * math.sqrt(vectors.shape[1] / 1024))
     np.testing.assert_array_equal(by_default.clusters, stated.clusters)
 
 
@@ -86,7 +79,7 @@ def test_clusters_are_those_of_scikit_learn():
 def test_a_sample_stands_for_a_large_corpus(monkeypatch):
     rng = np.random.default_rng(0)
     groups = rng.integers(5, size=900)
-    vectors = (20 * rng.standard_normal((5, DIM)))[groups] + rng.standard_normal((900, DIM))
+    vectors = (20 * rng.standard_normal((5, 6)))[groups] + rng.standard_normal((900, 6))
     assert adjusted_rand_score(groups, measure_uncertainty(vectors, 5.0).clusters) == 1
     monkeypatch.setattr("perspective.uncertainty.N_AGGLOMERATED", 300)
     sampled = measure_uncertainty(vectors, 5.0)
