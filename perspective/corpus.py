@@ -118,8 +118,10 @@ def _read_column(path: Path, column: str, required: bool) -> Sequence[tuple[str,
 
 
 def _read_jsonl_column(path: Path, column: str, required: bool) -> list[tuple[str, Any]]:
-    read = read_field if required else lambda record, name, _: record.get(name)
-    values = [(place, read(record, column, place)) for place, record in read_jsonl(path)]
+    values = [
+        (place, read_field(record, column, place) if required else record.get(column))
+        for place, record in read_jsonl(path)
+    ]
     if not values:
         raise DataError(f"{path}: the file is empty")
     return values

@@ -19,11 +19,11 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     if not Path(path).is_file():
         raise DataError(f"{path}: no such file")
-    offset = 0
+    shown, offset = display_path(path), 0
     with Path(path).open("rb") as file:
         # Binary: lines end at line feeds only, not inside a text that holds U+2028.
         for number, line in enumerate(file, start=1):
-            place = f"{display_path(path)}:{number}"
+            place = f"{shown}:{number}"
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:

@@ -29,13 +29,18 @@ def embed_in_groups(model: Callable[..., Any], columns: Sequence[dict[str, Any]]
     merged = merge_feature_batches(list(columns))
     if merged is None or "attention_mask" not in merged or merged["attention_mask"].device.type != "cpu":
         return embed_columns(model, columns)
-    order = merged["attention_mask"].sum(dim=1).argsort(stable=True)
-    parts = [model(_cut(merged, rows))["sentence_embedding"] for rows in order.split(GROUP_SIZE)]
+    order = order_by_length(merged)
+    parts = [model(take_rows(merged, rows))["sentence_embedding"] for rows in order.split(GROUP_SIZE)]
     embeddings = torch.cat(parts)[order.argsort()]
     return list(embeddings.chunk(len(columns)))
 
 
-def _cut(features: dict[str, Any], rows: Tensor) -> dict[str, Any]:
+def order_by_length(features: dict[str, Any]) -> Tensor:
+    """Return the rows of padded features, `(n,)`, shortest text first."""
+    return features["attention_mask"].sum(dim=1).argsort(stable=True)
+
+
+def take_rows(features: dict[str, Any], rows: Tensor) -> dict[str, Any]:
     """Take some rows, without the columns in which all of them are padding."""
     used = features["attention_mask"][rows].any(dim=0)
     cut = {}

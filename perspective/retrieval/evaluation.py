@@ -225,11 +225,18 @@ def embed_collection(collection: Collection, settings: EvaluationSettings) -> tu
         raise ModelError(f"{settings.embedder}: compares by {model.similarity_fn_name}; cosine or dot is needed here")
     prompts = find_prompts(model, settings)
     parts = (
-        ("queries", collection.queries, partial(model.encode_query, prompt=prompts[0]), prompts[0]),
-        ("corpus", collection.corpus, partial(model.encode_document, prompt=prompts[1]), prompts[1]),
+        ("queries", collection.queries, model.encode_query, prompts[0]),
+        ("corpus", collection.corpus, model.encode_document, prompts[1]),
     )
     queries, documents = (
-        _embed_part(collection.name, part, list(texts.values()), prompt, EncoderSide(model, encode), settings)
+        _embed_part(
+            collection.name,
+            part,
+            list(texts.values()),
+            prompt,
+            EncoderSide(model, partial(encode, prompt=prompt)),
+            settings,
+        )
         for part, texts, encode, prompt in parts
     )
     if model.similarity_fn_name == "cosine":

@@ -11,7 +11,7 @@ from sentence_transformers.losses import CachedMultipleNegativesRankingLoss, Mul
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from perspective.losses.grouping import embed_in_groups
+from perspective.losses.grouping import embed_in_groups, order_by_length, take_rows
 
 
 class RankingLoss(MultipleNegativesRankingLoss):
@@ -87,15 +87,9 @@ class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
         to its longest text.
         """
         columns = list(sentence_features)
-        orders = [column["attention_mask"].sum(dim=1).argsort(stable=True) for column in columns]
+        orders = [order_by_length(column) for column in columns]
         self._places = [order.argsort() for order in orders]
-        return super().forward(
-            [
-                {name: value[order] if isinstance(value, Tensor) else value for name, value in column.items()}
-                for column, order in zip(columns, orders, strict=True)
-            ],
-            labels,
-        )
+        return super().forward([take_rows(*pair) for pair in zip(columns, orders, strict=True)], labels)
 
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
