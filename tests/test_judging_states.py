@@ -127,3 +127,18 @@ def test_the_judge_follows_the_states_and_no_order():
     assert opinions[0].probability + opinions[1].probability == pytest.approx(1)
     assert opinions[2].probability == 0.5
     assert judge.identity == {"kind": "answer", "perspective": "intent"}
+
+
+@pytest.mark.parametrize("n_questions_at_a_time", [1, 256])
+def test_the_judge_says_neither_where_both_choices_are_far(n_questions_at_a_time, monkeypatch):
+    monkeypatch.setattr("perspective.judging.answer.QUESTIONS_AT_A_TIME", n_questions_at_a_time)
+    rng = np.random.default_rng(0)
+    topics = np.repeat(np.arange(20), 8)  # 20 topics of 8 texts, fewer than the ten that count as near
+    states = 5 * rng.normal(size=(20, 40))[topics] + rng.normal(size=(160, 40))
+    triplets = [Triplet(0, 1, 9), Triplet(0, 9, 1), Triplet(0, 30, 70), Triplet(8, 77, 100), Triplet(8, 9, 10)]
+    judge = AnswerJudge(states, triplets, {})
+    opinions = list(judge.judge([Question(row, "q", "a", "b") for row in range(5)]))
+    assert [len(opinion.prediction) for opinion in opinions] == [1, 1, 0, 0, 1]
+    assert (opinions[0].prediction, opinions[1].prediction) == (("1",), ("2",))
+    assert "neither" in opinions[2].content and "neither" not in opinions[0].content
+    assert judge.facts == {"n_neither": 2}
