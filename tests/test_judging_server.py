@@ -771,6 +771,23 @@ def test_money_spent_is_told_when_the_run_fails(server, caplog):
     assert judge.facts["cost"] == pytest.approx(618e-6) and "cost 0.0006" in caplog.text
 
 
+def test_a_budget_ends_the_asking(server, caplog, tmp_path):
+    """Two requests and 206 tokens a question: the third makes the budget full."""
+    judge = make_judge(server, concurrency=1, price_in=1.0, price_out=1.0, budget=500e-6)
+    texts = [text for question in make_questions(10) for text in (question.query, question.choice1, question.choice2)]
+    triplets = [Triplet(3 * row, 3 * row + 1, 3 * row + 2) for row in range(10)]
+    judged = judge_triplets(judge, triplets, texts, Output(tmp_path / "pred.json", "judgments", {}))
+    assert [one.triplet for one in judged] == triplets[:3]
+    assert judge.facts["n_not_asked"] == 7 and judge.facts["cost"] == pytest.approx(618e-6)
+    assert "the budget is spent: 7 questions were not asked" in caplog.text
+
+
+def test_several_workers_overdraw_by_what_is_under_way(server):
+    judge = make_judge(server, concurrency=4, price_in=1.0, price_out=1.0, budget=1e-9)
+    answered = list(judge.judge(make_questions(20)))
+    assert 1 <= len(answered) <= 4 and judge.facts["n_not_asked"] == 20 - len(answered)
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [
@@ -787,6 +804,8 @@ def test_money_spent_is_told_when_the_run_fails(server, caplog):
         ({"price_in": -1.0, "price_out": 1.0}, "--price_in -1.0"),
         ({"price_in": 1.0, "price_out": math.nan}, "--price_out nan"),
         ({"price_in": 1.0}, "give both or neither"),
+        ({"budget": 1.0}, "--budget needs --price_in and --price_out"),
+        ({"price_in": 1.0, "price_out": 1.0, "budget": 0.0}, "--budget 0.0: must be above 0"),
     ],
 )
 def test_settings_are_checked(settings, message):

@@ -75,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Judge."""
     kinds = (FileSettings, JudgedSettings, JudgeSettings, ServerSettings)
     files, settings, judge, server = parse_settings(kinds, argv, __doc__)
+    if server.budget is not None:
+        raise DataError("--budget: for the triplets of predict_triplet alone; here every pair needs its judgment")
     by_corpus = bool(files.corpus_path)
     folder = Path(files.output_path) if files.output_path else None
     path = judged_path(files.dataset, files.embedder, judge.label(server), folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -51,6 +51,13 @@ class ServerSettings:
     max_retries: int = field(default=6, metadata={"help": "times that a failed request is sent again"})
     price_in: float | None = field(default=None, metadata={"help": "money for a million tokens read"})
     price_out: float | None = field(default=None, metadata={"help": "money for a million tokens written"})
+    budget: float | None = field(
+        default=None,
+        metadata={
+            "help": "money at which no further question is asked, by both prices; the questions left over are left out "
+            "of the result. A run that was killed and goes on counts anew"
+        },
+    )
 
     def __post_init__(self) -> None:
         """Check ranges and the address."""
@@ -67,6 +74,16 @@ class ServerSettings:
                 raise DataError(f"--{name} {price}: must be finite and not negative")
         if (self.price_in is None) != (self.price_out is None):
             raise DataError("--price_in and --price_out: give both or neither")
+        if self.budget is not None and not 0 < self.budget < math.inf:
+            raise DataError(f"--budget {self.budget}: must be above 0 and finite")
+        if self.budget is not None and self.price_in is None:
+            raise DataError("--budget needs --price_in and --price_out, the money for a million tokens")
+
+    def cost(self, facts: Mapping[str, Any]) -> float | None:
+        """Return the money for the tokens counted; None without prices."""
+        if self.price_in is None or self.price_out is None:
+            return None
+        return float(facts["prompt_tokens"] * self.price_in + facts["completion_tokens"] * self.price_out) / 1e6
 
 
 def _check_url(base_url: str) -> None:
@@ -132,13 +149,14 @@ class ServerJudge:
             "max_tokens": MAX_TOKENS,
         }
         self.facts: dict[str, Any] = dict.fromkeys(
-            ("n_requests", "n_retries", "n_unanswered", "prompt_tokens", "completion_tokens"), 0
+            ("n_requests", "n_retries", "n_unanswered", "n_not_asked", "prompt_tokens", "completion_tokens"), 0
         )
 
     def judge(self, questions: Sequence[Question]) -> Iterator[Opinion]:
         """Answer the questions, in the order in which the servers are done with them.
 
-        A question that a server refuses or answers emptily time after time is an abstention.
+        A question that a server refuses or answers emptily time after time is an abstention. Those
+        that the budget does not pay for get no opinion.
 
         Raises:
             JudgeError: No server can be reached, all fail on all questions, or one refuses the key
@@ -171,6 +189,9 @@ class ServerJudge:
 
     async def _ask_pending(self, pending: Iterator[Question], pool: ServerPool, outbox: _Outbox) -> None:
         for question in pending:
+            if self._is_spent():
+                self.facts["n_not_asked"] += 1 + sum(1 for _ in pending)
+                return
             prepared = write_question(question, self.instruction)
             try:
                 replies = [await pool.ask(prepared)]
@@ -181,17 +202,21 @@ class ServerJudge:
             else:
                 outbox.send(_join_replies(question.row, replies, prepared))
 
+    def _is_spent(self) -> bool:
+        budget, cost = self.settings.budget, self.settings.cost(self.facts)
+        return budget is not None and cost is not None and cost >= budget
+
     def _sum_up(self) -> None:
-        facts, settings, cost = self.facts, self.settings, ""
-        if settings.price_in is not None and settings.price_out is not None:
-            money = facts["prompt_tokens"] * settings.price_in + facts["completion_tokens"] * settings.price_out
-            facts["cost"] = money / 1e6
-            cost = f", cost {facts['cost']:.4f}"
+        facts, cost = self.facts, self.settings.cost(self.facts)
+        if cost is not None:
+            facts["cost"] = cost
+        if facts["n_not_asked"]:
+            logger.warning("the budget is spent: %d questions were not asked", facts["n_not_asked"])
         logger.info(
             "%s: %d requests (%d retries), %d tokens read, %d written%s, %d questions without an answer",
             self.model,
             *(facts[name] for name in ("n_requests", "n_retries", "prompt_tokens", "completion_tokens")),
-            cost,
+            "" if cost is None else f", cost {cost:.4f}",
             facts["n_unanswered"],
         )
 

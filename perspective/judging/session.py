@@ -32,7 +32,7 @@ def judge_triplets(judge: Judge, triplets: Sequence[Triplet], texts: Sequence[st
         output: The file that will hold the judgments; its fingerprint guards the partial file.
 
     Returns:
-        One judgment a triplet, in order.
+        One judgment a triplet, in order; those that the judge's budget did not pay for are left out.
 
     Raises:
         DataError: The partial file belongs to other inputs or settings.
@@ -51,9 +51,9 @@ def judge_triplets(judge: Judge, triplets: Sequence[Triplet], texts: Sequence[st
                 progress.update()
             progress.close()
     missing = len(triplets) - len(opinions)
-    if missing:
+    if missing and not judge.facts.get("n_not_asked"):
         raise DataError(f"{missing} of {len(triplets)} triplets have no judgment; run the same command again")
-    return [_to_judgment(triplet, opinions[row]) for row, triplet in enumerate(triplets)]
+    return [_to_judgment(triplet, opinions[row]) for row, triplet in enumerate(triplets) if row in opinions]
 
 
 def judge_at_once(judge: Judge, triplets: Sequence[Triplet], texts: Sequence[str]) -> list[Judgment]:

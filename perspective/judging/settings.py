@@ -145,6 +145,8 @@ class JudgeSettings:
         # A server's address is left out: the same model may move to another port.
         if kind != "server":
             settings |= {"llm_revision": self.llm_revision, "load_in": self.load_in}
+        elif server.budget is not None:
+            settings["budget"] = server.budget
         return settings
 
 
