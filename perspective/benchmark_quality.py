@@ -2,7 +2,8 @@
 
 Reads:  datasets/<dataset>/small.jsonl; recorded answers where --recorded names a folder of them
 Writes: measures/benchmark_quality/, a file a cell the moment it is measured, so that a killed study
-        goes on; measures/benchmark_quality.json, which gathers them, and .md, the table
+        goes on; measures/benchmark_quality.json, which gathers them, and .md, the table; another
+        embedder or LLM than the default has its own, measures/benchmark_quality-EMBEDDER-LLM
 
 python -m perspective.benchmark_quality --datasets banking77 stackexchange --seeds 100 13 21
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from perspective.artifacts import (
+    LABELS,
     Judgment,
     Output,
     TrainingTriplet,
@@ -50,6 +52,7 @@ logger = logging.getLogger(__name__)
 DATASETS = ("banking77", "few_nerd_nat", "mtop_domain", "stackexchange")
 SEEDS = (100, 13, 21)
 BASE = "untouched"
+DEFAULT_PAIR = ("minilm", "smollm2")
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,8 @@ class StudySettings:
     )
     arms: list[str] | None = field(default=None, metadata={"help": "arms; default all", "aliases": ["--arm"]})
     seeds: list[int] = field(default_factory=lambda: list(SEEDS), metadata={"help": "of sampling and training"})
-    embedder: str = field(default="minilm", metadata={"help": "the embedder"})
-    llm: str = field(default="smollm2", metadata={"help": "the LLM that reads the texts"})
+    embedder: str = field(default=DEFAULT_PAIR[0], metadata={"help": "the embedder"})
+    llm: str = field(default=DEFAULT_PAIR[1], metadata={"help": "the LLM that reads the texts"})
     recorded: str | None = field(
         default=None, metadata={"help": "folder of <dataset>-starling-pred.json, for the arms that use them"}
     )
@@ -73,6 +76,13 @@ class StudySettings:
             if name not in ARMS:
                 raise DataError(f'--arm "{name}": {suggest_name(name, ARMS)}')
 
+    @property
+    def folder(self) -> Path:
+        """Where the cells lie; the results lie beside it."""
+        pair = (self.embedder, self.llm)
+        names = () if pair == DEFAULT_PAIR else map(slugify_model, pair)
+        return MEASURES / "-".join(("benchmark_quality", *names))
+
 
 class Case:
     """One data set as an arm may see it: texts, vectors, answer states, judged triplets; no labels."""
@@ -80,7 +90,7 @@ class Case:
     def __init__(self, dataset: str, settings: StudySettings) -> None:
         self.dataset = dataset
         self.settings = settings
-        self.folder = MEASURES / "benchmark_quality"
+        self.folder = settings.folder
         self.corpus = CorpusSettings(dataset, "small", None, "input")
         self.texts = load_texts(self.corpus)
         self._taught: dict[tuple[TeachSettings, bool], tuple[np.ndarray | None, Trust]] = {}
@@ -115,12 +125,12 @@ class Case:
             self._taught[settings, with_states] = make_teacher(self.vectors, states, settings)
         return self._taught[settings, with_states]
 
-    def judged(self, seed: int, uncertain: bool = True) -> list[Judgment]:
-        """Return 1,024 triplets, judged by the answer states."""
+    def judged(self, seed: int, n_triplets: int = 1024, uncertain: bool = True) -> list[Judgment]:
+        """Return triplets judged by the answer states."""
         if uncertain:
-            triplets, _ = sample_triplets(self.vectors, SampleSettings(seed=seed))
+            triplets, _ = sample_triplets(self.vectors, SampleSettings(max_query=n_triplets, seed=seed))
         else:
-            triplets = sample_random_triplets(len(self.texts), 1024, seed)
+            triplets = sample_random_triplets(len(self.texts), n_triplets, seed)
         return judge_at_once(AnswerJudge(self.states, triplets, {}), triplets, self.texts)
 
     def recorded(self) -> list[Judgment]:
@@ -138,35 +148,35 @@ class Case:
         """Return a file of the study."""
         return Output(self.folder / name, schema, made_from, {"texts": self.corpus.path})
 
-    def distill(self, arm: str, seed: int, teacher: np.ndarray) -> np.ndarray:
-        """Train the embedder on a teacher and return its vectors."""
+    def distill(self, seed: int, settings: TeachSettings, with_states: bool = True) -> np.ndarray:
+        """Train the embedder on an arm's teacher and return its vectors; untouched where it has none.
+
+        Arms whose teachers are the same (weight 0 is that of an LLM not believed, and of none)
+        share one training.
+        """
+        teacher, trust = self.teach(settings, with_states)
+        logger.info("%s: %s", self.dataset, trust.describe())
+        if teacher is None:
+            return self.vectors
         train = TrainSettings(recipe="distill", seed=seed)
+        name = f"taught-{trust.weight:g}" + ("" if settings.smoothed else "-unsmoothed")
         return self._train(
-            arm, train, lambda model, output: distill_embedder(model, self.texts, teacher, train, output)
+            name, train, lambda model, output: distill_embedder(model, self.texts, teacher, train, output)
         )
 
     def finetune(self, arm: str, triplets: Sequence[TrainingTriplet], train: TrainSettings) -> np.ndarray:
         """Train the embedder on triplets and return its vectors."""
         return self._train(arm, train, lambda model, output: finetune_embedder(model, triplets, train, output))
 
-    def _train(self, arm: str, train: TrainSettings, run: Callable[[Any, Output], None]) -> np.ndarray:
-        name = f"{self.dataset}-{arm}-{train.seed}"
-        model = load_embedder(self.settings.embedder)
-        output = self.output(name, "embedder", {"arm": arm, **train.made_from()})
-        run(model, output)
+    def _train(self, name: str, train: TrainSettings, run: Callable[[Any, Output], None]) -> np.ndarray:
+        output = self.output(f"{self.dataset}-{name}-{train.seed}", "embedder", {"name": name, **train.made_from()})
+        if not output.is_finished():
+            run(load_embedder(self.settings.embedder), output)
         return embed_texts(load_embedder(str(output.path)), self.texts)
 
 
 class Unavailable(Exception):
     """An arm has no data on this data set."""
-
-
-def _teach(case: Case, arm: str, seed: int, settings: TeachSettings, with_states: bool = True) -> np.ndarray:
-    teacher, trust = case.teach(settings, with_states)
-    logger.info("%s %s: %s", case.dataset, arm, trust.describe())
-    if teacher is None:
-        return case.vectors
-    return case.distill(arm, seed, teacher)
 
 
 def _show_teacher(case: Case) -> np.ndarray:
@@ -175,16 +185,10 @@ def _show_teacher(case: Case) -> np.ndarray:
     return case.vectors if teacher is None else teacher
 
 
-def _blend(case: Case, arm: str, seed: int) -> np.ndarray:
+def _blend(case: Case, seed: int) -> np.ndarray:
     """The method with the LLM at inference too; its embedder is that of the method."""
-    teacher, trust = case.teach(TeachSettings())
-    if teacher is None:
-        return case.vectors
-    trained = case.folder / f"{case.dataset}-method-{seed}"
-    if trained.exists():
-        vectors = embed_texts(load_embedder(str(trained)), case.texts)
-    else:
-        vectors = case.distill("method", seed, teacher)
+    vectors = case.distill(seed, TeachSettings())
+    _, trust = case.teach(TeachSettings())
     return blend_for_inference(vectors, case.states, trust.weight) if trust.weight else vectors
 
 
@@ -192,6 +196,11 @@ def _on_triplets(
     case: Case, arm: str, seed: int, judgments: Sequence[Judgment], recipe: str = "standard"
 ) -> np.ndarray:
     return case.finetune(arm, convert_judgments(judgments, case.texts), TrainSettings(recipe=recipe, seed=seed))
+
+
+def _force(judgments: Sequence[Judgment]) -> list[Judgment]:
+    """Have the judge name a choice where it said that neither is near."""
+    return [replace(one, prediction=(LABELS[0 if (one.probability or 0) > 0.5 else 1],)) for one in judgments]
 
 
 def _on_own_opinion(case: Case, arm: str, seed: int, judgments: Sequence[Judgment]) -> np.ndarray:
@@ -204,16 +213,19 @@ Arm = Callable[[Case, str, int], np.ndarray]
 # Each returns vectors of all texts; the labels join only when these are scored.
 ARMS: dict[str, Arm] = {
     BASE: lambda case, arm, seed: case.vectors,
-    "method": lambda case, arm, seed: _teach(case, arm, seed, TeachSettings()),
-    "method+llm": _blend,
-    "no_llm": lambda case, arm, seed: _teach(case, arm, seed, TeachSettings(), with_states=False),
-    "no_guard": lambda case, arm, seed: _teach(case, arm, seed, TeachSettings(weight=1.0)),
-    "no_smoothing": lambda case, arm, seed: _teach(case, arm, seed, TeachSettings(smoothed=False)),
+    "method": lambda case, arm, seed: case.distill(seed, TeachSettings()),
+    "method+llm": lambda case, arm, seed: _blend(case, seed),
+    "no_llm": lambda case, arm, seed: case.distill(seed, TeachSettings(), with_states=False),
+    "no_guard": lambda case, arm, seed: case.distill(seed, TeachSettings(weight=1.0)),
+    "no_smoothing": lambda case, arm, seed: case.distill(seed, TeachSettings(smoothed=False)),
     "no_training": lambda case, arm, seed: _show_teacher(case),
     "triplets": lambda case, arm, seed: _on_triplets(case, arm, seed, case.judged(seed)),
+    "more_triplets": lambda case, arm, seed: _on_triplets(case, arm, seed, case.judged(seed, 8 * 1024)),
+    "no_neither": lambda case, arm, seed: _on_triplets(case, arm, seed, _force(case.judged(seed))),
     "random_triplets": lambda case, arm, seed: _on_triplets(case, arm, seed, case.judged(seed, uncertain=False)),
     "self_triplets": lambda case, arm, seed: _on_own_opinion(case, arm, seed, case.judged(seed)),
-    "published_recipe": lambda case, arm, seed: _on_triplets(case, arm, seed, case.judged(seed), "published"),
+    # As published, an answer is believed always.
+    "published_recipe": lambda case, arm, seed: _on_triplets(case, arm, seed, _force(case.judged(seed)), "published"),
     "starling": lambda case, arm, seed: _on_triplets(case, arm, seed, case.recorded()),
     "starling_published_recipe": lambda case, arm, seed: _on_triplets(case, arm, seed, case.recorded(), "published"),
     "starling_self": lambda case, arm, seed: _on_own_opinion(case, arm, seed, case.recorded()),
@@ -228,12 +240,13 @@ def run_study(settings: StudySettings, results_path: Path | None = None) -> dict
 
     Args:
         settings: What is compared.
-        results_path: The file that gathers the cells; the table goes beside it.
+        results_path: The file that gathers the cells; the table goes beside it. Left out, beside
+            the folder of the cells.
 
     Returns:
         `{dataset: {arm: {seed: {"ACC": [per k-means seed], "NMI": [...], "ARI": [...]}}}}`.
     """
-    results_path = results_path or MEASURES / "benchmark_quality.json"
+    results_path = results_path or settings.folder.with_name(f"{settings.folder.name}.json")
     get_case = cache(lambda dataset: Case(dataset, settings))
     for arm, dataset, seed in _list_cells(settings):
         case = get_case(dataset)
@@ -251,7 +264,7 @@ def run_study(settings: StudySettings, results_path: Path | None = None) -> dict
         measures = score_clustering(vectors, labels, "small")
         cell.write_json({metric: measures[metric] for metric in METRICS})
         logger.info("%s %s %d: ACC %.2f NMI %.2f", dataset, arm, seed, measures["ACC_mean"], measures["NMI_mean"])
-    results = _gather(MEASURES / "benchmark_quality")
+    results = _gather(settings.folder)
     write_text(results_path, dump_json(results))
     write_text(results_path.with_suffix(".md"), format_study(results))
     return results

@@ -41,6 +41,8 @@ def test_the_study_runs_and_goes_on(tmp_path, monkeypatch, sentences, embedder_f
     path = tmp_path / "measures" / "study.json"
     results = study.run_study(settings, path)
     assert set(results["banking77"]) == {*arms} - {"starling"}  # no recorded answers were given
+    trained = {path.name for path in settings.folder.iterdir() if path.is_dir()}
+    assert trained == {"banking77-taught-1-7", "banking77-self_triplets-7"}  # one training for equal teachers
     stamp = json.loads(path.read_text())
     monkeypatch.setattr(study, "ARMS", dict.fromkeys(arms))
     settings = study.StudySettings(["banking77"], arms[:-1], [7], str(embedder_folder), str(llm_folder))
@@ -51,3 +53,8 @@ def test_the_study_runs_and_goes_on(tmp_path, monkeypatch, sentences, embedder_f
 def test_an_unknown_arm_is_refused():
     with pytest.raises(DataError, match='--arm "methd": did you mean method'):
         study.StudySettings(arms=["methd"])
+
+
+def test_another_pair_has_its_own_files():
+    assert study.StudySettings().folder.name == "benchmark_quality"
+    assert study.StudySettings(llm="my/qwen.gguf").folder.name == "benchmark_quality-minilm-qwen"
