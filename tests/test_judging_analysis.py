@@ -37,6 +37,8 @@ def test_figures_of_a_small_table():
     assert analysis["embedder_accuracy"] == pytest.approx(50)
     assert analysis["consensus"] == pytest.approx(200 / 3)
     assert analysis["abstention"] == pytest.approx(100 / 3)
+    assert analysis["abstention_where_decidable"] == pytest.approx(25)
+    assert analysis["abstention_where_neither_is_right"] == 100
     assert analysis["answers_naming_choice_1"] == pytest.approx(50)
     assert analysis["order_kappa"] is analysis["answers_naming_first_position"] is None
     # By confidence: 0.6 (twice: right and wrong), 0.9.

@@ -32,8 +32,9 @@ def analyse_judgments(
     Returns:
         Percentages over the triplets of which exactly one choice shares the query's class
         ("decidable"): accuracy of the judge where it answered, of the embedder there and
-        everywhere, agreement of the two (consensus), abstention, position bias, and accuracy by
-        quarter of confidence, least confident first; accuracy of the combined evidence, how far it
+        everywhere, agreement of the two (consensus), position bias, and accuracy by quarter of
+        confidence, least confident first; abstention over all triplets, the decidable ones, and those
+        of which neither choice shares the class; accuracy of the combined evidence, how far it
         believes each source (mu, 0 to 1), its reliability curve, and the expected calibration
         errors. None where nothing could be counted.
 
@@ -59,6 +60,10 @@ def analyse_judgments(
         "embedder_accuracy": _percent(embedder == gold),
         "consensus": _percent(answers[answered] == embedder[answered]),
         "abstention": _percent(np.array([not judgment.prediction for judgment in judgments])),
+        "abstention_where_decidable": _percent(~answered),
+        "abstention_where_neither_is_right": _percent(
+            np.array([not judgment.prediction for judgment in judgments if judgment.triplet.gold is None])
+        ),
         "answers_naming_choice_1": _percent(np.array([answer == LABELS[0] for answer in given])),
         "answers_naming_first_position": _as_percent(reliability.position1_fraction),
         "order_kappa": reliability.order_kappa,
