@@ -220,7 +220,7 @@ ARMS: dict[str, Arm] = {
     "no_smoothing": lambda case, arm, seed: case.distill(seed, TeachSettings(smoothed=False)),
     "no_training": lambda case, arm, seed: _show_teacher(case),
     "triplets": lambda case, arm, seed: _on_triplets(case, arm, seed, case.judged(seed)),
-    "more_triplets": lambda case, arm, seed: _on_triplets(case, arm, seed, case.judged(seed, 8 * 1024)),
+    "more_triplets": lambda case, arm, seed: _on_triplets(case, arm, seed, case.judged(seed, 4 * 1024)),
     "no_neither": lambda case, arm, seed: _on_triplets(case, arm, seed, _force(case.judged(seed))),
     "random_triplets": lambda case, arm, seed: _on_triplets(case, arm, seed, case.judged(seed, uncertain=False)),
     "self_triplets": lambda case, arm, seed: _on_own_opinion(case, arm, seed, case.judged(seed)),
