@@ -129,7 +129,7 @@ def test_the_judge_follows_the_states_and_no_order():
     assert judge.identity == {"kind": "answer", "perspective": "intent"}
 
 
-@pytest.mark.parametrize("n_questions_at_a_time", [1, 256])
+@pytest.mark.parametrize("n_questions_at_a_time", [1, 64])
 def test_the_judge_says_neither_where_both_choices_are_far(n_questions_at_a_time, monkeypatch):
     monkeypatch.setattr("perspective.judging.answer.QUESTIONS_AT_A_TIME", n_questions_at_a_time)
     rng = np.random.default_rng(0)

@@ -16,7 +16,7 @@ from perspective.judging.protocol import Opinion, Question, sigmoid
 # one cluster's share of all, at the hundred and more that the sampler finds. Of few texts, ten.
 NEAR_SHARE = 0.01
 MIN_NEAR = 10
-QUESTIONS_AT_A_TIME = 256  # of the cosines to all texts, to bound memory
+QUESTIONS_AT_A_TIME = 64  # of the cosines to all texts, to bound memory
 
 
 class AnswerJudge:
