@@ -149,9 +149,11 @@ def _read_table_column(path: Path, column: str, required: bool) -> list[tuple[st
     if column not in table.columns:
         if required:
             raise DataError(f'{path}: no column "{column}" (found: {", ".join(map(str, table.columns))})')
-        return [(f"{display_path(path)}: row {i}", None) for i in range(len(table))]
-    values = table[column].astype(object).where(table[column].notna(), None)
+        values = [None] * len(table)
+    else:
+        values = table[column].astype(object).where(table[column].notna(), None)
+    shown = display_path(path)
     return [
-        (f"{display_path(path)}: row {i}", None if not required and value == "" else value)
+        (f"{shown}: row {i}", None if not required and value == "" else value)
         for i, value in enumerate(values, start=1)
     ]

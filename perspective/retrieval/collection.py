@@ -187,11 +187,12 @@ def _read_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    shown = display_path(path)
     for number, line in enumerate(lines, start=1):
         row = line.rstrip("\r").split("\t")
         if row == [""] or (number == 1 and row[0] == QRELS_FIELDS[0]):
             continue
-        place = f"{display_path(path)}:{number}"
+        place = f"{shown}:{number}"
         if len(row) != len(QRELS_FIELDS):
             raise DataError(f"{place}: {len(row)} fields; expected {', '.join(QRELS_FIELDS)}, divided by tabs")
         yield place, row
