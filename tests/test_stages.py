@@ -115,7 +115,10 @@ def test_the_answer_judge_teaches(pipeline, tmp_path, embedder_folder, llm_folde
     pipeline.sample()
     pipeline.judge("--judge", "answer")
     judgments = load_judgments(tmp_path / f"{name}-pred.json", N_TEXTS, "tiny")
-    assert all(len(judgment.prediction) == 1 for judgment in judgments if judgment.probability != 0.5)
+    answered = [judgment for judgment in judgments if judgment.prediction]
+    assert answered and all("neither" not in judgment.content for judgment in answered)
+    abstained = [judgment for judgment in judgments if not judgment.prediction and judgment.probability != 0.5]
+    assert all("neither" in judgment.content for judgment in abstained)
     states = tmp_path / "tiny_small-llm.npy"
     assert np.load(states).shape == (N_TEXTS, 32)
     assert not list(tmp_path.glob("*.partial*"))
