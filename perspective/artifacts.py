@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -88,6 +88,13 @@ class Judgment:
         return None if self.probability is None else max(self.probability, 1 - self.probability)
 
     @property
+    def leaning(self) -> str | None:
+        """Label of the likelier choice, also where the judge abstains; a tie goes to choice 2."""
+        if self.probability is None:
+            return None
+        return LABELS[0] if self.probability > 0.5 else LABELS[1]
+
+    @property
     def forward_probability(self) -> float | None:
         """That choice 1 is closer, as told in the order of the file; None if one order was asked."""
         if self.probability is None or self.swapped_probability is None:
@@ -105,6 +112,11 @@ class TrainingTriplet:
     negative: str
     triplet: Triplet
     weight: float = 1.0
+
+
+def stack_rows(triplets: Iterable[Triplet]) -> np.ndarray:
+    """Return the rows of query, choice 1 and choice 2, `(n_triplets, 3)`."""
+    return np.array([triplet.key for triplet in triplets], dtype=np.int64).reshape(-1, 3)
 
 
 def parse_prediction(value: object) -> tuple[str, ...]:

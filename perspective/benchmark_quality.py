@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from perspective.artifacts import (
-    LABELS,
     Judgment,
     Output,
     TrainingTriplet,
@@ -200,7 +199,7 @@ def _on_triplets(
 
 def _force(judgments: Sequence[Judgment]) -> list[Judgment]:
     """Have the judge name a choice where it said that neither is near."""
-    return [replace(one, prediction=(LABELS[0 if (one.probability or 0) > 0.5 else 1],)) for one in judgments]
+    return [replace(one, prediction=(one.leaning,)) for one in judgments if one.leaning]
 
 
 def _on_own_opinion(case: Case, arm: str, seed: int, judgments: Sequence[Judgment]) -> np.ndarray:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from perspective.artifacts import LABELS, ROOT, Judgment, TrainingTriplet, read_json
+from perspective.artifacts import LABELS, ROOT, Judgment, TrainingTriplet, read_json, stack_rows
 from perspective.errors import DataError, suggest_name
 from perspective.evidence import Evidence
 from perspective.models import EMBEDDERS
@@ -121,7 +121,7 @@ def convert_by_embedder(
         vectors: Embeddings `(n_texts, dim)` of the untouched embedder.
         instruction: Stands before each text when training.
     """
-    rows = np.array([judgment.triplet.key for judgment in judgments], dtype=np.int64).reshape(-1, 3)
+    rows = stack_rows(judgment.triplet for judgment in judgments)
     to_choice1, to_choice2 = (((vectors[rows[:, 0]] - vectors[rows[:, i]]) ** 2).sum(axis=1) for i in (1, 2))
     return [
         _make_triplet(judgment, LABELS[0] if first_is_nearer else LABELS[1], texts, instruction, weight=1.0)

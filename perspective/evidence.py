@@ -25,7 +25,7 @@ import numpy as np
 from scipy.special import expit as sigmoid
 from scipy.special import logit
 
-from perspective.artifacts import LABELS, Judgment, Triplet
+from perspective.artifacts import LABELS, Judgment, Triplet, stack_rows
 from perspective.errors import DataError
 from perspective.geometry import half_whiten, normalize_rows
 
@@ -128,7 +128,7 @@ def score_margins(vectors: np.ndarray, triplets: Sequence[Triplet]) -> np.ndarra
     Returns:
         `(n,)`: cos(query, choice 1) - cos(query, choice 2), -2 to 2.
     """
-    rows = np.array([triplet.key for triplet in triplets], dtype=np.int64).reshape(-1, 3)
+    rows = stack_rows(triplets)
     query, choice1, choice2 = (normalize_rows(np.asarray(vectors)[rows[:, i]].astype(np.float64)) for i in range(3))
     return (query * (choice1 - choice2)).sum(axis=1)
 

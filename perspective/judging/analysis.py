@@ -123,11 +123,8 @@ def _gold(judgment: Judgment) -> str | None:
 
 def _leaning_accuracy(decidable: Sequence[Judgment], gold: np.ndarray) -> float | None:
     """Accuracy of the likelier choice, also where the two orders disagree."""
-    known = np.array([judgment.probability is not None for judgment in decidable])
-    if not known.any():
-        return None
-    leaning = [LABELS[0] if (judgment.probability or 0.0) > 0.5 else LABELS[1] for judgment in decidable]
-    return _percent(np.array(leaning)[known] == gold[known])
+    told = [(judgment.leaning, label) for judgment, label in zip(decidable, gold, strict=True)]
+    return _percent(np.array([leaning == label for leaning, label in told if leaning is not None]))
 
 
 def _accuracy_by_quarter(decidable: Sequence[Judgment], gold: np.ndarray) -> list[float | None] | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from perspective.artifacts import LABELS, Triplet
+from perspective.artifacts import LABELS, Triplet, stack_rows
 from perspective.evidence import score_margins
 from perspective.geometry import half_whiten
 from perspective.judging.protocol import Opinion, Question, sigmoid
@@ -59,7 +59,7 @@ def _find_near(unit: np.ndarray, triplets: Sequence[Triplet]) -> np.ndarray:
         triplets: Of these rows.
     """
     n_near = max(MIN_NEAR, round(NEAR_SHARE * len(unit)))
-    rows = np.array([triplet.key for triplet in triplets], dtype=np.int64).reshape(-1, 3)
+    rows = stack_rows(triplets)
     near = np.empty(len(rows), dtype=bool)
     for start in range(0, len(rows), QUESTIONS_AT_A_TIME):
         block = rows[start : start + QUESTIONS_AT_A_TIME]
