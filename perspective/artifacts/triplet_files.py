@@ -1,0 +1,171 @@
+"""Triplets, judgments and training triplets as JSON, in the published layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from perspective.artifacts.provenance import Output
+from perspective.artifacts.reading import read_json
+from perspective.artifacts.records import Judgment, TrainingTriplet, Triplet, parse_prediction
+from perspective.errors import DataError
+
+OPTIONS = (" 1", " 2")  # the published spelling, with its leading space
+ROW_FIELDS = ("query_idx", "choice1_idx", "choice2_idx")
+
+
+def save_triplets(output: Output, triplets: Sequence[Triplet], texts: Sequence[str], task: str) -> None:
+    """Write sampled triplets in the published layout."""
+    output.write_json([_triplet_record(triplet, texts, task) for triplet in triplets])
+
+
+def load_triplets(path: Path, n_texts: int, task: str | None = None) -> list[Triplet]:
+    """Read sampled triplets, ours or published.
+
+    Raises:
+        DataError: The file is not a list of triplets, an index is out of range, or the triplets
+            belong to another data set than `task`.
+    """
+    return [_read_triplet(record, path, i, n_texts, task) for i, record in enumerate(_read_records(path))]
+
+
+def save_judgments(output: Output, judgments: Sequence[Judgment], texts: Sequence[str], task: str) -> None:
+    """Write judgments in the published layout with our probabilities beside."""
+    output.write_json(
+        [{**_triplet_record(judgment.triplet, texts, task), **_judgment_fields(judgment)} for judgment in judgments]
+    )
+
+
+def load_judgments(path: Path, n_texts: int, task: str | None = None) -> list[Judgment]:
+    """Read judgments, ours or published.
+
+    Raises:
+        DataError: As `load_triplets`, or a record holds no `prediction`.
+    """
+    judgments = []
+    for i, record in enumerate(_read_records(path)):
+        if isinstance(record, dict) and "prediction" not in record:
+            raise DataError(f'{path}: record {i} has no "prediction"; it has not been judged')
+        triplet = _read_triplet(record, path, i, n_texts, task)
+        try:
+            judgments.append(_judgment_from_fields(triplet, record))
+        except DataError as error:
+            raise DataError(f"{path}: record {i}: {error}") from None
+    return judgments
+
+
+def save_training_triplets(output: Output, triplets: Sequence[TrainingTriplet], task: str) -> None:
+    """Write training triplets in the published layout with our weight beside."""
+    output.write_json(
+        [
+            {
+                "query": [triplet.instruction, triplet.anchor],
+                "pos": [triplet.instruction, triplet.positive],
+                "neg": [triplet.instruction, triplet.negative],
+                "task_name": task,
+                "query_idx": triplet.triplet.query_idx,
+                "choice1_idx": triplet.triplet.choice1_idx,
+                "choice2_idx": triplet.triplet.choice2_idx,
+                "weight": triplet.weight,
+            }
+            for triplet in triplets
+        ]
+    )
+
+
+def load_training_triplets(path: Path) -> list[TrainingTriplet]:
+    """Read training triplets, ours or published (without a weight: 1).
+
+    Raises:
+        DataError: A record lacks a field or holds a text that is not one.
+    """
+    triplets = []
+    for i, record in enumerate(_read_records(path)):
+        try:
+            (instruction, anchor), (_, positive), (_, negative) = (record[key] for key in ("query", "pos", "neg"))
+            query_idx, choice1_idx, choice2_idx = (int(record[key]) for key in ROW_FIELDS)
+            weight = float(record.get("weight", 1.0))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise DataError(f"{path}: record {i} is not a training triplet (query, pos, neg, indices)") from None
+        if not all(isinstance(text, str) for text in (instruction, anchor, positive, negative)):
+            raise DataError(f"{path}: record {i} holds a text that is not a string")
+        if not 0 <= weight < float("inf"):
+            raise DataError(f"{path}: record {i} has weight {weight}; it must be finite and not negative")
+        triplet = Triplet(query_idx, choice1_idx, choice2_idx)
+        triplets.append(TrainingTriplet(instruction, anchor, positive, negative, triplet, weight))
+    return triplets
+
+
+def _triplet_record(triplet: Triplet, texts: Sequence[str], task: str) -> dict[str, Any]:
+    query, choice1, choice2 = (texts[row] for row in triplet.key)
+    return {
+        "input": f"Query: {query}\nChoice 1: {choice1}\nChoice 2: {choice2}\nChoice",
+        "output": triplet.gold,
+        "options": list(OPTIONS),
+        "task": task,
+        "query_idx": triplet.query_idx,
+        "choice1_idx": triplet.choice1_idx,
+        "choice2_idx": triplet.choice2_idx,
+    }
+
+
+def _judgment_fields(judgment: Judgment) -> dict[str, Any]:
+    """Return what a judge adds to a triplet's record, ready for JSON."""
+    return {
+        "prepared": judgment.prepared,
+        "content": judgment.content,
+        "prediction": list(judgment.prediction),
+        "probability": judgment.probability,
+        "confidence": judgment.confidence,
+        "swapped_probability": judgment.swapped_probability,
+    }
+
+
+def _judgment_from_fields(triplet: Triplet, record: Mapping[str, Any]) -> Judgment:
+    """Inverse of `_judgment_fields`; published records lack the probabilities."""
+    return Judgment(
+        triplet=triplet,
+        prediction=parse_prediction(record.get("prediction")),
+        prepared=str(record.get("prepared") or ""),
+        content=str(record.get("content") or ""),
+        probability=_read_probability(record, "probability"),
+        swapped_probability=_read_probability(record, "swapped_probability"),
+    )
+
+
+def _read_records(path: Path) -> list[Any]:
+    records = read_json(path)
+    if not isinstance(records, list):
+        raise DataError(f"{path}: expected a list of records, found {type(records).__name__}")
+    return records
+
+
+def _read_triplet(record: Any, path: Path, position: int, n_texts: int, task: str | None) -> Triplet:  # noqa: ANN401
+    if not isinstance(record, dict):
+        raise DataError(f"{path}: record {position} is {type(record).__name__}, not an object")
+    rows = []
+    for name in ROW_FIELDS:
+        row = record.get(name)
+        if not isinstance(row, int) or isinstance(row, bool):
+            raise DataError(f'{path}: record {position} has no whole number in "{name}" (found {row!r:.40})')
+        if not 0 <= row < n_texts:
+            raise DataError(
+                f"{path}: record {position} has {name} {row}, but there are {n_texts} texts; another data set?"
+            )
+        rows.append(row)
+    found = record.get("task")
+    if task is not None and found is not None and found != task:
+        raise DataError(f'{path}: made for data set "{found}", not "{task}"')
+    gold = record.get("output")
+    query_idx, choice1_idx, choice2_idx = rows
+    return Triplet(query_idx, choice1_idx, choice2_idx, gold if isinstance(gold, str) else None)
+
+
+def _read_probability(record: Mapping[str, Any], name: str) -> float | None:
+    value = record.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise DataError(f'"{name}" is {value!r:.40}; it must lie between 0 and 1')
+    return float(value)
