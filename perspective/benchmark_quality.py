@@ -40,7 +40,7 @@ from perspective.judging.answer import AnswerJudge
 from perspective.judging.protocol import choose_wording
 from perspective.judging.session import judge_at_once
 from perspective.judging.states import StateSettings, obtain_states
-from perspective.layout import MEASURES, PREDICT_STAGE
+from perspective.layout import PREDICT_STAGE, STUDY_PAIR, study_folder
 from perspective.models import load_embedder, load_llm, slugify_model
 from perspective.sampling import SampleSettings, sample_random_triplets, sample_triplets
 from perspective.teaching import TeachSettings, Trust, blend_for_inference, make_teacher
@@ -51,7 +51,6 @@ logger = logging.getLogger(__name__)
 DATASETS = ("banking77", "few_nerd_nat", "mtop_domain", "stackexchange")
 SEEDS = (100, 13, 21)
 BASE = "untouched"
-DEFAULT_PAIR = ("minilm", "smollm2")
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,8 @@ class StudySettings:
     )
     arms: list[str] | None = field(default=None, metadata={"help": "arms; default all", "aliases": ["--arm"]})
     seeds: list[int] = field(default_factory=lambda: list(SEEDS), metadata={"help": "of sampling and training"})
-    embedder: str = field(default=DEFAULT_PAIR[0], metadata={"help": "the embedder"})
-    llm: str = field(default=DEFAULT_PAIR[1], metadata={"help": "the LLM that reads the texts"})
+    embedder: str = field(default=STUDY_PAIR[0], metadata={"help": "the embedder"})
+    llm: str = field(default=STUDY_PAIR[1], metadata={"help": "the LLM that reads the texts"})
     recorded: str | None = field(
         default=None, metadata={"help": "folder of <dataset>-starling-pred.json, for the arms that use them"}
     )
@@ -78,9 +77,7 @@ class StudySettings:
     @property
     def folder(self) -> Path:
         """Where the cells lie; the results lie beside it."""
-        pair = (self.embedder, self.llm)
-        names = () if pair == DEFAULT_PAIR else map(slugify_model, pair)
-        return MEASURES / "-".join(("benchmark_quality", *names))
+        return study_folder(self.embedder, self.llm)
 
 
 class Case:

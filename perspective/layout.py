@@ -12,6 +12,8 @@ MEASURES = ROOT / "measures"
 AFTER_MEASURES = ROOT / "after_measures"
 PREDICT_STAGE = ROOT / "perspective" / "1_predict_triplet"
 FINETUNE_STAGE = ROOT / "perspective" / "2_finetune"
+STUDY = "benchmark_quality"
+STUDY_PAIR = ("minilm", "smollm2")  # the embedder and the LLM that go without saying in its names
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,21 @@ def after_path(checkpoint: Path, dataset: str, scale: str, folder: Path | None =
     """Return where the vectors of a fine-tuned embedder go."""
     rest = checkpoint.name.removeprefix(f"{dataset}_{scale}_")
     return (folder or AFTER_MEASURES) / f"{dataset}_{scale}_embeds_{rest}.npy"
+
+
+def study_folder(embedder: str, llm: str) -> Path:
+    """Return where the cells of the study lie; its results lie beside, under the same name."""
+    pair = () if (embedder, llm) == STUDY_PAIR else (slugify_model(embedder), slugify_model(llm))
+    return MEASURES / "-".join((STUDY, *pair))
+
+
+def study_pair(results: Path) -> str:
+    """Return the embedder and the LLM of a file of the study's results.
+
+    >>> study_pair(Path("benchmark_quality.json")), study_pair(Path("benchmark_quality-e5-qwen05.json"))
+    ('minilm-smollm2', 'e5-qwen05')
+    """
+    return results.stem.removeprefix(STUDY).removeprefix("-") or "-".join(STUDY_PAIR)
 
 
 if __name__ == "__main__":  # for scripts: dataset, scale, embedder, max_query, seed, judge to the checkpoint

@@ -55,11 +55,11 @@ def write_pair(root, before=(60, 62, 64), after=(65, 67, 69), dataset="banking77
     return write_json(root / "after_measures" / f"{stem}{suffix}_measures.json", make_measures(after))
 
 
-def write_study(root):
+def write_study(root, name="benchmark_quality"):
     cell = {metric: [60.0, 64.0] for metric in ("ACC", "NMI", "ARI")}
     better = {metric: [63.0, 69.0] for metric in ("ACC", "NMI", "ARI")}
     study = {
         "banking77": {"untouched": {"100": cell}, "method": {"100": better, "13": better}},
         "mtop_domain": {"untouched": {"100": cell}, "method": {"100": better}, "starling": {"100": better}},
     }
-    return write_json(root / "measures" / "benchmark_quality.json", study)
+    return write_json(root / "measures" / f"{name}.json", study)

@@ -5,6 +5,7 @@ import pytest
 from helpers import write_jsonl
 
 from perspective import benchmark_quality as study
+from perspective import layout
 from perspective.errors import DataError
 
 
@@ -33,7 +34,7 @@ def test_the_study_runs_and_goes_on(tmp_path, monkeypatch, sentences, embedder_f
     folder.mkdir(parents=True)
     write_jsonl(folder / "small.jsonl", [{"input": f"{i} {t}", "label": t.split()[0]} for i, t in enumerate(texts)])
     monkeypatch.setattr("perspective.corpus.DATASETS", tmp_path / "datasets")
-    monkeypatch.setattr(study, "MEASURES", tmp_path / "measures")
+    monkeypatch.setattr(layout, "MEASURES", tmp_path / "measures")
     arms = ["untouched", "method", "method+llm", "no_guard", "no_training", "self_triplets", "starling"]
     settings = study.StudySettings(["banking77"], arms, [7], str(embedder_folder), str(llm_folder))
     # Random weights are not believed: told to be, so that the blend has something to blend.

@@ -209,6 +209,15 @@ def test_the_study_pairs_gains_by_seed(tmp_path):
     assert list(table.best[MEAN]) == [True, False, False]
 
 
+def test_studies_of_several_llms_stand_side_by_side(tmp_path):
+    write_study(tmp_path)
+    write_study(tmp_path, "benchmark_quality-minilm-qwen05")
+    values = tabulate_study(load_standings(tmp_path).study, "ACC").values
+    methods = values.loc[values["arm"].eq("method")]
+    assert sorted(methods["embedder-LLM"]) == ["minilm-qwen05", "minilm-smollm2"]
+    assert list(methods["banking77"]) == [66.0, 66.0]
+
+
 @pytest.mark.parametrize(
     ("content", "fault"),
     [

@@ -12,7 +12,7 @@ import numpy as np
 from perspective.artifacts import read_json, sidecar_path
 from perspective.clustering import METRICS
 from perspective.errors import DataError
-from perspective.layout import Layout, measures_path
+from perspective.layout import Layout, measures_path, study_pair
 from perspective.report import load_comparison
 
 BASE = "untouched"  # the study's arm that the others are measured against
@@ -20,7 +20,7 @@ CLUSTERING = (
     *("data set", "embedder", "judge", "metric", "before", "before_std", "after", "after_std"),
     *("gain", "gain_std", "verdict", "published before", "published after", "file"),
 )
-STUDY = ("arm", "data set", "metric", "mean", "gain", "gain_std", "n_seeds")
+STUDY_ROW = ("arm", "embedder-LLM", "data set", "metric", "mean", "gain", "gain_std", "n_seeds")
 
 Rows = list[dict[str, Any]]
 
@@ -95,7 +95,7 @@ def read_study(path: Path) -> Rows:
     """Read the quality study; gains are paired by k-means seed, as in its own table.
 
     Returns:
-        A row an arm, data set and metric, under `STUDY`.
+        A row an arm, data set and metric, under `STUDY_ROW`.
 
     Raises:
         DataError: A cell is not whole, or a data set lacks the untouched embedder.
@@ -116,6 +116,7 @@ def read_study(path: Path) -> Rows:
                 rows.append(
                     {
                         "arm": arm,
+                        "embedder-LLM": study_pair(path),
                         "data set": dataset,
                         "metric": metric,
                         "mean": scores.mean(),

@@ -17,7 +17,8 @@ import pandas as pd
 from perspective.artifacts import read_json
 from perspective.errors import DataError
 from perspective.jsonl import check_text
-from perspective.retrieval.clusterings import CLUSTERING, STUDY, Rows, is_number, read_object, read_pair, read_study
+from perspective.layout import STUDY
+from perspective.retrieval.clusterings import CLUSTERING, STUDY_ROW, Rows, is_number, read_object, read_pair, read_study
 from perspective.retrieval.results import VERSION
 
 MEASURED, PUBLISHED = "measured", "published"
@@ -37,7 +38,7 @@ class Standings:
         retrieval: A row a run (or published model) and metric, under `RETRIEVAL`; `low` and `high`
             bound the 95% interval where it is known.
         clustering: A row a run and metric, before and after, under `CLUSTERING`.
-        study: A row an arm, data set and metric of the quality study, under `STUDY`.
+        study: A row an arm, data set and metric of the quality studies, under `STUDY_ROW`.
         faults: A line a file that could not be read.
     """
 
@@ -87,7 +88,7 @@ def load_standings(root: Path) -> Standings:
     return Standings(
         retrieval=pd.concat([runs[~repeated], published], ignore_index=True) if len(runs) else published,
         clustering=pd.DataFrame(pairs, columns=list(CLUSTERING)),
-        study=pd.DataFrame(study, columns=list(STUDY)),
+        study=pd.DataFrame(study, columns=list(STUDY_ROW)),
         faults=tuple(faults),
     )
 
@@ -97,7 +98,7 @@ def _list_retrieval(root: Path) -> list[Stamp]:
 
 
 def _list_study(root: Path) -> list[Stamp]:
-    return _list_stamps(root / "measures", "benchmark_quality.json")
+    return _list_stamps(root / "measures", f"{STUDY}*.json")
 
 
 def _list_stamps(folder: Path, pattern: str) -> list[Stamp]:

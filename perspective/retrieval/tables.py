@@ -17,6 +17,7 @@ from perspective.retrieval.standings import MEASURED, PUBLISHED, published_sets
 MEAN = "mean"
 BEST = "font-weight: 700; background-color: rgba(47, 109, 179, 0.16)"
 MODEL = ["model", "retriever", "source"]
+ARM = ["arm", "embedder-LLM"]  # a row of the study
 PUBLISHED_PAIR = ("published before", "published after")
 
 
@@ -149,10 +150,10 @@ def tabulate_metrics(rows: pd.DataFrame, dataset: str | None = None, sort_by: st
 
 
 def tabulate_study(rows: pd.DataFrame, metric: str, sort_by: str = MEAN) -> Table:
-    """Lay out the quality study: an arm a row, a data set a column, the gain over no training beside."""
+    """Lay out the quality studies: an arm a row, a data set a column, the gain over no training beside."""
     rows = rows[rows["metric"].eq(metric)]
     gains = zip(rows["arm"], rows["mean"], rows["gain"], rows["gain_std"], strict=True)
-    cells = rows[["arm"]].assign(
+    cells = rows[ARM].assign(
         column=rows["data set"].map(_name_column),
         value=rows["mean"].astype(float),
         shown=[
@@ -161,7 +162,7 @@ def tabulate_study(rows: pd.DataFrame, metric: str, sort_by: str = MEAN) -> Tabl
         over="",
         n_sets=1,
     )
-    return _lay_out(_add_means(cells, ["arm"]), ["arm"], sort_by)
+    return _lay_out(_add_means(cells, ARM), ARM, sort_by)
 
 
 def tabulate_clustering(rows: pd.DataFrame, metric: str) -> Table:
@@ -224,7 +225,7 @@ def _lay_out(cells: pd.DataFrame, names: list[str], sort_by: str) -> Table:
 
 def _name_column(name: str) -> str:
     """A data set or metric of a file may be called as a column of the table is."""
-    return f'"{name}"' if name in (MEAN, "arm", "sets", *MODEL) else name
+    return f'"{name}"' if name in (MEAN, "sets", *ARM, *MODEL) else name
 
 
 def _join(names: Iterable[str]) -> str:
