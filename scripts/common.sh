@@ -38,8 +38,7 @@ for_each_dataset() {
     run_for_each_dataset "$module" --scale "$SCALE" "$@"
 }
 
-# The same for a stage that several processes can share: LAUNCH starts it, where it is set.
-launch_for_each_dataset() {
+# For a stage that several processes can share: LAUNCH starts what follows, where it is set.
+use_launcher() {
     [[ -z "$LAUNCH" ]] || read -ra RUN <<<"$LAUNCH"
-    for_each_dataset "$@"
 }

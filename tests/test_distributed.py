@@ -19,6 +19,9 @@ from perspective.distributed import is_main, n_processes, share_texts
 from perspective.embedding import embed_texts
 from perspective.errors import DataError
 from perspective.models import load_embedder
+from perspective.retrieval.records import Pair
+from perspective.retrieval.training import TrainSettings as RetrieverSettings
+from perspective.retrieval.training import train_retriever
 from perspective.training import TrainSettings, distill_embedder, finetune_embedder
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -31,6 +34,8 @@ VARIANTS = {
     "distill": {"recipe": "distill"},
     "apart": {"loss": "infonce", "gather_negatives": False},
 }
+RETRIEVERS = {"cached": {"mini_batch_size": 3}, "ranking": {"mini_batch_size": 0}}
+MADE = [*VARIANTS, *RETRIEVERS, "whole"]
 LONG = {"num_train_epochs": 24.0, "per_device_train_batch_size": 6, "save_steps": 9}  # 6 steps an epoch
 
 
@@ -51,6 +56,11 @@ def train_and_embed(folder):
 
     for name, options in VARIANTS.items():
         run(name, "plain", **options)
+    pairs = [Pair(one.anchor, one.positive, (one.negative,) * (i % 2), one.weight) for i, one in enumerate(triplets)]
+    for name, options in RETRIEVERS.items():
+        settings = RetrieverSettings(num_train_epochs=2.0, per_device_train_batch_size=8, **options)
+        output = Output(made / name, "retriever", {"dataset": "tiny", **settings.made_from()})
+        train_retriever(load_embedder(str(folder / "plain"), device="cpu"), pairs, settings, output)
     if n_processes() > 1:
         run("whole", "embedder", **LONG)
     model = load_embedder(str(folder / "plain"), device="cpu")
@@ -141,10 +151,10 @@ def by_two(folder):
     code, output, _ = launch(Path(__file__).resolve(), folder)
     assert code == 0, output[-3000:]
     made = folder / "by_2"
-    for name in [*VARIANTS, "whole"]:
+    for name in MADE:
         only_line(output, f"wrote {made / name}")
     assert sorted(path.name for path in made.iterdir() if "." in path.name) == sorted(
-        [*(f"{name}.meta.json" for name in [*VARIANTS, "whole"]), "vectors.npy"]
+        [*(f"{name}.meta.json" for name in MADE), "vectors.npy"]
     )
     return made
 
@@ -165,7 +175,7 @@ def load_moves(folder, made, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "apart"])
+@pytest.mark.parametrize("name", [name for name in (*VARIANTS, *RETRIEVERS) if name != "apart"])
 def test_two_processes_train_as_one(folder, by_one, by_two, name):
     one, two = load_moves(folder, by_one, name), load_moves(folder, by_two, name)
     for key in one:

@@ -215,7 +215,7 @@ def test_killed_training_goes_on_to_the_same_weights(
         assert hash_file(killed / name) == hash_file(whole / name)
 
 
-def test_settings_and_pairs_that_do_not_fit(tmp_path, embedder_folder, pairs, monkeypatch):
+def test_settings_and_pairs_that_do_not_fit(tmp_path, embedder_folder, pairs):
     with pytest.raises(DataError, match="--temperature 0"):
         TrainSettings(temperature=0.0)
     with pytest.raises(DataError, match="--mini_batch_size -1"):
@@ -227,8 +227,4 @@ def test_settings_and_pairs_that_do_not_fit(tmp_path, embedder_folder, pairs, mo
     unsure = [Pair("a", "b", weight=0.0), Pair("c", "d", weight=0.0)]
     with pytest.raises(DataError, match="weight 0"):
         train(tmp_path / "out", embedder_folder, unsure)
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(DataError, match="retrievers train in one process"):
-        train_retriever(None, pairs, TrainSettings(), Output(tmp_path / "out", "retriever", {}))
     assert not (tmp_path / "out").exists()

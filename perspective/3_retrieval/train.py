@@ -7,6 +7,9 @@ Writes: checkpoints/<dataset>_<embedder>[-<variant>]/, a folder that SentenceTra
         from which a killed run goes on
 
 python -m perspective.3_retrieval.train --dataset docstrings
+
+Several GPUs share each batch when torchrun or `accelerate launch` starts it:
+torchrun --nproc_per_node 8 -m perspective.3_retrieval.train --dataset docstrings
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from perspective.artifacts import Output, read_facts
-from perspective.cli import entry_point, parse_settings
+from perspective.cli import parse_settings, shared_entry_point
+from perspective.distributed import ask_main
 from perspective.models import describe_model, load_embedder
 from perspective.retrieval.places import checkpoint_path, mined_path
 from perspective.retrieval.records import load_pairs
@@ -48,7 +52,7 @@ class FileSettings:
     overwrite: bool = field(default=False, metadata={"help": "make a finished model anew; an unfinished run goes on"})
 
 
-@entry_point
+@shared_entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Train."""
     files, settings = parse_settings((FileSettings, TrainSettings), argv, __doc__)
@@ -61,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         **settings.made_from(),
     }
     output = Output(path, "retriever", made_from, {"training_pairs": train_file})
-    if output.is_finished(files.overwrite):
+    if ask_main(lambda: output.is_finished(files.overwrite)):
         return
     pairs = load_pairs(train_file)
     model = load_embedder(files.embedder, revision=files.revision, trust_remote_code=files.trust_remote_code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -44,11 +44,7 @@ class WeightedTripletLoss(MultipleNegativesRankingLoss):
             embeddings: Anchors, positives and negatives, each `(n, dim)`.
             labels: Weights `(n,)`, not negative, NaN for a filler; None for equal ones.
         """
-        if self.gather_across_devices:
-            embeddings = [all_gather_with_grad(part) for part in embeddings]
-            labels = None if labels is None else all_gather(labels)
-        if labels is not None and (fillers := find_fillers(labels)).any():
-            embeddings, labels = [part[~fillers] for part in embeddings], labels[~fillers]
+        embeddings, labels = gather_batch(embeddings, labels, self.gather_across_devices)
         losses = self.compute_losses(*(torch.nn.functional.normalize(part, dim=-1) for part in embeddings))
         if labels is None:
             return losses.mean()
@@ -62,6 +58,26 @@ class WeightedTripletLoss(MultipleNegativesRankingLoss):
     def get_config_dict(self) -> dict[str, Any]:
         """Return what the model card states."""
         return {"temperature": self.temperature}
+
+
+def gather_batch(
+    embeddings: Sequence[Tensor], labels: Tensor | None, across_processes: bool
+) -> tuple[list[Tensor], Tensor | None]:
+    """Return the columns of a batch, each `(n, dim)`, and their labels, without the rows that only fill it up.
+
+    Args:
+        embeddings: Columns of this process's part of the batch.
+        labels: Of that part, `(n,)` or `(n, n_labels)`; None where no row is a filler.
+        across_processes: Whether to join the parts of all processes; gradients find the way back.
+    """
+    columns = list(embeddings)
+    if across_processes:
+        columns = [all_gather_with_grad(column) for column in columns]
+        labels = None if labels is None else all_gather(labels)
+    if labels is None:
+        return columns, None
+    kept = ~find_fillers(labels)
+    return [column[kept] for column in columns], labels[kept]
 
 
 def find_fillers(labels: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from sentence_transformers.losses import CachedMultipleNegativesRankingLoss, Mul
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
+from perspective.losses.base import gather_batch
 from perspective.losses.grouping import embed_in_groups, order_by_length, take_rows
 
 
@@ -30,6 +31,7 @@ class RankingLoss(MultipleNegativesRankingLoss):
     Args:
         model: The embedder.
         temperature: Divides the cosine similarities.
+        gather: Whether the batch is that of all processes together, as of `WeightedTripletLoss`.
 
     Example:
         >>> loss = RankingLoss(model=None, temperature=0.1)
@@ -38,8 +40,8 @@ class RankingLoss(MultipleNegativesRankingLoss):
         9e-05
     """
 
-    def __init__(self, model: SentenceTransformer, temperature: float = 0.02) -> None:
-        super().__init__(model, scale=1 / temperature)
+    def __init__(self, model: SentenceTransformer, temperature: float = 0.02, gather: bool = False) -> None:
+        super().__init__(model, scale=1 / temperature, gather_across_devices=gather)
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor) -> Tensor:
         """Return the weighted mean loss of tokenised texts, a dict a column."""
@@ -51,8 +53,9 @@ class RankingLoss(MultipleNegativesRankingLoss):
         Args:
             embeddings: Queries, documents, and a tensor a column of hard negatives, each `(n, dim)`.
             labels: `(n, 1 + n_columns)`: each pair's weight, then 1 for a hard negative and 0 for
-                what fills a column.
+                what fills a column; NaN for a row that fills up the batch.
         """
+        embeddings, labels = gather_batch(embeddings, labels, self.gather_across_devices)
         rows = torch.arange(len(embeddings[0]), device=embeddings[0].device)
         losses = compute_ranking_losses(embeddings, labels, rows, self.scale)
         return (losses * share_weights(labels)).sum()
@@ -74,10 +77,13 @@ class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
         model: The embedder.
         temperature: Divides the cosine similarities.
         mini_batch_size: Texts embedded at a time, and rows of the similarity matrix.
+        gather: As of `RankingLoss`.
     """
 
-    def __init__(self, model: SentenceTransformer, temperature: float = 0.02, mini_batch_size: int = 32) -> None:
-        super().__init__(model, scale=1 / temperature, mini_batch_size=mini_batch_size)
+    def __init__(
+        self, model: SentenceTransformer, temperature: float = 0.02, mini_batch_size: int = 32, gather: bool = False
+    ) -> None:
+        super().__init__(model, scale=1 / temperature, mini_batch_size=mini_batch_size, gather_across_devices=gather)
         self._places: list[Tensor] = []  # of each column: where in order of length its texts stand
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor) -> Tensor:
@@ -91,9 +97,7 @@ class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
         self._places = [order.argsort() for order in orders]
         return super().forward([take_rows(*pair) for pair in zip(columns, orders, strict=True)], labels)
 
-    def calculate_loss(
-        self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
-    ) -> Tensor:
+    def calculate_loss(self, reps: list[list[Tensor]], labels: Tensor, *, with_backward: bool = False) -> Tensor:
         """Return the weighted mean loss; with `with_backward`, leave its gradients in the embeddings.
 
         Args:
@@ -101,16 +105,19 @@ class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
             labels: As of `RankingLoss`.
             with_backward: Whether to go back to the embeddings, some rows of the similarities at a time.
         """
-        assert labels is not None  # our own data set always has them
-        embeddings = [torch.cat(column)[places] for column, places in zip(reps, self._places, strict=True)]
+        own = [torch.cat(column)[places] for column, places in zip(reps, self._places, strict=True)]
+        batch, labels = gather_batch(own, labels, self.gather_across_devices)
+        # The parts of the loss meet here, so that only their sum goes back to the processes and mini-batches.
+        embeddings = [column.detach().requires_grad_(with_backward) for column in batch]
         shares = share_weights(labels)
         total = torch.zeros((), device=labels.device)
         for rows in torch.arange(len(labels), device=labels.device).split(self.mini_batch_size):
             part = (compute_ranking_losses(embeddings, labels, rows, self.scale) * shares[rows]).sum()
             if with_backward:
-                part.backward(retain_graph=True)  # the parts share the way back to the mini-batches
-                part = part.detach()
-            total = total + part
+                part.backward()
+            total = total + part.detach()
+        if with_backward:
+            torch.autograd.backward(batch, [column.grad for column in embeddings])
         return total
 
     def get_config_dict(self) -> dict[str, Any]:

@@ -29,13 +29,16 @@ class TrainSettings:
     learning_rate: float = field(default=2e-5, metadata={"help": "peak learning rate of AdamW"})
     num_train_epochs: float = field(default=1.0, metadata={"help": "passes over the pairs"})
     per_device_train_batch_size: int = field(
-        default=128, metadata={"help": "pairs a step: each query sees the documents and negatives of all of them"}
+        default=128,
+        metadata={
+            "help": "pairs a step, of all processes together: each query sees the documents and negatives of them all"
+        },
     )
     mini_batch_size: int = field(
         default=32,
         metadata={
-            "help": "texts embedded at a time (gradient caching): a batch of any size trains in the memory of so many, "
-            "at about twice the time; 0 embeds the batch at once"
+            "help": "texts that a process embeds at a time (gradient caching): any batch trains in the memory of so "
+            "many, at about twice the time; 0 embeds the batch at once"
         },
     )
     warmup_ratio: float = field(default=0.1, metadata={"help": "share of the steps in which the learning rate rises"})
@@ -101,12 +104,10 @@ def train_retriever(model: SentenceTransformer, pairs: Sequence[Pair], settings:
         output: The folder to make; gains counts and the last loss as facts.
 
     Raises:
-        DataError: There are fewer than two pairs, all have weight 0, or there are several processes.
+        DataError: There are fewer than two pairs, or all have weight 0.
     """
     from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 
-    if n_processes() > 1:
-        raise DataError("retrievers train in one process: start this stage without a launcher")
     pairs = draw_pairs(pairs, settings.max_pairs, settings.seed)
     dataset = make_dataset(pairs, settings.num_negatives, settings.weighted)
     output.facts |= {"n_pairs": len(pairs), "n_hard_negatives": _count_negatives(dataset)}
@@ -122,9 +123,10 @@ def build_loss(model: SentenceTransformer, temperature: float, mini_batch_size: 
     """Return the loss: with gradient caching where a mini-batch's size is given, plain where it is 0."""
     from perspective.retrieval.losses import CachedRankingLoss, RankingLoss
 
+    gather = n_processes() > 1  # of several processes: the whole batch is each one's
     if mini_batch_size:
-        return CachedRankingLoss(model, temperature, mini_batch_size)
-    return RankingLoss(model, temperature)
+        return CachedRankingLoss(model, temperature, mini_batch_size, gather)
+    return RankingLoss(model, temperature, gather)
 
 
 def set_retrieval_prompts(

@@ -4,4 +4,5 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../../scripts/common.sh"
 
-launch_for_each_dataset perspective.2_finetune.get_embedding --embedder "$EMBEDDER" "$@"
+use_launcher
+for_each_dataset perspective.2_finetune.get_embedding --embedder "$EMBEDDER" "$@"

@@ -5,5 +5,6 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../../scripts/common.sh"
 
-launch_for_each_dataset perspective.2_finetune.get_embedding --finetuned --embedder "$EMBEDDER" --llm "$LLM" \
+use_launcher
+for_each_dataset perspective.2_finetune.get_embedding --finetuned --embedder "$EMBEDDER" --llm "$LLM" \
     --max_query "$MAX_QUERY" --seed "$SEED" "$@"
