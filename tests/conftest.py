@@ -7,6 +7,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("READING_DTYPE", "float32")  # the tolerances are those of single precision
 
 import string
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -39,6 +40,20 @@ WORDS = [
     "alarm",
     "wake",
 ]
+
+
+@pytest.fixture
+def server():
+    """A server that answers rightly until a test says otherwise."""
+    from fake_server import FakeServer
+
+    made = FakeServer()
+    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    yield made
+    made.released.set()
+    made.shutdown()
+    made.server_close()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 
 import pytest
-from test_judging_server import (
+from fake_server import (
     INSTRUCTION,
     MODEL,
     FakeServer,
