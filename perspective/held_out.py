@@ -1,0 +1,157 @@
+"""Two labelled data sets that no setting was chosen on, made of text that is at hand without a hub.
+
+debian:  one-line descriptions of Debian's programs, labelled by the section they stand in
+modules: the first sentences of installed packages' docstrings, labelled by the module
+
+Reads:  what apt knows of Debian's packages (after `apt-get update`); the sources of Python packages
+Writes: datasets/debian/small.jsonl, datasets/modules/small.jsonl, with their provenance
+
+python -m perspective.held_out debian modules
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from perspective.artifacts import Output
+from perspective.cli import entry_point, parse_settings
+from perspective.corpus import DATASETS
+from perspective.errors import DataError, suggest_name
+from perspective.retrieval.docstrings import find_version, read_package
+
+logger = logging.getLogger(__name__)
+
+# Sections that say what a program is for; the others name a language or a part of the system.
+SECTIONS = (
+    *("admin", "comm", "database", "editors", "electronics", "fonts", "games", "graphics", "hamradio", "httpd"),
+    *("kernel", "mail", "math", "net", "science", "sound", "tex", "text", "vcs", "video", "web", "education"),
+)
+NO_PROGRAM = re.compile("transitional|dummy|documentation|common files|metapackage|data files|debug", re.IGNORECASE)
+FIELD = re.compile("^(Package|Section|Description(?:-en)?|Source): (.*)", re.MULTILINE)
+
+PACKAGES = ("scipy", "sklearn", "numpy", "matplotlib", "pandas", "torch", "networkx", "sympy")
+
+SEED = 0  # of which texts are drawn, and of their order
+
+Texts = dict[str, list[str]]  # by label
+
+
+def read_sections() -> Texts:
+    """Return the descriptions of Debian's programs by section, one a source package.
+
+    Raises:
+        DataError: This machine has no apt, or apt knows of no packages.
+    """
+    try:
+        listing = subprocess.run(["apt-cache", "dumpavail"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        raise DataError("apt-cache: not here; the set debian is made on Debian or Ubuntu") from None
+    found = group_by_section(listing)
+    if not found:
+        raise DataError("apt-cache: knows of no packages; run apt-get update first")
+    return found
+
+
+def group_by_section(listing: str) -> Texts:
+    r"""Read the output of `apt-cache dumpavail`: the descriptions of each section, in order.
+
+    >>> group_by_section("Package: nano\nSection: editors\nDescription-en: small text editor\n")
+    {'editors': ['small text editor']}
+    """
+    by_source: dict[str, dict[str, str]] = defaultdict(dict)
+    for entry in listing.split("\n\n"):
+        fields: dict[str, str] = dict(FIELD.findall(entry))
+        section = fields.get("Section", "").rpartition("/")[2]
+        text = (fields.get("Description-en") or fields.get("Description") or "").strip()
+        if section in SECTIONS and text and not NO_PROGRAM.search(text):
+            by_source[section].setdefault(fields.get("Source", fields["Package"]).split()[0], text)
+    return {name: sorted(set(by_source[name].values())) for name in SECTIONS if name in by_source}
+
+
+def read_modules() -> Texts:
+    """Return the first sentences of docstrings by public module of the second level, such as `scipy.stats`.
+
+    Raises:
+        DataError: A package is not installed.
+    """
+    found: dict[str, set[str]] = defaultdict(set)
+    for package in PACKAGES:
+        for entry in read_package(package):
+            parts = entry.key.split(".")
+            if entry.summary and len(parts) > 2 and not parts[1].startswith("_"):
+                found[".".join(parts[:2])].add(entry.summary)
+    return {name: sorted(found[name]) for name in sorted(found)}
+
+
+def draw_records(texts: Mapping[str, Sequence[str]], task: str, n_least: int, n_most: int) -> list[dict[str, str]]:
+    """Draw at most so many texts a label, none twice, and shuffle them.
+
+    Args:
+        texts: By label.
+        task: Name of the set.
+        n_least: Texts that a label needs to be kept.
+        n_most: Texts of a label.
+    """
+    rng = random.Random(SEED)
+    seen: set[str] = set()
+    records = []
+    for label, own in texts.items():
+        fresh = [text for text in own if text.lower() not in seen]
+        if len(fresh) < n_least:
+            continue
+        rng.shuffle(fresh)
+        seen.update(text.lower() for text in fresh[:n_most])
+        records += [{"task": task, "input": text, "label": label} for text in fresh[:n_most]]
+    rng.shuffle(records)
+    return records
+
+
+READERS: dict[str, Callable[[], Texts]] = {"debian": read_sections, "modules": read_modules}
+TEXTS_PER_LABEL = {"debian": (1, 250), "modules": (40, 100)}  # at least, else the label is left out; at most
+
+
+@dataclass(frozen=True)
+class HeldOutSettings:
+    """Which sets."""
+
+    names: list[str] = field(
+        default_factory=lambda: list(READERS), metadata={"help": "debian or modules; default both"}
+    )
+    overwrite: bool = field(default=False, metadata={"help": "make a finished set anew"})
+
+    def __post_init__(self) -> None:
+        """Check names."""
+        for name in self.names:
+            if name not in READERS:
+                raise DataError(f'"{name}": {suggest_name(name, READERS)}')
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make the sets."""
+    settings = parse_settings(HeldOutSettings, argv, __doc__)
+    for name in settings.names:
+        versions = {package: find_version(package) for package in PACKAGES} if name == "modules" else {}
+        output = Output(DATASETS / name / "small.jsonl", "texts", {"seed": SEED, **versions})
+        if output.is_finished(settings.overwrite):
+            continue
+        records = draw_records(READERS[name](), name, *TEXTS_PER_LABEL[name])
+        with output.open() as temporary:
+            temporary.write_text(_as_lines(records), encoding="utf-8")
+        logger.info("%s: %d texts of %d classes", name, len(records), len({record["label"] for record in records}))
+
+
+def _as_lines(records: Iterable[Mapping[str, str]]) -> str:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
