@@ -1,8 +1,8 @@
 """Answer states to a teacher: the vectors that the embedder is to learn. No label is ever seen here.
 
-The teacher holds the embedder's own space and the LLM's side by side, smoothed over neighbours. How
-much the LLM is believed is decided for each set of texts by a criterion that needs no labels:
-vectors with more of the LLM in them are taken only while they cluster more stably.
+The teacher holds the embedder's own space and the LLM's side by side, smoothed over neighbours.
+Whether the LLM is believed is decided for each set of texts by a criterion that needs no labels: its
+space is taken in only where both together cluster more stably than the embedder's alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import numpy as np
 from perspective.errors import DataError
 from perspective.geometry import blend, center_rows, half_whiten, measure_stability, normalize_rows, smooth
 
-WEIGHTS = (0.0, 0.25, 0.5, 1.0)
+# Of an LLM that is believed, against the embedder's 1. Less of it moves the clusters by less than
+# the starts do, so that the criterion could not tell a good LLM from a bad one.
+TRUSTED_WEIGHT = 1.0
 # A rise of stability below this is within the noise of the starts (measured: about 0.01).
 MIN_RISE = 0.01
 N_NEIGHBORS = 10
@@ -45,11 +47,11 @@ class TeachSettings:
 
 @dataclass(frozen=True)
 class Trust:
-    """How far the LLM is believed about these texts, and why.
+    """Whether the LLM is believed about these texts, and why.
 
     Attributes:
         weight: Of the answer states, against 1 of the embedder.
-        stability: Mean NMI between clusterings from different starts by weight, as far as tried.
+        stability: Mean NMI between clusterings from different starts, by weight; empty where not tried.
     """
 
     weight: float
@@ -65,21 +67,17 @@ class Trust:
 
 
 def decide_trust(vectors: np.ndarray, states: np.ndarray) -> Trust:
-    """Decide without labels how much the answer states weigh: more, as long as clusters get stabler.
+    """Decide without labels whether the answer states are believed: do clusters get stabler with them?
 
     Args:
         vectors: The embedder's, centred unit rows `(n_texts, dim)`.
         states: The LLM's, half-whitened unit rows `(n_texts, state_dim)`.
     """
-    stability = {}
-    chosen, before = 0.0, None
-    for weight in WEIGHTS:
-        now = float(measure_stability(blend(vectors, states, weight)).mean())
-        stability[f"{weight:g}"] = round(now, 4)
-        if before is not None and now < before + MIN_RISE:
-            break
-        chosen, before = weight, now
-    return Trust(chosen, stability)
+    alone, together = (
+        float(measure_stability(blend(vectors, states, weight)).mean()) for weight in (0.0, TRUSTED_WEIGHT)
+    )
+    weight = TRUSTED_WEIGHT if together >= alone + MIN_RISE else 0.0
+    return Trust(weight, {"0": round(alone, 4), f"{TRUSTED_WEIGHT:g}": round(together, 4)})
 
 
 def make_teacher(

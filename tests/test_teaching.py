@@ -25,11 +25,11 @@ def spaces():
 def test_an_llm_that_sees_is_believed_and_noise_is_not(spaces):
     vectors, llms = spaces
     believed = decide_trust(center_rows(vectors), half_whiten(llms["sees"]))
-    assert believed.weight >= 0.5
+    assert believed.weight == 1
     assert "believed at weight" in believed.describe()
     refused = decide_trust(center_rows(vectors), half_whiten(llms["noise"]))
     assert refused.weight == 0 and "not believed" in refused.describe()
-    assert list(refused.stability) == ["0", "0.25"]  # it stops at the first step that does not pay
+    assert refused.stability["1"] < refused.stability["0"] + 0.01
 
 
 def test_the_teacher_lives_in_the_embedders_space(spaces):
