@@ -6,25 +6,25 @@ modules: the first sentences of installed packages' docstrings, labelled by the 
 Reads:  what apt knows of Debian's packages (after `apt-get update`); the sources of Python packages
 Writes: datasets/debian/small.jsonl, datasets/modules/small.jsonl, with their provenance
 
-python -m perspective.held_out debian modules
+python -m perspective.held_out --names debian modules
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import re
 import subprocess
-import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from perspective.artifacts import Output
 from perspective.cli import entry_point, parse_settings
 from perspective.corpus import DATASETS
 from perspective.errors import DataError, suggest_name
+from perspective.jsonl import write_jsonl
 from perspective.retrieval.docstrings import find_version, read_package
 
 logger = logging.getLogger(__name__)
@@ -114,24 +114,29 @@ def draw_records(texts: Mapping[str, Sequence[str]], task: str, n_least: int, n_
     return records
 
 
-READERS: dict[str, Callable[[], Texts]] = {"debian": read_sections, "modules": read_modules}
-TEXTS_PER_LABEL = {"debian": (1, 250), "modules": (40, 100)}  # at least, else the label is left out; at most
+class HeldOutSet(NamedTuple):
+    """How a set is made."""
+
+    read: Callable[[], Texts]
+    n_least: int  # texts a label, else it is left out
+    n_most: int
+
+
+SETS = {"debian": HeldOutSet(read_sections, 1, 250), "modules": HeldOutSet(read_modules, 40, 100)}
 
 
 @dataclass(frozen=True)
 class HeldOutSettings:
     """Which sets."""
 
-    names: list[str] = field(
-        default_factory=lambda: list(READERS), metadata={"help": "debian or modules; default both"}
-    )
+    names: list[str] = field(default_factory=lambda: list(SETS), metadata={"help": "debian or modules; default both"})
     overwrite: bool = field(default=False, metadata={"help": "make a finished set anew"})
 
     def __post_init__(self) -> None:
         """Check names."""
         for name in self.names:
-            if name not in READERS:
-                raise DataError(f'"{name}": {suggest_name(name, READERS)}')
+            if name not in SETS:
+                raise DataError(f'"{name}": {suggest_name(name, SETS)}')
 
 
 @entry_point
@@ -139,19 +144,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Make the sets."""
     settings = parse_settings(HeldOutSettings, argv, __doc__)
     for name in settings.names:
+        made = SETS[name]
         versions = {package: find_version(package) for package in PACKAGES} if name == "modules" else {}
         output = Output(DATASETS / name / "small.jsonl", "texts", {"seed": SEED, **versions})
         if output.is_finished(settings.overwrite):
             continue
-        records = draw_records(READERS[name](), name, *TEXTS_PER_LABEL[name])
+        records = draw_records(made.read(), name, made.n_least, made.n_most)
         with output.open() as temporary:
-            temporary.write_text(_as_lines(records), encoding="utf-8")
+            write_jsonl(temporary, records)
         logger.info("%s: %d texts of %d classes", name, len(records), len({record["label"] for record in records}))
 
 
-def _as_lines(records: Iterable[Mapping[str, str]]) -> str:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
