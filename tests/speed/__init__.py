@@ -1,0 +1,1 @@
+"""The comparisons of `tests/benchmark_speed.py`, a file a stage."""
