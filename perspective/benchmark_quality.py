@@ -2,14 +2,15 @@
 
 Reads:  datasets/<dataset>/small.jsonl; recorded answers where --recorded names a folder of them
 Writes: measures/benchmark_quality/, a file a cell the moment it is measured, so that a killed study
-        goes on; measures/benchmark_quality.json, which gathers them, and .md, the table; another
-        embedder or LLM than the default has its own, measures/benchmark_quality-EMBEDDER-LLM
+        goes on; into measures/benchmark_quality.json, where cells measured earlier stay, and .md, the
+        table; another embedder or LLM than the default has its own, benchmark_quality-EMBEDDER-LLM
 
 python -m perspective.benchmark_quality --datasets banking77 stackexchange --seeds 100 13 21
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -67,12 +68,14 @@ class StudySettings:
     recorded: str | None = field(
         default=None, metadata={"help": "folder of <dataset>-starling-pred.json, for the arms that use them"}
     )
+    overwrite: bool = field(default=False, metadata={"help": "measure cells anew that are there"})
 
     def __post_init__(self) -> None:
         """Check names."""
-        for name in self.arms or []:
-            if name not in ARMS:
-                raise DataError(f'--arm "{name}": {suggest_name(name, ARMS)}')
+        for option, names, known in (("arm", self.arms or [], ARMS), ("dataset", self.datasets, DATASETS)):
+            for name in names:
+                if name not in known:
+                    raise DataError(f'--{option} "{name}": {suggest_name(name, known)}')
 
     @property
     def folder(self) -> Path:
@@ -90,6 +93,7 @@ class Case:
         self.corpus = CorpusSettings(dataset, "small", None, "input")
         self.texts = load_texts(self.corpus)
         self._taught: dict[tuple[TeachSettings, bool], tuple[np.ndarray | None, Trust]] = {}
+        self._trained: set[Path] = set()  # in this process: arms share trainings, also those made anew
 
     @cached_property
     def vectors(self) -> np.ndarray:
@@ -135,14 +139,30 @@ class Case:
         Raises:
             Unavailable: There are none for this data set.
         """
-        path = Path(self.settings.recorded or "") / f"{self.dataset}-starling-pred.json"
-        if not self.settings.recorded or not path.exists():
+        path = self.recorded_path
+        if path is None:
             raise Unavailable(f"{self.dataset}: no recorded answers")
         return load_judgments(path, len(self.texts), self.dataset)
+
+    @property
+    def recorded_path(self) -> Path | None:
+        """The file of recorded answers, where there is one."""
+        path = Path(self.settings.recorded or "") / f"{self.dataset}-starling-pred.json"
+        return path if self.settings.recorded and path.exists() else None
 
     def output(self, name: str, schema: str, made_from: Mapping[str, Any]) -> Output:
         """Return a file of the study."""
         return Output(self.folder / name, schema, made_from, {"texts": self.corpus.path})
+
+    def cell(self, arm: str, seed: int) -> Output:
+        """Return the file of a cell."""
+        recorded = self.recorded_path if arm.startswith("starling") else None
+        return Output(
+            self.folder / f"{self.dataset}-{arm}-{seed}.json",
+            "study cell",
+            {"arm": arm, "embedder": self.settings.embedder, "llm": self.settings.llm},
+            {"texts": self.corpus.path, **({"recorded": recorded} if recorded else {})},
+        )
 
     def distill(self, seed: int, settings: TeachSettings, with_states: bool = True) -> np.ndarray:
         """Train the embedder on an arm's teacher and return its vectors; untouched where it has none.
@@ -157,16 +177,27 @@ class Case:
         train = TrainSettings(recipe="distill", seed=seed)
         name = f"taught-{trust.weight:g}" + ("" if settings.smoothed else "-unsmoothed")
         return self._train(
-            name, train, lambda model, output: distill_embedder(model, self.texts, teacher, train, output)
+            name,
+            train,
+            hashlib.sha256(teacher.tobytes()).hexdigest(),
+            lambda model, output: distill_embedder(model, self.texts, teacher, train, output),
         )
 
     def finetune(self, arm: str, triplets: Sequence[TrainingTriplet], train: TrainSettings) -> np.ndarray:
         """Train the embedder on triplets and return its vectors."""
-        return self._train(arm, train, lambda model, output: finetune_embedder(model, triplets, train, output))
+        return self._train(
+            arm,
+            train,
+            hashlib.sha256(repr(triplets).encode()).hexdigest(),
+            lambda model, output: finetune_embedder(model, triplets, train, output),
+        )
 
-    def _train(self, name: str, train: TrainSettings, run: Callable[[Any, Output], None]) -> np.ndarray:
-        output = self.output(f"{self.dataset}-{name}-{train.seed}", "embedder", {"name": name, **train.made_from()})
-        if not output.is_finished():
+    def _train(self, name: str, train: TrainSettings, learnt: str, run: Callable[[Any, Output], None]) -> np.ndarray:
+        """Train, where no finished model was taught the same; `learnt` is the hash of what it learns."""
+        made_from = {"name": name, "learnt": learnt, **train.made_from()}
+        output = self.output(f"{self.dataset}-{name}-{train.seed}", "embedder", made_from)
+        if not output.is_finished(self.settings.overwrite and output.path not in self._trained):
+            self._trained.add(output.path)
             run(load_embedder(self.settings.embedder), output)
         return embed_texts(load_embedder(str(output.path)), self.texts)
 
@@ -246,8 +277,8 @@ def run_study(settings: StudySettings, results_path: Path | None = None) -> dict
     get_case = cache(lambda dataset: Case(dataset, settings))
     for arm, dataset, seed in _list_cells(settings):
         case = get_case(dataset)
-        cell = case.output(f"{dataset}-{arm}-{seed}.json", "study cell", _describe_cell(settings, arm))
-        if cell.is_finished():
+        cell = case.cell(arm, seed)
+        if cell.is_finished(settings.overwrite):
             continue
         try:
             vectors = ARMS[arm](case, arm, seed)
@@ -260,29 +291,29 @@ def run_study(settings: StudySettings, results_path: Path | None = None) -> dict
         measures = score_clustering(vectors, labels, "small")
         cell.write_json({metric: measures[metric] for metric in METRICS})
         logger.info("%s %s %d: ACC %.2f NMI %.2f", dataset, arm, seed, measures["ACC_mean"], measures["NMI_mean"])
-    results = _gather(settings.folder)
+    results = _gather(settings.folder, read_json(results_path) if results_path.exists() else {})
     write_text(results_path, dump_json(results))
     write_text(results_path.with_suffix(".md"), format_study(results))
     return results
 
 
-def _describe_cell(settings: StudySettings, arm: str) -> dict[str, str]:
-    return {"arm": arm, "embedder": settings.embedder, "llm": settings.llm}
-
-
-def _gather(folder: Path) -> dict[str, Any]:
+def _gather(folder: Path, earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all cells: those measured earlier, elsewhere too, and in their place those of the folder."""
     results: dict[str, Any] = {}
     for dataset in DATASETS:
         for arm in ARMS:
+            cells = dict(earlier.get(dataset, {}).get(arm, {}))
             for path in sorted(folder.glob(f"{dataset}-{arm}-*.json")):
                 seed = path.stem.removeprefix(f"{dataset}-{arm}-")
                 if seed.isdigit():
-                    results.setdefault(dataset, {}).setdefault(arm, {})[seed] = read_json(path)
+                    cells[seed] = read_json(path)
+            if cells:
+                results.setdefault(dataset, {})[arm] = cells
     return results
 
 
 def _list_cells(settings: StudySettings) -> Iterable[tuple[str, str, int]]:
-    for arm in settings.arms or ARMS:
+    for arm in dict.fromkeys([BASE, *(settings.arms or ARMS)]):  # gains are told against the untouched
         for seed in SEEDS[:1] if arm in ONE_SEED else settings.seeds:
             for dataset in settings.datasets:
                 yield arm, dataset, seed

@@ -27,6 +27,7 @@ NOISY_LIBRARIES = (
     *("sentence_transformers", "transformers", "huggingface_hub"),
 )
 USER_ERROR = 2  # argparse's own exit code for a call that cannot be carried out
+MAX_SEED = 2**32 - 1  # numpy's and scikit-learn's
 
 
 class _Parser(HfArgumentParser):
@@ -42,6 +43,9 @@ class _Parser(HfArgumentParser):
             name = unknown[0].split("=")[0]
             self.error(f"unknown option {name}: {suggest_name(name, options)}")
         values = vars(namespace)
+        for seed in values.get("seeds") or [values.get("seed", 0)]:
+            if not 0 <= seed <= MAX_SEED:
+                raise DataError(f"--seed {seed}: must lie between 0 and {MAX_SEED}")
         return tuple(
             kind(**{key: values[key] for key in kind.__dataclass_fields__ if key in values})
             for kind in self.dataclass_types

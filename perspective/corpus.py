@@ -93,18 +93,29 @@ def load_labels(settings: CorpusSettings) -> list[str] | None:
     For measuring and analysis only: nothing that learns or decides may call this.
 
     Raises:
-        DataError: Some lines have a label and others have none.
+        DataError: Some lines have a label and others have none, or all have the same.
     """
     path = settings.path
     rows = list(_read_column(path, settings.label_column, required=False))
-    missing = [place for place, value in rows if value is None]
+    missing = [place for place, value in rows if _is_missing(value)]
     if len(missing) == len(rows):
         return None
     if missing:
         raise DataError(
             f'{missing[0]}: no "{settings.label_column}", but other lines have one ({len(missing)} missing)'
         )
-    return [str(value) for _, value in rows]
+    labels = [str(value) for _, value in rows]
+    if len(set(labels)) == 1:
+        raise DataError(
+            f'{path}: every "{settings.label_column}" is "{labels[0]:.40}", which measures nothing; '
+            "take another --label_column"
+        )
+    return labels
+
+
+def _is_missing(value: Any) -> bool:  # noqa: ANN401
+    """Tell whether a label is none: null, blank, or the NaN that pandas writes into jsonl."""
+    return value is None or value != value or not str(value).strip()
 
 
 def _read_column(path: Path, column: str, required: bool) -> Sequence[tuple[str, Any]]:
@@ -153,7 +164,4 @@ def _read_table_column(path: Path, column: str, required: bool) -> list[tuple[st
     else:
         values = table[column].astype(object).where(table[column].notna(), None)
     shown = display_path(path)
-    return [
-        (f"{shown}: row {i}", None if not required and value == "" else value)
-        for i, value in enumerate(values, start=1)
-    ]
+    return [(f"{shown}: row {i}", value) for i, value in enumerate(values, start=1)]

@@ -26,6 +26,7 @@ from perspective.errors import DataError, suggest_name
 logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 30
+NOTHING_REACHED = 3  # exit code, for scripts
 
 
 class UnreachableError(DataError):
@@ -101,14 +102,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--or_demo", action="store_true", help="end with code 3 where nothing can be reached")
     arguments = parser.parse_args(argv)
     names = read_json(DATASETS / "sources.json") if "all" in arguments.names else arguments.names
-    try:
-        for name in names:
+    unreachable = []
+    for name in names:
+        try:
             fetch_dataset(name)
-    except UnreachableError as error:
-        if not arguments.or_demo:
-            raise
-        logger.warning("%s", error)
-        raise SystemExit(3) from None
+        except UnreachableError as error:
+            unreachable.append(error)
+    if not unreachable:
+        return
+    if not arguments.or_demo or len(unreachable) < len(names):
+        raise unreachable[0]
+    logger.warning("%s", unreachable[0])
+    raise SystemExit(NOTHING_REACHED)
 
 
 if __name__ == "__main__":

@@ -32,14 +32,21 @@ class BatchLimit:
         items: Texts or prompts.
         tokens: Tokens, with the padding: the longest item's times the number of items.
         padding: Share of an item's place that may be padding.
+        n_shared: Tokens that each item takes beside its own: the cache of a common beginning.
     """
 
     items: float = math.inf
     tokens: float = math.inf
     padding: float = 1.0
+    n_shared: int = 0
 
 
-def limit_batches(model: Any, on_cpu: BatchLimit, keeps_cache: bool = True) -> BatchLimit:  # noqa: ANN401
+def limit_batches(
+    model: Any,  # noqa: ANN401
+    on_cpu: BatchLimit,
+    keeps_cache: bool = True,
+    n_shared: int = 0,
+) -> BatchLimit:
     """Return how large batches of a loaded model should be.
 
     On a CPU, and on a Mac whose memory is everybody's, small batches are as fast as large ones and
@@ -57,6 +64,7 @@ def limit_batches(model: Any, on_cpu: BatchLimit, keeps_cache: bool = True) -> B
         model: A model of transformers, or None for what is not one.
         on_cpu: What to return where there is no CUDA.
         keeps_cache: Whether keys and values of a forward pass are kept, as a causal LM's are.
+        n_shared: Tokens before each item that were read once, and whose cache is repeated for it.
     """
     device = getattr(model, "device", None)
     if device is None or device.type != "cuda":
@@ -64,7 +72,7 @@ def limit_batches(model: Any, on_cpu: BatchLimit, keeps_cache: bool = True) -> B
     free = torch.cuda.mem_get_info(device)[0]
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # ours, unused
     tokens = FREE_SHARE * free / count_token_bytes(model.config, model.dtype.itemsize, keeps_cache)
-    return BatchLimit(tokens=max(1, min(MAX_BATCH_TOKENS, int(tokens))))
+    return BatchLimit(tokens=max(1, min(MAX_BATCH_TOKENS, int(tokens))), n_shared=n_shared)
 
 
 def count_token_bytes(config: Any, number_bytes: int, keeps_cache: bool) -> int:  # noqa: ANN401
@@ -108,7 +116,8 @@ def make_batches(items: Iterable[T], size: Callable[[T], int], limit: BatchLimit
     for item in items:
         own = size(item)
         longest = max(longest, own)
-        is_full = len(batch) >= limit.items or longest * (len(batch) + 1) > limit.tokens
+        n_tokens = (longest + limit.n_shared) * (len(batch) + 1)
+        is_full = len(batch) >= limit.items or n_tokens > limit.tokens
         if batch and (is_full or own < (1 - limit.padding) * longest):
             yield batch
             batch, longest = [], own

@@ -180,6 +180,16 @@ def describe_model(name: str) -> dict[str, Any]:
     return {"model": name, "hub": spec.hub, "package": spec.packaged.package if packaged else None}
 
 
+def find_local(**models: str | None) -> dict[str, Path]:
+    """Return the models among these that are files or folders, by role: inputs, known by their content.
+
+    >>> find_local(embedder="minilm", llm=None)
+    {}
+    """
+    given = {role: name for role, name in models.items() if name and name not in EMBEDDERS and name not in LLMS}
+    return {role: Path(name) for role, name in given.items() if Path(name).exists()}
+
+
 @dataclass(frozen=True)
 class LLM:
     """A loaded LLM and its tokenizer."""
@@ -196,7 +206,7 @@ class LLM:
     @property
     def max_tokens(self) -> int:
         """The longest prompt it takes."""
-        return int(getattr(self.model.config, "max_position_embeddings", None) or 2048)
+        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 2048)
 
 
 def load_llm(

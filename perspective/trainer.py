@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import math
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from perspective.artifacts import Output
 from perspective.devices import pick_device, supports_fast_bf16
 from perspective.distributed import is_main, main_first, n_processes, process_index, wait
-from perspective.errors import DataError
+from perspective.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from torch.utils.data import BatchSampler
 
 logger = logging.getLogger(__name__)
+
+MAX_CHECKPOINTS = 50  # of a long run: what is lost in a kill is a fiftieth, and so is what writing them costs
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class RunSettings:
         lora_rank: Of the adapters that are trained and merged at the end; 0 trains all weights.
         max_source_length: Tokens a text is cut to, if the embedder takes that many.
         seed: Of shuffling and dropout.
-        save_steps: Steps between two checkpoints.
+        save_steps: Steps between two checkpoints, at the least: a run writes about `MAX_CHECKPOINTS` at most.
         resume: Whether to go on from the last checkpoint of a killed run.
     """
 
@@ -91,6 +94,7 @@ def run_training(
     Raises:
         DataError: The checkpoints belong to other inputs or settings, or several processes cannot
             share a batch evenly.
+        ModelError: The loss became NaN or infinite.
     """
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
     from transformers import set_seed
@@ -101,6 +105,7 @@ def run_training(
 
     model.max_seq_length = min(model.max_seq_length or settings.max_source_length, settings.max_source_length)
     batch_size = _share_batch(settings.per_device_train_batch_size)
+    device = pick_device()
     with main_first():
         checkpoint = _find_checkpoint(output.open_partial()) if settings.resume else None
         if checkpoint is None and is_main():
@@ -123,11 +128,12 @@ def run_training(
         prompts=prompts,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        save_steps=settings.save_steps,
+        save_steps=max(settings.save_steps, _count_steps(len(dataset), settings) // MAX_CHECKPOINTS),
         save_total_limit=2,
         report_to="none",
         dataloader_pin_memory=False,
-        use_cpu=n_processes() > 1 and pick_device() != "cuda",  # without it, no processes are looked for
+        # Without it the trainer takes bf16 for a GPU's, and several processes look for one.
+        use_cpu=device == "cpu" or (n_processes() > 1 and device != "cuda"),
     )
     # What the trainer changes where it finds several processes or GPUs; the batches stay those of one.
     arguments.dataloader_drop_last = False
@@ -170,6 +176,10 @@ def save_trained(
             (folder / "README.md").write_text(describe(output), encoding="utf-8")
         output.discard_partial()
     wait()
+
+
+def _count_steps(n_rows: int, settings: RunSettings) -> int:
+    return math.ceil(n_rows / settings.per_device_train_batch_size * settings.num_train_epochs)
 
 
 def _share_batch(batch_size: int) -> int:
@@ -230,13 +240,16 @@ def _merge_adapters(model: SentenceTransformer) -> None:
 
 
 def _log_through_tqdm(trainer: Any) -> None:  # noqa: ANN401
-    """Keep the progress bar, drop the line that the trainer prints at each logged step."""
+    """Keep the progress bar, drop the line that the trainer prints at each logged step; stop where it diverges."""
     from transformers import PrinterCallback, ProgressCallback
 
     class QuietProgress(ProgressCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ANN401
+            loss = float((logs or {}).get("loss", 0.0))
+            if not math.isfinite(loss):  # before a checkpoint is written, from which no run could go on
+                raise ModelError(f"the loss is {loss} at step {state.global_step}; lower --learning_rate")
             if self.training_bar is not None and logs and "loss" in logs:
-                self.training_bar.set_postfix(loss=f"{float(logs['loss']):.3g}")
+                self.training_bar.set_postfix(loss=f"{loss:.3g}")
 
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)

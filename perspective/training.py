@@ -222,7 +222,7 @@ def distill_embedder(
     if teacher.shape != (len(texts), dim):
         raise DataError(f"the teacher has shape {teacher.shape}, not ({len(texts)}, {dim}): another run's?")
     output.facts["n_texts"] = len(texts)
-    dataset = Dataset.from_dict({"sentence": list(texts), "label": teacher.tolist()})
+    dataset = Dataset.from_dict({"sentence": list(texts), "label": np.asarray(teacher, dtype=np.float32)})
     loss_class = MSELoss
     if n_processes() > 1:
         from perspective.shared_training import SharedMSELoss as loss_class

@@ -53,6 +53,7 @@ overwrite=()
 recorded=""
 kind=""
 rounds=1
+server=""
 OPTIONS=(--dataset --data_path --text_column --label_column --perspective --embedder --llm --judge --base_url
     --recorded_path --recipe --rounds --scale --max_query --seed --overwrite --help)
 
@@ -85,7 +86,10 @@ while (($#)); do
     [[ $# -ge 2 && -n "$value" ]] || fail "$option needs a value (see --help)"
     shift 2
     case "$option" in
-    --dataset) names+=("$value") ;;
+    --dataset)
+        [[ "$value" != *[[:space:]/]* ]] || fail "--dataset \"$value\": a name without spaces and slashes; repeat --dataset for several"
+        names+=("$value")
+        ;;
     --data_path)
         [[ -f "$value" ]] || fail "$value: no such file"
         data+=(--data_path "$(absolute "$value")")
@@ -103,7 +107,10 @@ while (($#)); do
         judge+=("$option" "$value")
         ;;
     --perspective) judge+=("$option" "$value") ;;
-    --base_url) judge+=("$option" "$value") ;;
+    --base_url)
+        server=1
+        judge+=("$option" "$value")
+        ;;
     --recorded_path)
         [[ -f "$value" ]] || fail "$value: no such file"
         recorded="$(absolute "$value")"
@@ -114,8 +121,8 @@ while (($#)); do
         [[ "$value" =~ ^[1-9][0-9]*$ ]] || fail "--rounds $value: must be a whole number of at least 1"
         rounds="$value"
         ;;
-    --embedder) export EMBEDDER="$value" ;;
-    --llm) export LLM="$value" ;;
+    --embedder) export EMBEDDER="${value%/}" ;;
+    --llm) export LLM="${value%/}" ;;
     --scale) export SCALE="$value" ;;
     --max_query) export MAX_QUERY="$value" ;;
     --seed) export SEED="$value" ;;
@@ -169,6 +176,8 @@ run_stages() {
     # where that is not its default.
     if [[ -n "$recorded" ]]; then
         name=recorded
+    elif [[ -n "$server" ]]; then
+        name="$LLM" # a server is asked for choices, however that is said
     elif [[ "$kind" == pair || "$kind" == choice || ("$kind" == reward && "$LLM" != starling-rm) ]]; then
         name="$LLM-$kind"
     fi

@@ -22,18 +22,19 @@ for option in "$@"; do
     esac
 done
 
-command -v python3 >/dev/null || fail "python3 not found; install Python 3.10 or newer"
-python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
-    fail "$(python3 --version) is too old; install Python 3.10 or newer"
+command -v python3 >/dev/null || fail "python3 not found; install Python 3.11 or newer"
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    fail "$(python3 --version) is too old; install Python 3.11 or newer"
 
 # An environment is whole when it bears the checksum of the files that it was made from.
 for file in "${FILES[@]}"; do
     stamp="$VENV/.installed-$file"
     wanted="$(cksum <"$ROOT/$file")"
     [[ -f "$stamp" && "$(cat "$stamp")" == "$wanted" ]] && continue
-    if [[ ! -x "$VENV/bin/python" ]]; then
+    if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
         echo "making $VENV" >&2
-        python3 -m venv "$VENV" || fail "python3 -m venv failed; on Debian: apt install python3-venv"
+        # --clear: what an interrupted call left there has no pip.
+        python3 -m venv --clear "$VENV" || fail "python3 -m venv failed; on Debian: apt install python3-venv"
     fi
     pip=("$VENV/bin/python" -m pip install --quiet --disable-pip-version-check)
     echo "installing $file (the first time takes a few minutes)" >&2

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -45,15 +46,31 @@ def test_the_study_runs_and_goes_on(tmp_path, monkeypatch, sentences, embedder_f
     trained = {path.name for path in settings.folder.iterdir() if path.is_dir()}
     assert trained == {"banking77-taught-1-7", "banking77-self_triplets-7"}  # one training for equal teachers
     stamp = json.loads(path.read_text())
+    anew = dataclasses.replace(settings, arms=["no_guard"], overwrite=True)
+    monkeypatch.setattr("perspective.teaching.MIN_RISE", 2.0)
+    assert study.run_study(anew, path)["banking77"]["method"] == stamp["banking77"]["method"]
     monkeypatch.setattr(study, "ARMS", dict.fromkeys(arms))
     settings = study.StudySettings(["banking77"], arms[:-1], [7], str(embedder_folder), str(llm_folder))
     assert study.run_study(settings, path) == stamp
     assert np.isfinite(stamp["banking77"]["method"]["7"]["ACC"]).all()
 
 
+def test_cells_measured_elsewhere_stay(tmp_path):
+    earlier = {"banking77": {"untouched": {"100": cell([1.0], [1.0])}, "method": {"13": cell([2.0], [2.0])}}}
+    (tmp_path / "banking77-method-100.json").write_text(json.dumps(cell([3.0], [3.0])))
+    (tmp_path / "banking77-untouched-100.json").write_text(json.dumps(cell([4.0], [4.0])))
+    results = study._gather(tmp_path, earlier)["banking77"]
+    assert {arm: {seed: one["ACC"] for seed, one in cells.items()} for arm, cells in results.items()} == {
+        "untouched": {"100": [4.0]},
+        "method": {"13": [2.0], "100": [3.0]},
+    }
+
+
 def test_an_unknown_arm_is_refused():
     with pytest.raises(DataError, match='--arm "methd": did you mean method'):
         study.StudySettings(arms=["methd"])
+    with pytest.raises(DataError, match='--dataset "demo": known: banking77'):
+        study.StudySettings(["demo"])
 
 
 def test_another_pair_has_its_own_files():

@@ -19,6 +19,11 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Seeded:
+    seed: int = field(default=100, metadata={"help": "of drawing"})
+
+
+@dataclass(frozen=True)
 class Corpus:
     dataset: str = field(metadata={"help": "name"})
 
@@ -53,6 +58,12 @@ def test_a_wrong_call_is_one_line(argv, message, capsys):
     assert stop.value.code == 2
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("argv", [["--seed", "-1"], ["--seed", str(2**32)]])
+def test_a_seed_that_numpy_would_refuse(argv):
+    with pytest.raises(DataError, match=f"--seed {argv[1]}: must lie between 0 and {2**32 - 1}"):
+        parse_settings(Seeded, argv)
 
 
 def test_a_required_option_is_named(capsys):

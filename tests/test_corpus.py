@@ -1,5 +1,6 @@
 import json
 import logging
+import math
 
 import pandas as pd
 import pytest
@@ -100,6 +101,9 @@ def test_labels(given):
     assert load_labels(given(without)) is None
     assert load_labels(given("input\na\nb\n", "a.csv")) is None
     assert load_labels(given("input,label\na,\nb,\n", "a.csv")) is None
+    assert load_labels(given([{"input": "a", "label": math.nan}, {"input": "b", "label": " "}])) is None
+    with pytest.raises(DataError, match=r'every "label" is "x", which measures nothing; take another --label_column'):
+        load_labels(given(lines[1:]))
     with pytest.raises(DataError, match=r'small\.jsonl:2: no "label", but other lines have one \(1 missing\)'):
         load_labels(given([lines[0], {"input": "b"}, lines[2]]))
     with pytest.raises(DataError, match=r'a\.csv: row 1: no "label"'):

@@ -126,6 +126,10 @@ def test_parse_answer(content, label):
         (0.9, 0.9, (), 0.5),  # follows the position
         (0.9, 0.6, (), 0.65),  # leans to choice 1, but the orders disagree
         (0.5, 0.5, (), 0.5),
+        (0.5, 0.7, (), 0.4),  # a tie names nothing, whichever order it is in
+        (0.5, 0.3, (), 0.6),
+        (0.7, 0.5, (), 0.6),
+        (0.3, 0.5, (), 0.4),
         (0.7, None, ("1",), 0.7),
         (0.3, None, ("2",), 0.3),
         (0.5, None, (), 0.5),

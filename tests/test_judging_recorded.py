@@ -55,3 +55,8 @@ def test_the_mirror_image_is_answered_mirrored(tmp_path):
 def test_a_foreign_record_is_refused():
     with pytest.raises(JudgeError, match=r"none of the 1 triplets is among the 3 recorded ones; .*--data_path"):
         ask([Triplet(1, 2, 3)])
+
+
+def test_what_was_told_by_labels_stays_marked():
+    judge = RecordedJudge(RECORDS, [RECORDS[0].triplet], {"kind": "oracle", "noise": 0.0, "uses_labels": True})
+    assert judge.identity == {"kind": "recorded", "noise": 0.0, "uses_labels": True}

@@ -61,6 +61,16 @@ def test_position_and_chance_are_not_reliable(firsts, swappeds):
     assert not reliability.is_reliable
 
 
+def test_ties_of_half_precision_do_not_look_like_agreement():
+    """A judge without an opinion, its log-odds in the steps of bfloat16 around 20."""
+    rng = np.random.default_rng(0)
+    log_odds = np.round(rng.normal(scale=0.2, size=(4000, 2)) / 0.125) * 0.125
+    firsts, swappeds = (1 / (1 + np.exp(-log_odds))).T.tolist()
+    reliability = assess_reliability(judge(firsts, swappeds))
+    assert abs(reliability.order_kappa) < 0.05
+    assert not reliability.is_reliable
+
+
 def test_one_order_or_too_few_say_nothing():
     one_order = judge([0.9] * 50, [None] * 50)
     for judgments in (one_order, judge([0.9] * 29, [0.9] * 29), [Judgment(Triplet(0, 1, 2), ("1",))] * 40):

@@ -36,6 +36,7 @@ from perspective.judging.protocol import Question
 from perspective.judging.server import ServerJudge, ServerSettings
 from perspective.judging.server_client import public_url
 from perspective.judging.session import judge_triplets, partial_path
+from perspective.judging.settings import JudgeSettings
 
 pytestmark = pytest.mark.usefixtures("plain_network")
 
@@ -235,6 +236,17 @@ def test_password_is_not_repeated_by_a_refused_address():
     with pytest.raises(DataError) as caught:
         ServerSettings(base_url=["htp://me:hunter22@host/v1?key=hunter22"])
     assert "hunter22" not in str(caught.value) and "host/v1" in str(caught.value)
+
+
+def test_a_server_is_asked_for_choices_alone():
+    server = ServerSettings(base_url=["http://h/v1"])
+    for judge in (None, "choice", "server"):
+        settings = JudgeSettings("qwen", judge)
+        assert (settings.kind(server), settings.label(server)) == ("server", "qwen")
+    with pytest.raises(DataError, match="--judge pair: not by a server, which is asked for choices"):
+        JudgeSettings("qwen", "pair").kind(server)
+    with pytest.raises(DataError, match="--recorded_path: its answers take the place of --judge choice"):
+        JudgeSettings(judge="choice", recorded_path="answers.json")
 
 
 def test_settings_come_from_the_command_line(capsys):

@@ -14,7 +14,7 @@ from perspective.judging.states import (
     write_frame,
     write_phrases,
 )
-from perspective.models import load_llm
+from perspective.models import LLM, load_llm
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,31 @@ def test_a_killed_run_goes_on(llm, tmp_path, sentences, monkeypatch, one_thread)
         read(llm, texts, tmp_path / "s.npy", layer=1)
     Output(tmp_path / "s.npy", "answer states", {}).discard_partial()
     assert not (tmp_path / "s.npy.partial").exists()
+
+
+def test_states_that_are_no_numbers_are_not_kept(llm_folder, tmp_path):
+    llm = load_llm(str(llm_folder))
+    with torch.no_grad():
+        llm.model.base_model.norm.weight.fill_(float("nan"))
+    for _ in range(2):  # a second run would read again what the first had kept
+        with pytest.raises(ModelError, match=r"gives NaN or infinity in torch\.float32; set READING_DTYPE=float32"):
+            read(llm, ["a", "b"], tmp_path / "s.npy")
+        assert not list((tmp_path / "s.npy.partial").glob("*.npy"))
+
+
+def test_an_llm_inside_a_multimodal_model(llm, tmp_path, one_thread):
+    """Its sizes lie in the config of its text part."""
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    text = {"vocab_size": len(llm.tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16,
+            "max_position_embeddings": 512}  # fmt: skip
+    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+              "image_size": 28, "patch_size": 14}  # fmt: skip
+    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    model = Gemma3ForConditionalGeneration(config).eval()
+    assert LLM("gemma", model, llm.tokenizer).max_tokens == 512
+    assert read(LLM("gemma", model, llm.tokenizer), ["a", "b c"], tmp_path / "s.npy").shape == (2, 32)
 
 
 def test_the_distribution_keeps_hellinger_distances(llm, tmp_path, sentences, one_thread):

@@ -95,6 +95,8 @@ def test_batches_keep_within_items_and_tokens():
     assert [len(batch) for batch in by_items] == [3, 3, 1]
     by_tokens = list(make_batches(texts, len, BatchLimit(tokens=8)))
     assert [list(map(len, batch)) for batch in by_tokens] == [[9], [7], [7], [4, 4], [4, 1]]
+    with_shared = list(make_batches(texts, len, BatchLimit(tokens=20, n_shared=3)))  # each item takes 3 more
+    assert [list(map(len, batch)) for batch in with_shared] == [[9], [7, 7], [4, 4], [4, 1]]
     assert list(make_batches([], len, BatchLimit())) == []
 
 
@@ -112,7 +114,7 @@ def test_on_cuda_the_free_memory_decides(monkeypatch, free, tokens):
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
     model = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16, config=MistralConfig())
-    assert limit_batches(model, BatchLimit(items=7)) == BatchLimit(tokens=tokens)
+    assert limit_batches(model, BatchLimit(items=7), n_shared=5) == BatchLimit(tokens=tokens, n_shared=5)
 
 
 def test_an_embedder_keeps_no_keys_and_values():

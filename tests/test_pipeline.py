@@ -96,6 +96,7 @@ def test_run_refuses_in_one_line(repository):
         (["--dataset"], "--dataset needs a value"),
         (["--dataset", "bankin77"], "did you mean banking77?"),
         (["--data_path", "none.csv"], "none.csv: no such file"),
+        (["--dataset", "my tickets"], "a name without spaces and slashes"),
     ):
         code, _, log = run_bash(repository, "scripts/run.sh", *arguments)
         assert code == 2 and message in log and "Traceback" not in log
@@ -118,8 +119,11 @@ def test_fetching_checks_every_time(repository, tmp_path):
     original = sources.read_text()
     sources.write_text(original.replace("https://raw.githubusercontent.com", "http://127.0.0.1:9"))
     code, _, log = run_bash(repository, "scripts/fetch_datasets.sh", "mtop_domain")
+    alone = run_bash(repository, "scripts/fetch_datasets.sh", "mtop_domain", "--or_demo")[0]
+    beside = run_bash(repository, "scripts/fetch_datasets.sh", "mtop_domain", "demo", "--or_demo")[0]
     sources.write_text(original)
     assert code == 2 and "cannot be reached" in log and log.count("\n") == 1
+    assert (alone, beside) == (3, 2)  # the demo takes the place of all, not of one among others
 
 
 class CountingServer:

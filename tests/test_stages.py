@@ -3,6 +3,7 @@
 import csv
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -149,6 +150,39 @@ def test_the_answer_judge_teaches(pipeline, tmp_path, embedder_folder, llm_folde
     assert np.abs(np.load(states) - before).max() > 1e-3
     assert "does not fit" in refuse(capsys, "finetune", *pipeline.data, "--train_file", teacher, "--recipe", "standard",
                                     "--output_dir", tmp_path / "x")  # fmt: skip
+
+
+def test_another_column_is_another_reading(pipeline, tmp_path, texts_file, llm_folder, capsys):
+    """Also where the triplets are the same: the states are those of the texts that were read."""
+    records = [json.loads(line) for line in texts_file.read_text().splitlines()]
+    write_jsonl(texts_file, [{**record, "body": f"other {record['input']}"} for record in records])
+    pipeline.embed()
+    pipeline.sample()
+    pipeline.judge("--judge", "answer")
+    before = np.load(tmp_path / "tiny_small-llm.npy")
+    other = ["--dataset", "tiny", "--text_path", texts_file, "--data_path", pipeline.triplets, "--llm", llm_folder,
+             "--output_path", tmp_path, "--perspective", "intent", "--text_column", "body"]  # fmt: skip
+    assert "text_column (input, now body)" in refuse(capsys, "predict_triplet", *other)
+    run_stage("predict_triplet", *other, "--overwrite")
+    assert np.abs(np.load(tmp_path / "tiny_small-llm.npy") - before).max() > 1e-3
+
+
+def test_another_model_of_the_same_name_is_noticed(
+    pipeline, tmp_path, embedder_folder, llm_folder, capsys, monkeypatch
+):
+    models = {name: tmp_path / "models" / name for name in ("embedder", "llm")}
+    for name, folder in (("embedder", embedder_folder), ("llm", llm_folder)):
+        shutil.copytree(folder, models[name])
+    embed = [*pipeline.data, "--embedder", models["embedder"], "--output_path", tmp_path]
+    run_stage("get_embedding", *embed)
+    pipeline.sample()
+    judge = ["--dataset", "tiny", "--text_path", pipeline.text_path, "--data_path", pipeline.triplets, "--llm",
+             models["llm"], "--perspective", "intent", "--output_path", tmp_path]  # fmt: skip
+    run_stage("predict_triplet", *judge)
+    for folder in models.values():
+        (folder / "more.json").write_text("{}")
+    assert "made with other embedder" in refuse(capsys, "get_embedding", *embed)
+    assert "made with other llm" in refuse(capsys, "predict_triplet", *judge)
 
 
 def test_a_judge_without_states_needs_no_teacher(pipeline, tmp_path, embedder_folder, caplog):

@@ -6,7 +6,7 @@ import pytest
 from helpers import run_killed, run_stage, stage_command, stage_environment
 
 from perspective.artifacts import Output, TrainingTriplet, Triplet, hash_file, load_training_triplets
-from perspective.errors import DataError
+from perspective.errors import DataError, ModelError
 from perspective.models import get_prompt, load_embedder
 from perspective.training import RECIPES, TrainSettings, distill_embedder, finetune_embedder
 
@@ -162,6 +162,33 @@ def test_published_recipe_trains_in_file_order(triplets):
 
     batches = list(keep_order(_make_dataset(triplets, False), batch_size=2, drop_last=False))
     assert batches == [[i, i + 1] for i in range(0, 30, 2)]
+
+
+def test_a_cpu_with_bfloat16_trains_in_it(tmp_path, embedder_folder, triplets, monkeypatch):
+    monkeypatch.setattr("perspective.trainer.supports_fast_bf16", lambda: True)
+    monkeypatch.setattr("perspective.trainer.pick_device", lambda: "cpu")
+    folder = train(tmp_path / "out", embedder_folder, triplets)
+    assert np.abs(encode(folder) - encode(embedder_folder)).max() > 1e-3
+    whole = encode(train(tmp_path / "float32", embedder_folder, triplets))
+    assert np.isfinite(whole).all()
+
+
+def test_a_run_that_diverges_ends_in_one_line_and_leaves_nothing_to_go_on_from(tmp_path, embedder_folder, triplets):
+    with pytest.raises(ModelError, match=r"the loss is (nan|inf) at step \d+; lower --learning_rate"):
+        train(tmp_path / "out", embedder_folder, triplets, learning_rate=1e30, save_steps=1, num_train_epochs=9)
+    for checkpoint in (tmp_path / "out.partial").glob("checkpoint-*"):
+        history = json.loads((checkpoint / "trainer_state.json").read_text())["log_history"]
+        assert np.isfinite([entry["loss"] for entry in history]).all()
+
+
+def test_a_long_run_writes_few_checkpoints(tmp_path, embedder_folder, triplets, monkeypatch):
+    written = []
+    monkeypatch.setattr("perspective.trainer.MAX_CHECKPOINTS", 3)
+    monkeypatch.setattr(
+        "transformers.Trainer._save_checkpoint", lambda trainer, *_: written.append(trainer.state.global_step)
+    )
+    train(tmp_path / "out", embedder_folder, triplets, save_steps=1, num_train_epochs=5)  # 20 steps
+    assert written == [6, 12, 18, 20]
 
 
 def test_the_card_of_an_oracle_says_so(tmp_path, embedder_folder, triplets):

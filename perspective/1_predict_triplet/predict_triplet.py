@@ -64,17 +64,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     texts = load_texts(corpus)
     triplets = load_triplets(triplet_path, len(texts), files.dataset)
     wording = choose_wording(PREDICT_STAGE / "prompts.json", files.dataset, files.perspective)
-    inputs = {"texts": corpus.path, "triplets": triplet_path}
-    if judge.recorded_path:
-        inputs["recorded"] = Path(judge.recorded_path)
-    made_from = {**asdict(wording), **judge.made_from(server)}
+    read = {"texts": corpus.path, **judge.inputs(server)}
+    inputs = {**read, "triplets": triplet_path}
+    made_from = {**asdict(wording), **judge.made_from(server), "text_column": files.text_column}
     states = None
     if judge.kind(server) == "answer":
-        asked = {"perspective": wording.perspective, **judge.made_from(server)}
+        asked = {
+            "perspective": wording.perspective,
+            **judge.made_from(server),
+            "text_column": files.text_column,
+        }
         if judge.answer_form == "phrase":
             asked["embedder"] = files.embedder
         states_path = folder / layout.states.name if files.output_path else layout.states
-        states = Output(states_path, "answer states", asked, {"texts": corpus.path})
+        states = Output(states_path, "answer states", asked, read)
     output = Output(predictions_path(named_by, layout.judge, folder), "judgments", made_from, inputs)
     if output.is_finished(files.overwrite):
         discard_partial(output.path)  # a kill may have come between the two

@@ -24,7 +24,7 @@ from perspective.corpus import CorpusSettings, load_texts
 from perspective.distributed import ask_main
 from perspective.errors import DataError
 from perspective.layout import Layout, checkpoint_path
-from perspective.models import describe_model, load_embedder
+from perspective.models import describe_model, find_local, load_embedder
 from perspective.training import TrainSettings, distill_embedder, finetune_embedder, keep_embedder
 
 
@@ -79,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     corpus = CorpusSettings(files.dataset, files.scale, files.data_path, files.text_column)
     inputs = {"teacher": train_file, "texts": corpus.path} if by_teacher else {"training_triplets": train_file}
+    inputs |= find_local(embedder=files.embedder)
     output = Output(path, "embedder", made_from, inputs)
     if ask_main(lambda: output.is_finished(files.overwrite)):
         return

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from perspective.artifacts import Output, read_facts, read_vectors
+from perspective.artifacts import Output, discard_result, read_facts, read_vectors
 from perspective.cli import parse_settings, shared_entry_point
 from perspective.conversion import PROMPTS, read_prompt
 from perspective.corpus import CorpusSettings, load_labels, load_texts
@@ -30,7 +30,7 @@ from perspective.distributed import ask_main, is_main, leave, n_processes, share
 from perspective.embedding import EmbedSettings, load_embedding
 from perspective.errors import DataError
 from perspective.layout import Layout, after_path, blend_path, measures_path
-from perspective.models import describe_model
+from perspective.models import describe_model, find_local
 from perspective.ray_engine import EngineSettings, write_vectors_on_ray
 from perspective.teaching import blend_for_inference
 
@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if files.output_path:
         path = Path(files.output_path) / path.name
     instruction = read_prompt(PROMPTS, corpus.dataset) if settings.instruction else None
-    inputs = {"texts": corpus.path} | ({"checkpoint": checkpoint} if checkpoint else {})
+    model = {"checkpoint": checkpoint} if checkpoint else find_local(embedder=settings.embedder)
+    inputs = {"texts": corpus.path, **model}
     made_from: dict[str, Any] = {
         "embedder": settings.embedder,
         "revision": settings.revision,
@@ -107,6 +108,8 @@ def add_answer_states(
     weight = read_facts(checkpoint).get("llm_weight")
     if not weight:
         logger.info("no answer state is believed here: no blend is made")
+        for stale in (blend_path(embeds), measures_path(blend_path(embeds))):
+            discard_result(stale)  # of an earlier run of this name
         return
     inputs = {"embeddings": embeds, "answer_states": layout.states}
     output = Output(blend_path(embeds), "blended embeddings", {"weight": weight}, inputs)

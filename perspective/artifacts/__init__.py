@@ -3,6 +3,7 @@
 from perspective.artifacts.provenance import (
     ROOT,
     Output,
+    discard_result,
     display_path,
     read_facts,
     sidecar_path,
@@ -48,6 +49,7 @@ __all__ = [
     "TrainingTriplet",
     "Triplet",
     "atomic_path",
+    "discard_result",
     "display_path",
     "dump_json",
     "hash_file",

@@ -162,6 +162,12 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(path.name + ".meta.json")
 
 
+def discard_result(path: Path) -> None:
+    """Remove a result that no longer holds, with its sidecar."""
+    for file in (path, Output(path, "", {}).sidecar):
+        file.unlink(missing_ok=True)
+
+
 def read_facts(path: Path) -> dict[str, Any]:
     """Return the facts recorded beside a result; empty for a file without a sidecar."""
     sidecar = sidecar_path(Path(path))

@@ -189,7 +189,8 @@ def opinion_from_probabilities(
 
     Returns:
         An opinion whose probability averages both orders and which abstains where they disagree:
-        LLMs favour one position, and an answer that follows the position is none.
+        LLMs favour one position, and an answer that follows the position is none. A tie, which
+        half precision makes often, names nothing either.
 
     Raises:
         JudgeError: A probability is NaN or out of range.
@@ -197,10 +198,11 @@ def opinion_from_probabilities(
     if not all(0 <= known <= 1 for known in (first, swapped) if known is not None):
         raise JudgeError(f"the judge gave {first} and {swapped} as probabilities; its weights or precision are broken")
     if swapped is None:
-        probability, votes = first, {first > 0.5}
+        probability, told = first, [first]
     else:
-        probability, votes = (first + 1 - swapped) / 2, {first > 0.5, swapped < 0.5}
-    decided = len(votes) == 1 and probability != 0.5
+        probability, told = (first + 1 - swapped) / 2, [first, 1 - swapped]
+    votes = {one > 0.5 for one in told}
+    decided = len(votes) == 1 and 0.5 not in told
     prediction = (LABELS[0] if votes.pop() else LABELS[1],) if decided else ()
     return Opinion(
         row=row,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from perspective.artifacts import Judgment, Triplet, mirror_prediction
@@ -16,15 +16,18 @@ class RecordedJudge:
     Args:
         records: The earlier judgments.
         triplets: The triplets to judge, by row; a recorded triplet also answers its mirror image.
+        asked: Who gave the answers, where that is known: what was told by labels stays marked so.
 
     Raises:
         JudgeError: Not one of the triplets was recorded.
     """
 
-    def __init__(self, records: Sequence[Judgment], triplets: Sequence[Triplet]) -> None:
+    def __init__(
+        self, records: Sequence[Judgment], triplets: Sequence[Triplet], asked: Mapping[str, Any] | None = None
+    ) -> None:
         self._by_key = {record.triplet.key: record for record in records}
         self._triplets = triplets
-        self.identity: dict[str, Any] = {"kind": "recorded"}
+        self.identity: dict[str, Any] = {**(asked or {}), "kind": "recorded"}
         n_found = sum(self._find(triplet) is not None for triplet in triplets)
         self.facts: dict[str, Any] = {"n_recorded": len(records), "n_matched": n_found}
         if not n_found:

@@ -69,6 +69,7 @@ def assess_reliability(judgments: Sequence[Judgment]) -> Reliability:
         ],
         dtype=float,
     ).reshape(-1, 2)
+    both = both[~np.isclose(both, 0.5, rtol=0, atol=1e-9).any(axis=1)]  # a tie says nothing; two do not agree
     if len(both) < MIN_ASKED:
         return Reliability(len(judgments), n_decided, None, None)
     says_choice1 = both > 0.5  # (n, 2): order of the file, swapped order

@@ -103,9 +103,12 @@ def load_reward_model(name: str, **options: Any) -> LLM:  # noqa: ANN401  as loa
     """Load a reward model: Starling-RM's own layout, or any sequence classifier with one output.
 
     Raises:
-        ModelError: The classifier has several outputs, or as `load_llm`.
+        ModelError: The classifier has several outputs, or as `load_llm`; Starling-RM's layout is not
+            read quantised.
     """
     if name == "starling-rm" or _has_starling_layout(Path(name)):
+        if options.get("load_in", "auto") != "auto":
+            raise ModelError(f"--load_in {options['load_in']}: {name} is read in half precision alone (14 GB)")
         return load_starling_reward_model(name, revision=options.get("revision"))
     llm = load_llm(name, auto_class="AutoModelForSequenceClassification", **options)
     n_outputs = llm.model.config.num_labels
@@ -181,9 +184,10 @@ def load_starling_reward_model(name: str, revision: str | None = None) -> LLM:
         base = str(folder) if (folder / "config.json").exists() else STARLING_BASE
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base)
         device = pick_device()
-        model = StarlingRewardModel(AutoModel.from_config(AutoConfig.from_pretrained(base)))
+        dtype = pick_reading_dtype(device)
+        model = StarlingRewardModel(AutoModel.from_config(AutoConfig.from_pretrained(base), dtype=dtype))
         model.load_state_dict(_rename_weights(weights), strict=True)
-    model = model.to(device, pick_reading_dtype(device)).eval()
+    model = model.to(device, dtype).eval()
     return LLM(name, model, tokenizer)
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from perspective.artifacts import LABELS, Output, Triplet, load_judgments
+from perspective.artifacts import LABELS, Output, Triplet, load_judgments, read_facts
 from perspective.embedding import embed_texts
 from perspective.errors import DataError, suggest_name
 from perspective.judging.protocol import Judge, Wording
 from perspective.judging.server import ServerJudge, ServerSettings
-from perspective.models import LLMS, describe_model, load_embedder, load_llm, slugify_model
+from perspective.models import LLMS, describe_model, find_local, load_embedder, load_llm, slugify_model
 from perspective.ray_engine import EngineSettings
 
 KINDS = ("answer", "pair", "choice", "reward", "server", "recorded", "oracle")
@@ -95,6 +95,8 @@ class JudgeSettings:
             raise DataError(f"--judge_batch_size {self.judge_batch_size}: must be at least 1")
         if self.judge == "recorded" and not self.recorded_path:
             raise DataError("--judge recorded needs --recorded_path FILE")
+        if self.recorded_path and self.judge not in (None, "recorded"):
+            raise DataError(f"--recorded_path: its answers take the place of --judge {self.judge}; leave one out")
 
     def loading(self) -> dict[str, Any]:
         """Return how a local LLM is loaded."""
@@ -105,14 +107,25 @@ class JudgeSettings:
         }
 
     def kind(self, server: ServerSettings) -> str:
-        """Return the kind of judge that the options ask for."""
+        """Return the kind of judge that the options ask for.
+
+        Raises:
+            DataError: A server is given, and a kind that needs more than a server's answers.
+        """
+        if server.base_url:
+            if self.judge not in (None, "server", "choice"):
+                raise DataError(f"--judge {self.judge}: not by a server, which is asked for choices; leave one out")
+            return "server"
         if self.judge:
             return self.judge
-        if self.recorded_path:
-            return "recorded"
-        if server.base_url:
-            return "server"
-        return default_kind(self.llm)
+        return "recorded" if self.recorded_path else default_kind(self.llm)
+
+    def inputs(self, server: ServerSettings) -> dict[str, Path]:
+        """Return what the answers come from that lies here: a local LLM's files, recorded answers."""
+        kind = self.kind(server)
+        if kind == "recorded":
+            return {"recorded": Path(self.recorded_path or "")}
+        return {} if kind in ("server", "oracle") else find_local(llm=self.llm)
 
     def label(self, server: ServerSettings) -> str:
         """Return the judge's name as it stands in file names: the LLM's, and the kind where it is another."""
@@ -195,8 +208,9 @@ def build_judge(settings: JudgeSettings, server: ServerSettings, case: Case) -> 
         from perspective.judging.recorded import RecordedJudge
 
         assert settings.recorded_path is not None  # checked by JudgeSettings
-        recorded = load_judgments(Path(settings.recorded_path), len(case.texts), case.dataset)
-        return RecordedJudge(recorded, case.triplets)
+        path = Path(settings.recorded_path)
+        recorded = load_judgments(path, len(case.texts), case.dataset)
+        return RecordedJudge(recorded, case.triplets, asked=read_facts(path).get("asked", {}))
     if kind == "oracle":
         from perspective.judging.oracle import OracleJudge
 

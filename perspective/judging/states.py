@@ -175,7 +175,7 @@ class StateReader:
     """
 
     def __init__(self, llm: LLM, settings: StateSettings) -> None:
-        n_layers = int(llm.model.config.num_hidden_layers)
+        n_layers = int(llm.model.config.get_text_config().num_hidden_layers)
         if not -1 <= settings.layer <= n_layers:
             raise ModelError(f"{llm.name}: has {n_layers} layers, no layer {settings.layer}; -1 is the last")
         self._llm = llm
@@ -184,7 +184,7 @@ class StateReader:
         self._frame = _Frame.make(llm, settings.perspective)
         (self._shared,) = halve_on_out_of_memory(self._read_shared, len)([self._frame.before])
         self.n_shared = len(self._frame.before)  # tokens that all texts share
-        self._limit = limit_batches(llm.model, CPU_LIMIT)
+        self._limit = limit_batches(llm.model, CPU_LIMIT, n_shared=self.n_shared)
         self._read_fitting = halve_on_out_of_memory(self._read_batch, len)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
@@ -199,9 +199,18 @@ class StateReader:
         return rows, np.array(sorted(range(len(rows)), key=lambda row: -len(rows[row])))
 
     def read(self, block: Sequence[int], rows: Sequence[np.ndarray]) -> np.ndarray:
-        """Read the rows of a block; float32 `(len(block), dim)`, in the block's order."""
+        """Read the rows of a block; float32 `(len(block), dim)`, in the block's order.
+
+        Raises:
+            ModelError: The LLM gave NaN or infinity.
+        """
         batches = make_batches([rows[row] for row in block], len, self._limit)
-        return np.stack([state for batch in batches for state in self._read_fitting(batch)]).astype(np.float32)
+        states = np.stack([state for batch in batches for state in self._read_fitting(batch)]).astype(np.float32)
+        if not np.isfinite(states).all():  # before they are kept, to be read again by every later run
+            raise ModelError(
+                f"{self._llm.name}: gives NaN or infinity in {self._llm.model.dtype}; set READING_DTYPE=float32"
+            )
+        return states
 
     @torch.inference_mode()
     def _read_shared(self, beginnings: Sequence[Sequence[int]]) -> list[Any]:
@@ -238,7 +247,8 @@ def write_phrases(llm: LLM, texts: Sequence[str], settings: StateSettings) -> li
     order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
     phrases = [""] * len(texts)
     writer = AnswerWriter(llm, PHRASE_TOKENS, facts={"n_prompts": 0, "n_tokens": 0})
-    batches = list(make_batches(order, lambda row: len(rows[row]), limit_batches(llm.model, CPU_LIMIT)))
+    limit = limit_batches(llm.model, CPU_LIMIT, n_shared=len(frame.before))
+    batches = list(make_batches(order, lambda row: len(rows[row]), limit))
     for batch in tqdm(batches, desc="asking", unit="batch"):
         prompts = [[*frame.before, *rows[row].tolist()] for row in batch]
         for row, answer in zip(batch, writer.write(prompts), strict=True):
