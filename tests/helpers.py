@@ -59,6 +59,19 @@ def run_killed(command, seconds, **options):
     return True
 
 
+def run_killed_when(is_time, command, **options):
+    """Start a command and kill -9 it as soon as `is_time()` says so; True if it ended by itself before."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+    while process.poll() is None:
+        if is_time():
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return False
+        time.sleep(0.02)
+    assert process.returncode == 0
+    return True
+
+
 def write_jsonl(path, records):
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return path

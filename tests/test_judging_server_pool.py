@@ -117,7 +117,7 @@ def test_a_server_that_was_never_there(servers, caplog):
     judge = make_judge(servers, concurrency=4)
     started = time.monotonic()
     check_all_right(list(judge.judge(make_questions(40))), 40)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     assert judge.facts["n_retries"] <= 4
     assert [record.levelname for record in caplog.records].count("WARNING") == 1
 
@@ -159,7 +159,7 @@ def test_a_limited_server_is_no_reason_to_wait(servers):
     )
     started = time.monotonic()
     check_all_right(list(make_judge(servers, concurrency=2).judge(make_questions(10))), 10)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 def test_a_question_that_breaks_both_servers_abstains(servers):

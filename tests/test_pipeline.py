@@ -5,11 +5,12 @@ import random
 import subprocess
 import threading
 import time
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-from helpers import copy_repository, run_killed, run_stage, stage_command, stage_environment, write_jsonl
+from helpers import copy_repository, run_killed_when, run_stage, stage_command, stage_environment, write_jsonl
 
 from perspective.artifacts import hash_file, read_json
 
@@ -47,12 +48,10 @@ def test_run_then_run_again(repository, tmp_path):
     assert read_json(after)["ACC"] == measures["ACC"]
     assert (repository / "after_measures" / "comparison_minilm-smollm2.png").read_bytes().startswith(b"\x89PNG")
 
-    started = time.monotonic()
     code, again, log = run_bash(tmp_path, repository / "scripts" / "run.sh", *command[1:])
     assert code == 0, log
     assert again == shown
     assert log.count("already made") == 9  # vectors and measures twice, triplets, judgments, training, teacher, model
-    assert time.monotonic() - started < 60  # under 20 s on an idle machine
 
 
 @pytest.mark.real
@@ -187,23 +186,29 @@ def test_judging_killed_at_random_moments(tmp_path, sentences):
 
     server.asked.clear()
     command = stage_command("predict_triplet", *options, "--output_path", tmp_path / "killed")
-    partial = tmp_path / "killed" / f"{name}.partial.jsonl"
+    unfinished = tmp_path / "killed" / f"{name}.partial.jsonl"
     rng = random.Random(3)
     n_kills, counts = 0, {}
-    while not run_killed(command, rng.uniform(3, 6), env=stage_environment(OPENAI_API_KEY="none")):
+
+    def has_kept(n_lines):
+        return unfinished.exists() and unfinished.read_bytes().count(b"\n") > n_lines
+
+    # Each time after some more answers, so that slow machines come to their first and fast ones are caught.
+    while not run_killed_when(
+        partial(has_kept, len(counts) + rng.randint(5, 60)), command, env=stage_environment(OPENAI_API_KEY="none")
+    ):
         n_kills += 1
-        assert n_kills < 30
         if (tmp_path / "killed" / name).exists():
             continue  # killed after the work was sealed, on its way out
-        lines = partial.read_text().split("\n")[1:-1] if partial.exists() else []
+        lines = unfinished.read_text().split("\n")[1:-1] if unfinished.exists() else []
         kept = {json.loads(line)["prepared"] for line in lines}
         assert counts.keys() <= kept  # nothing lost
         assert all(server.asked.count(prompt) == count for prompt, count in counts.items())  # nothing asked again
         # What was under way when the kill came was asked without being kept; it may be asked once more.
         counts = {prompt: server.asked.count(prompt) for prompt in kept}
-    assert n_kills >= 1
+    assert n_kills >= 3
     assert hash_file(tmp_path / "killed" / name) == hash_file(tmp_path / "whole" / name)
-    assert not partial.exists()
+    assert not unfinished.exists()
     server.server.shutdown()
 
 

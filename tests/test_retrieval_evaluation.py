@@ -102,9 +102,14 @@ def test_retrievers_share_embeddings_and_are_compared(call, vectors_folder, caps
     assert "already made from the same inputs and settings" in caplog.text
 
 
-def test_killed_evaluation_embeds_only_what_is_left(call, folder, embedder_folder, vectors_folder, monkeypatch):
+@pytest.mark.parametrize("prompt", ["", "card: "])  # the second in place of finished vectors
+def test_killed_evaluation_embeds_only_what_is_left(call, folder, embedder_folder, vectors_folder, monkeypatch, prompt):
     from sentence_transformers import SentenceTransformer
 
+    options = ()
+    if prompt:
+        call()
+        options = ("--document_prompt", prompt, "--overwrite")
     monkeypatch.setattr(evaluation, "TEXTS_AT_A_TIME", 16)
     embed_texts, seen = evaluation.embed_texts, []
 
@@ -117,15 +122,15 @@ def test_killed_evaluation_embeds_only_what_is_left(call, folder, embedder_folde
 
     monkeypatch.setattr(evaluation, "embed_texts", embed_twice)
     with pytest.raises(SystemExit) as stop:
-        call()
+        call(*options)
     assert stop.value.code == 130
     assert seen == [16, 16]
     seen.clear()
-    call()
+    call(*options)
     assert seen == [8]
     assert not list(vectors_folder.glob("*.partial"))
     texts = list(load_collection(folder).corpus.values())
-    expected = SentenceTransformer(str(embedder_folder), device="cpu").encode(texts)
+    expected = SentenceTransformer(str(embedder_folder), device="cpu").encode(texts, prompt=prompt)
     assert np.load(vectors_folder / "set_corpus.npy") == pytest.approx(expected, abs=1e-5)
 
 
@@ -154,7 +159,8 @@ def model_with(prompts, default=None):
         ("nlpai-lab/KoE5", {}, None, ("query: ", "passage: ")),
         ("org/model", {"query": "Q ", "passage": "P "}, None, ("Q ", "P ")),
         ("org/koe5-tuned", {"query": "Ask: ", "document": ""}, None, ("Ask: ", "")),
-        ("gte", {"clustering": "query: "}, "clustering", ("query: ", "query: ")),
+        ("gte", {"clustering": "query: "}, "clustering", ("", "")),  # as thenlper/gte-large
+        ("runs/tuned_gte", {"clustering": "query: "}, "clustering", ("query: ", "query: ")),
     ],
 )
 def test_prompts(name, prompts, default, expected):
@@ -171,6 +177,20 @@ def test_the_document_with_the_query_s_own_id_is_left_out_where_asked():
     corpus = {"a": "card bank", "b": "card", "c": "rain"}
     made = Collection("own", corpus, {"a": "card bank"}, {"a": {"b": 1}}, skip_same_id=True)
     settings = EvaluationSettings(retriever="bm25", cutoffs=[1])
+    assert evaluate_retriever(made, settings)["scores"]["Recall@1"] == 100
+
+
+def test_the_reranker_reads_as_many_hits_as_asked(monkeypatch):
+    pytest.importorskip("bm25s")
+
+    class LongestFirst:
+        def predict(self, inputs, **options):
+            return np.array([len(document) for _, document in inputs])
+
+    monkeypatch.setattr(evaluation, "load_reranker", lambda name: LongestFirst())
+    corpus = {str(n): "card" + " rain" * n for n in range(120)}  # BM25 ranks the shortest first
+    made = Collection("deep", corpus, {"q": "card"}, {"q": {"119": 1}})
+    settings = EvaluationSettings(retriever="bm25", reranker="longest", n_reranked=120, cutoffs=[1])
     assert evaluate_retriever(made, settings)["scores"]["Recall@1"] == 100
 
 
@@ -230,6 +250,33 @@ def test_what_cannot_be_compared(tmp_path):
     path.write_text("{}")
     with pytest.raises(DataError, match="old.json: not a result of evaluate"):
         load_result(path)
+
+
+@pytest.mark.parametrize("told_by", ["result", "sidecar"])
+def test_results_of_other_judgments_are_not_compared(call, folder, tmp_path, capsys, told_by):
+    result = call() / "set_embedder.json"
+    before = tmp_path / "before.json"
+    for suffix in ("", ".meta.json"):
+        result.with_name(result.name + suffix).rename(before.with_name(before.name + suffix))
+    if told_by == "sidecar":  # as results were written at first
+        found = read_json(before)
+        del found["fingerprint"]
+        before.write_text(json.dumps(found))
+    else:
+        before.with_name("before.json.meta.json").unlink()
+    call("--compare", before)  # the same collection
+    qrels = folder / "qrels.tsv"
+    qrels.write_text(qrels.read_text().replace("\t2\n", "\t3\n"))
+    with pytest.raises(SystemExit) as stop:
+        call("--compare", before, "--overwrite")
+    assert stop.value.code == 2
+    assert "error: set: the results differ in texts or judgments; evaluate both again" in capsys.readouterr().err
+
+
+def test_a_folder_with_an_at_sign_is_not_of_mteb():
+    made = Collection("own", {"a": "x"}, {"q": "x"}, {"q": {"a": 1}}, origin="/home/me@work/own")
+    formatted = format_task_result(made, {"NDCG@1": 50.0}, 1.0)
+    assert (formatted["dataset_revision"], formatted["mteb_version"]) == (made.fingerprint[:40], None)
 
 
 def test_missing_mteb_says_what_to_install(monkeypatch):

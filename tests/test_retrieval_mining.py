@@ -6,6 +6,7 @@ from helpers import write_jsonl
 
 from perspective.errors import DataError
 from perspective.models import load_embedder
+from perspective.retrieval import mining
 from perspective.retrieval.mining import EmbeddedTexts, MineSettings, embed_sides, filter_pairs, mine_negatives
 from perspective.retrieval.records import Pair, load_pairs
 
@@ -98,6 +99,23 @@ def test_what_a_pair_has_stays_and_its_own_texts_are_never_negatives():
     assert mined[0] == Pair("q 0", "d 1", ("mine 3", "x 5"), weight=0.5)
     assert mined[1].hard_negatives == ("x 5",)  # neither the query's other document nor the query itself
     assert mined[2].hard_negatives == ("d 2", "x 5")
+
+
+def test_memory_is_bounded_by_the_corpus_and_negatives_stay_the_same(monkeypatch):
+    pairs = [Pair(f"q {i}", f"d {(7 * i) % 90}") for i in range(90)]
+    embedded = embed_all(pairs)
+    whole = mine_negatives(pairs, embedded, MineSettings(num_negatives=2))
+    compare, sizes = Plane.similarity, []
+
+    def watch(self, first, second):
+        scores = compare(self, first, second)
+        sizes.append(scores.numel())
+        return scores
+
+    monkeypatch.setattr(Plane, "similarity", watch)
+    monkeypatch.setattr(mining, "SCORES_AT_A_TIME", 1000)
+    assert mine_negatives(pairs, embedded, MineSettings(num_negatives=2)) == whole
+    assert max(sizes) <= 1000 and sum(sizes) == 90 * 90
 
 
 def test_a_reranker_decides_the_margin():

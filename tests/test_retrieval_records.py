@@ -103,6 +103,7 @@ def test_collection_survives_the_files(tmp_path):
         ("qrels.tsv", "9\ta\t1\n", r'the qrels name query "9", which is not among the queries'),
         ("qrels.tsv", "1\ta\t1\n1\ta\t2\n", r'qrels.tsv:2: query "1" and document "a" are judged twice'),
         ("qrels.tsv", "1\ta\tyes\n", r"qrels.tsv:1: grade 'yes' is not a whole number"),
+        ("qrels.tsv", "1\ta\t9223372036854775808\n", r"qrels.tsv:1: grade 9223372036854775808 is too large; at most"),
         ("qrels.tsv", "1 a 1\n", r"qrels.tsv:1: 1 fields; expected query-id, corpus-id, score"),
         ("qrels.tsv", "1\ta\t0\n", r"no query has a relevant document"),
         ("corpus.jsonl", '{"_id": "a", "text": ""}\n', r'corpus.jsonl:1: "text" is empty'),

@@ -1,6 +1,7 @@
 """Dense search, BM25, fusion, reranking."""
 
 import importlib.util
+import unicodedata
 
 import numpy as np
 import pytest
@@ -8,7 +9,15 @@ import torch
 
 from perspective.errors import DataError, ModelError
 from perspective.retrieval import search
-from perspective.retrieval.search import Hits, fuse_rankings, load_reranker, rerank, search_bm25, search_dense
+from perspective.retrieval.search import (
+    Hits,
+    fuse_rankings,
+    load_reranker,
+    rerank,
+    search_bm25,
+    search_dense,
+    split_terms,
+)
 
 
 def sort_by_hand(scores, ids):
@@ -54,6 +63,28 @@ def test_bm25_finds_only_what_shares_a_term():
     hits = search_bm25(["cat cat", "unheard words", "검색모델"], documents, ["a", "b", "c", "d"], 10)
     assert hits.rows.tolist() == [[2, 0, -1, -1], [-1, -1, -1, -1], [3, -1, -1, -1]]
     assert np.isneginf(hits.scores[1]).all()
+
+
+def test_bm25_finds_nothing_where_no_document_has_a_term():
+    pytest.importorskip("bm25s")
+    hits = search_bm25(["cat", "!"], ["!!!", "?"], ["a", "b"], 10)
+    assert hits.rows.tolist() == [[-1, -1], [-1, -1]]
+    assert np.isneginf(hits.scores).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("검색 모델은", ["검색", "모델", "델은"]),
+        ("Café, n_jobs=2", ["café", "n_jobs", "2"]),
+        ("हिन्दी में खोज", ["हिन्दी", "में", "खोज"]),
+        ("ﬁle Ｘ²", ["file", "x2"]),
+        ("q\u0303 \u0303 x", ["q\u0303", "x"]),  # no letter comes with this accent; a mark alone is no term
+    ],
+)
+def test_terms_do_not_depend_on_how_characters_are_composed(text, expected):
+    for form in ("NFC", "NFD"):
+        assert split_terms(unicodedata.normalize(form, text)) == [unicodedata.normalize("NFKC", e) for e in expected]
 
 
 def test_bm25_scores_are_lucene_s():

@@ -1,12 +1,15 @@
+import importlib
 import json
 
 import numpy as np
 import pytest
 import torch
+from helpers import write_jsonl
 
 from perspective.artifacts import Output, hash_file
 from perspective.errors import DataError
 from perspective.models import load_embedder
+from perspective.retrieval.evaluation import EvaluationSettings, find_prompts
 from perspective.retrieval.losses import CachedRankingLoss, RankingLoss
 from perspective.retrieval.records import Pair
 from perspective.retrieval.training import (
@@ -161,8 +164,9 @@ def test_prompts_reach_both_sides(tmp_path, embedder_folder, pairs):
         ("org/x", {"query": "q: ", "passage": "p: "}, (None, None), ("q: ", "p: ")),
         ("org/x", {"query": "q: ", "document": "d: "}, ("", None), ("", "d: ")),
         ("e5", {}, (None, ""), ("query: ", "")),
-        ("gte", {"clustering": "query: "}, (None, None), ("query: ", "query: ")),
-        ("gte", {"clustering": "query: "}, ("", ""), ("", "")),
+        ("gte", {"clustering": "query: "}, (None, None), ("", "")),
+        ("runs/tuned_gte", {"clustering": "query: "}, (None, None), ("query: ", "query: ")),
+        ("runs/tuned_gte", {"clustering": "query: "}, ("", ""), ("", "")),
     ],
 )
 def test_prompts_are_the_given_the_models_or_the_familys(embedder_folder, name, own, given, expected):
@@ -174,6 +178,18 @@ def test_prompts_are_the_given_the_models_or_the_familys(embedder_folder, name, 
     wanted = {"query": expected[0], "document": expected[1], "negative_1": expected[1]}
     assert _prompts_by_column(model, columns) == (wanted if any(expected) else None)
     assert set_retrieval_prompts(model, "as/saved") == expected  # and evaluation reads the same
+
+
+def test_evaluation_takes_the_empty_prompts_of_training(tmp_path, embedder_folder, sentences):
+    texts = sentences(4)
+    records = [{"query": texts[i], "document": texts[i + 2]} for i in range(2)]
+    train_file = write_jsonl(tmp_path / "train.jsonl", records)
+    folder = tmp_path / "docstrings_e5"  # a name of the family that has prompts of its own
+    main = importlib.import_module("perspective.3_retrieval.train").main
+    options = ["--dataset", "tiny", "--embedder", embedder_folder, "--train_file", train_file, "--output_dir", folder]
+    main([*map(str, options), "--query_prompt", "", "--document_prompt", ""])
+    model = load_embedder(str(folder), device="cpu")
+    assert find_prompts(model, EvaluationSettings(embedder=str(folder))) == ("", "")
 
 
 @pytest.mark.parametrize("mini_batch_size", [0, 4])
