@@ -10,6 +10,7 @@ from perspective.evidence import (
     STATES,
     combine_sources,
     gather_evidence,
+    is_noise,
     logit,
     score_judgments,
     score_margins,
@@ -221,3 +222,20 @@ def test_sources_are_gathered_from_answers_vectors_and_states():
     without = gather_evidence(judgments, vectors, states, judge=None)
     replaced = gather_evidence(judgments, vectors, states, judge=STATES)
     np.testing.assert_allclose(replaced.probability, without.probability)
+
+
+def test_a_coin_is_noise_and_a_judge_is_not():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(300, 8))
+    triplets = [Triplet(*map(int, rng.choice(300, 3, replace=False))) for _ in range(2000)]
+    margins = score_margins(vectors, triplets)
+
+    def answer(share_by_coin, n=2000):
+        by_coin = rng.random(n) < share_by_coin
+        says1 = np.where(by_coin, rng.random(n) < 0.5, margins[:n] > 0)
+        return [Judgment(triplet, ("1" if one else "2",)) for triplet, one in zip(triplets, says1, strict=False)]
+
+    assert all(is_noise(answer(1.0), vectors) for _ in range(10))
+    assert not any(is_noise(answer(0.7), vectors) for _ in range(10))
+    assert not is_noise(answer(1.0, n=50), vectors)  # too few to tell
+    assert not is_noise([Judgment(triplet, ()) for triplet in triplets], vectors)

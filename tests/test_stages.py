@@ -246,6 +246,22 @@ def test_without_labels_the_measures_need_none(pipeline, tmp_path, texts_file, c
     assert "ACC" not in measures and "no labels" in caplog.text
 
 
+def test_recorded_noise_changes_nothing(tmp_path, sentences, embedder_folder, caplog):
+    """Answers of one order by a coin: nothing but the embedder's own margins can tell."""
+    texts = [f"{i} {text}" for i, text in enumerate(sentences(80))]
+    data = ["--dataset", "tiny", "--data_path", write_jsonl(tmp_path / "t.jsonl", [{"input": text} for text in texts])]
+    run_stage("get_embedding", *data, "--embedder", embedder_folder, "--output_path", tmp_path, "--no_measure")
+    run_stage("random_triplet_sampling", *data, "--max_query", 1000, "--out_dir", tmp_path)
+    rng = np.random.default_rng(0)
+    records = read_json(tmp_path / "tiny_small_random_m=1000_seed=100.json")
+    recorded = tmp_path / "coin-pred.json"
+    recorded.write_text(json.dumps([{**one, "prediction": [str(rng.integers(1, 3))]} for one in records]))
+    for more, n_triplets in ((["--feat_path", tmp_path / "tiny_small_embeds_embedder.npy"], 0), ([], 1000)):
+        run_stage("convert_triplet", *data, "--pred_path", recorded, "--output_path", tmp_path, "--overwrite", *more)
+        assert len(read_json(tmp_path / "coin-train.json")) == n_triplets
+    assert "they agree with the embedder no more than noise" in caplog.text
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_own_tables(tmp_path, texts_file, embedder_folder, suffix):
     import pandas as pd

@@ -1,7 +1,7 @@
 """Turn judgments into training triplets: the chosen text positive, the other negative.
 
 Reads:  ../1_predict_triplet/predicted_triplet_results/<run>-<judge>-pred.json, or --pred_path;
-        with --evidence also the embedder's vectors and, where given, answer states
+        the embedder's vectors, where they are there; with --evidence, where given, answer states
 Writes: converted_triplet_results/<run>-<judge>-train.json; empty where the judge is unreliable
 
 python -m perspective.2_finetune.convert_triplet --dataset banking77 --llm smollm2
@@ -13,11 +13,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from perspective.artifacts import Output, load_judgments, read_facts, read_vectors, save_training_triplets
+import numpy as np
+
+from perspective.artifacts import Judgment, Output, load_judgments, read_facts, read_vectors, save_training_triplets
 from perspective.cli import entry_point, parse_settings
 from perspective.conversion import ConvertSettings, choose_instruction, convert_by_evidence, convert_judgments
 from perspective.corpus import CorpusSettings, load_texts
-from perspective.evidence import EMBEDDER, gather_evidence, name_judge
+from perspective.evidence import EMBEDDER, gather_evidence, is_noise, name_judge
 from perspective.judging.reliability import assess_reliability
 from perspective.layout import Layout, converted_path
 
@@ -34,9 +36,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     instruction = choose_instruction(settings.embedder, corpus.dataset, settings.instruction)
     inputs = {"texts": corpus.path, "judgments": predictions}
     made_with: dict[str, object] = {"instruction": instruction}
+    feats = Path(settings.feat_path or layout.embeds)
+    if settings.evidence or settings.feat_path or feats.exists():
+        inputs["embeddings"] = feats
     if settings.evidence:
         made_with["evidence"] = True
-        inputs["embeddings"] = Path(settings.feat_path or layout.embeds)
         if settings.states_path:
             inputs["states"] = Path(settings.states_path)
     output = Output(converted_path(predictions, folder), "training triplets", made_with, inputs)
@@ -44,13 +48,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     texts = load_texts(corpus)
     judgments = load_judgments(predictions, len(texts), corpus.dataset)
-    reliability = assess_reliability(judgments)
-    if not reliability.is_reliable:
-        logger.warning("judge unreliable, its answers are not used: %s", reliability.describe())
+    vectors = read_vectors(feats, len(texts)) if "embeddings" in inputs else None
+    is_believed = believe(judgments, None if settings.evidence else vectors)  # evidence weighs both by itself
     if settings.evidence:
-        vectors = read_vectors(inputs["embeddings"], len(texts))
+        assert vectors is not None  # an input
         states = read_vectors(inputs["states"], len(texts)) if "states" in inputs else None
-        judge = name_judge(read_facts(predictions)) if reliability.is_reliable else None
+        judge = name_judge(read_facts(predictions)) if is_believed else None
         evidence = gather_evidence(judgments, vectors, states, judge)
         logger.info("sources believed: %s", ", ".join(f"{name} {mu:.2f}" for name, mu in evidence.reliability.items()))
         output.facts["reliability"] = evidence.reliability
@@ -60,10 +63,28 @@ def main(argv: Sequence[str] | None = None) -> None:
             logger.warning("no source but the embedder is believed, no training triplet is made")
         triplets = convert_by_evidence(judgments, texts, evidence, instruction) if is_believed else []
     else:
-        triplets = convert_judgments(judgments, texts, instruction) if reliability.is_reliable else []
+        triplets = convert_judgments(judgments, texts, instruction) if is_believed else []
     output.facts |= {"judge": read_facts(predictions), "n_judgments": len(judgments), "n_triplets": len(triplets)}
     logger.info("%d of %d judgments become training triplets", len(triplets), len(judgments))
     save_training_triplets(output, triplets, corpus.dataset)
+
+
+def believe(judgments: Sequence[Judgment], vectors: np.ndarray | None) -> bool:
+    """Tell without labels whether a judge's answers are fit to train on, and log why not.
+
+    Args:
+        judgments: Of triplets of n texts.
+        vectors: The untouched embedder's `(n_texts, dim)`, where they are there.
+    """
+    reliability = assess_reliability(judgments)
+    if not reliability.is_reliable:
+        logger.warning("judge unreliable, its answers are not used: %s", reliability.describe())
+        return False
+    # Asked in one order, a judge cannot be held against itself.
+    if reliability.order_kappa is None and vectors is not None and is_noise(judgments, vectors):
+        logger.warning("judge unreliable, its answers are not used: they agree with the embedder no more than noise")
+        return False
+    return True
 
 
 if __name__ == "__main__":
