@@ -85,6 +85,7 @@ def _read_task(task: Any, subset: str) -> Collection:  # noqa: ANN401  a mteb.Ab
             queries={str(row["id"]): row["text"] for row in data["queries"]},
             qrels={str(key): dict(grades) for key, grades in data["relevant_docs"].items()},
             origin=f"{metadata.dataset['path']}@{metadata.dataset['revision']}",
+            revision=metadata.dataset["revision"],
             split=split,
             subset=subset,
             languages=tuple(languages),
@@ -101,15 +102,14 @@ def format_task_result(collection: Collection, scores: Mapping[str, float], seco
         scores: Percent, by names such as "NDCG@10".
         seconds: That it took.
     """
-    from_mteb = "@" in collection.origin
-    version = importlib.metadata.version("mteb") if from_mteb else None
+    version = importlib.metadata.version("mteb") if collection.revision else None
     values = {_mteb_name(name): round(value / 100, 6) for name, value in scores.items()}
     deepest = max(int(name.split("@")[1]) for name in scores)
     main = values.get("ndcg_at_10", values[f"ndcg_at_{deepest}"])
     languages = list(collection.languages) or ["und-Zyyy"]  # ISO 639 and 15924 for: not known
     part = {**values, "main_score": main, "hf_subset": collection.subset, "languages": languages}
     return {
-        "dataset_revision": collection.origin.split("@")[1] if from_mteb else collection.fingerprint[:40],
+        "dataset_revision": collection.revision or collection.fingerprint[:40],
         "task_name": collection.name.removesuffix(f"-{collection.subset}"),
         "mteb_version": version,
         "scores": {collection.split: [{**part, "mteb_version": version}]},

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 QRELS_FIELDS = ("query-id", "corpus-id", "score")
 QRELS_PLACES = ("qrels.tsv", "qrels/test.tsv")  # ours, BEIR's
+MAX_GRADE = 2**63 - 1  # the metrics hold grades as int64
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Collection:
         corpus: Text of each document by id; likewise the queries.
         qrels: For each query, the grade of each judged document; above zero is relevant.
         origin: Where it comes from, for the provenance: a folder, or mteb's data set and revision.
+        revision: Of mteb's data set; empty for a folder.
         split: The part of it that is judged, and `subset` and `languages`, in mteb's terms.
         skip_same_id: Leave the document out that has the query's own id (ArguAna and its like).
     """
@@ -39,6 +42,7 @@ class Collection:
     queries: Mapping[str, str]
     qrels: Mapping[str, Mapping[str, int]]
     origin: str = ""
+    revision: str = ""
     split: str = "test"
     subset: str = "default"
     languages: tuple[str, ...] = ()
@@ -59,7 +63,7 @@ class Collection:
         if not any(grade > 0 for grades in self.qrels.values() for grade in grades.values()):
             raise DataError(f"{self.name}: no query has a relevant document; there is nothing to evaluate")
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """sha256 of texts and judgments: equal for equal collections, wherever they lie."""
         digest = hashlib.sha256()
@@ -112,7 +116,8 @@ def load_collection(folder: Path) -> Collection:
 
     Raises:
         DataError: Names file, line and fault: bad JSON, an empty document or query, an id given
-            twice, an id in the qrels that is not there, a grade that is no whole number.
+            twice, an id in the qrels that is not there, a grade that is no whole number or above
+            `MAX_GRADE`.
     """
     folder = Path(folder).resolve()
     qrels_path = next((folder / place for place in QRELS_PLACES if (folder / place).is_file()), None)
@@ -179,6 +184,8 @@ def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
             grades[document_id] = int(grade)
         except ValueError:
             raise DataError(f"{place}: grade {grade!r:.40} is not a whole number") from None
+        if grades[document_id] > MAX_GRADE:
+            raise DataError(f"{place}: grade {grade:.40} is too large; at most {MAX_GRADE}")
     return qrels
 
 

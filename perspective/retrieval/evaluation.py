@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perspective.artifacts import Output, keep_block, read_vectors
+from perspective.artifacts import Output, keep_block, read_facts, read_vectors
 from perspective.embedding import EncoderSide, embed_texts
 from perspective.errors import DataError, ModelError
-from perspective.models import describe_model, get_prompt, load_embedder, pick_device, slugify_model
+from perspective.models import EMBEDDERS, describe_model, get_prompt, load_embedder, pick_device, slugify_model
 from perspective.retrieval.collection import Collection
 from perspective.retrieval.metrics import Judged, find_interval, resample_means, score_rankings
 from perspective.retrieval.places import vectors_path
@@ -132,12 +132,14 @@ def evaluate_retriever(collection: Collection, settings: EvaluationSettings) -> 
             f"--cutoffs {deepest}: {collection.name} has {n_documents} documents; choose cutoffs up to that"
         )
     query_ids, document_ids = list(collection.queries), list(collection.corpus)
-    hits = search_collection(collection, settings, max(DEPTH, deepest))
+    n_reranked = settings.n_reranked if settings.reranker else 0
+    hits = search_collection(collection, settings, max(DEPTH, deepest, n_reranked))
     judged = Judged.from_qrels(collection.qrels, query_ids, document_ids)
     values = score_rankings(hits.rows, judged, settings.cutoffs)
     low, high = find_interval(resample_means(np.stack(list(values.values()), axis=1)))
     return {
         "collection": collection.name,
+        "fingerprint": collection.fingerprint,
         "model": settings.model,
         "retriever": settings.kind,
         "n_queries": len(query_ids),
@@ -197,18 +199,24 @@ def _percent(value: float) -> float:
 def find_prompts(model: SentenceTransformer, settings: EvaluationSettings) -> tuple[str, str]:
     """Return what stands before a query and before a document.
 
-    In this order: the options; the prompts "query" and "document" (or "passage") that the model
-    carries; E5's own for a model with E5 in its name, unless it takes instructions; the model's
-    default prompt.
+    In this order: the options; those that a retriever of ours was trained with; the prompts "query"
+    and "document" (or "passage") that the model carries; E5's own for a model with E5 in its name,
+    unless it takes instructions; the model's default prompt, but not that of a short name, which is
+    for clustering.
     """
     carried = model.prompts
     query = carried.get("query")
     document = carried.get("document") or carried.get("passage") or carried.get("corpus")
-    if not query and not document:
+    # Every model carries empty prompts; the sidecar tells of a retriever that was trained with them.
+    trained = read_facts(Path(settings.embedder).resolve()).get("prompts")
+    if trained:
+        query, document = trained
+    elif not query and not document:
         name = slugify_model(settings.embedder)
         # e5, multilingual-e5-large, KoE5; e5-mistral and those with "instruct" take instructions.
         is_e5 = re.search(r"(?<![a-z])(ko)?e5(?!\d)", name) and not re.search("instruct|mistral", name)
-        query, document = ("query: ", "passage: ") if is_e5 else (get_prompt(model),) * 2
+        default = "" if settings.embedder in EMBEDDERS else get_prompt(model)
+        query, document = ("query: ", "passage: ") if is_e5 else (default, default)
     given = settings.query_prompt, settings.document_prompt
     return tuple(own or "" if chosen is None else chosen for chosen, own in zip(given, (query, document), strict=True))  # type: ignore[return-value]
 
@@ -265,8 +273,11 @@ def _embed_part(
     try:
         if output.is_finished():
             return read_vectors(output.path, len(texts))
-        blocks = output.open_partial()
     except DataError as difference:  # what is kept to save time is made anew where it does not fit
+        logger.info("%s", difference)
+    try:
+        blocks = output.open_partial()
+    except DataError as difference:
         logger.info("%s", difference)
         blocks = output.open_partial(anew=True)
     saved = []

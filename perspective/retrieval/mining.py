@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BLOCK_QUERIES = 1024  # ranked at a time: bounds the matrix of similarities
+SCORES_AT_A_TIME = 2**28  # the same for mining, where the corpus may be large: 1 GiB
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,7 @@ def mine_negatives(
         relative_margin=settings.relative_margin,
         num_negatives=settings.num_negatives,
         output_format="labeled-list",
+        faiss_batch_size=max(1, SCORES_AT_A_TIME // len(embedded.documents)),  # without faiss too
         verbose=False,
     )
     found = {(row["query"], row["document"][0]): row["document"][1:] for row in mined}

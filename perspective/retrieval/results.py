@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from perspective.artifacts import read_json
+from perspective.artifacts import read_json, sidecar_path
 from perspective.errors import DataError
 from perspective.retrieval.metrics import METRICS, find_interval, find_p_value, resample_means
 
@@ -29,6 +29,9 @@ def load_result(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: not a result of evaluate")
     if result["version"] != VERSION:
         raise DataError(f"{path}: of version {result['version']!r:.20}, not {VERSION}; evaluate again")
+    sidecar = sidecar_path(Path(path))
+    if "fingerprint" not in result and sidecar.exists():  # older results have it in the sidecar alone
+        result["fingerprint"] = read_json(sidecar).get("settings", {}).get("collection")
     return result
 
 
@@ -53,13 +56,16 @@ def compare_results(one: Mapping[str, Any], other: Mapping[str, Any], metric: st
     """Compare two results query by query with the paired bootstrap.
 
     Raises:
-        DataError: They are of different collections or queries, or the metric was not kept by query.
+        DataError: They are of different collections, texts, judgments or queries, or the metric was
+            not kept by query.
     """
     if metric not in one["per_query"] or metric not in other["per_query"]:
         kept = sorted(one["per_query"].keys() & other["per_query"].keys())
         raise DataError(f'--metric "{metric}": not kept by query in both results (both keep: {", ".join(kept)})')
     if (one["collection"], one["n_documents"]) != (other["collection"], other["n_documents"]):
         raise DataError(f"results of different collections: {one['collection']} and {other['collection']}")
+    if one.get("fingerprint") != other.get("fingerprint"):
+        raise DataError(f"{one['collection']}: the results differ in texts or judgments; evaluate both again")
     values, other_values = one["per_query"][metric], other["per_query"][metric]
     if values.keys() != other_values.keys():
         n_different = len(values.keys() ^ other_values.keys())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -30,7 +31,10 @@ REQUIREMENTS = "requirements-retrieval.txt"
 # Korean, Japanese and Chinese put particles on words or no spaces between them: Lucene's CJK
 # analyzer indexes their pairs of characters.
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
-TERMS = re.compile(rf"[{CJK}]+|[^\W{CJK}]+")
+# Marks are no word characters to `re`, but parts of words: the vowels of Hindi, accents that no letter comes with.
+MARKS = "".join(chr(code) for code in range(0x300, 0x20000) if unicodedata.category(chr(code)).startswith("M"))
+# What stands before the first mark is ruled out at once: the class itself is slow to search.
+TERMS = re.compile(rf"[{CJK}]+|[^\W{CJK}](?:[^\W{CJK}]|(?![\0-\u02ff])[{MARKS}])*")
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,11 @@ def search_bm25(queries: Sequence[str], documents: Sequence[str], document_ids: 
 
     depth = min(depth, len(documents))
     tie_ranks = _rank_ids(document_ids)
+    terms_by_document = [split_terms(text) for text in documents]
+    if not any(terms_by_document):  # of which bm25s makes no index
+        return Hits(np.full((len(queries), depth), -1), np.full((len(queries), depth), -np.inf, dtype=np.float32))
     index = bm25s.BM25(method="lucene")
-    index.index([split_terms(text) for text in documents], show_progress=False)
+    index.index(terms_by_document, show_progress=False)
     keys = torch.empty((len(queries), depth), dtype=torch.int64)
     for row, text in enumerate(tqdm(queries, desc="BM25", leave=False)):
         terms = [term for term in split_terms(text) if term in index.vocab_dict]
@@ -114,11 +121,13 @@ def search_bm25(queries: Sequence[str], documents: Sequence[str], document_ids: 
 def split_terms(text: str) -> list[str]:
     """Return a text's terms for BM25: lower-case words, and pairs of characters of CJK writing.
 
+    They are the same however its characters are composed (Unicode's NFKC).
+
     >>> split_terms("Set n_jobs=2"), split_terms("검색 모델은")
     (['set', 'n_jobs', '2'], ['검색', '모델', '델은'])
     """
     terms = []
-    for word in TERMS.findall(text.lower()):
+    for word in TERMS.findall(unicodedata.normalize("NFKC", text).lower()):
         if len(word) > 2 and re.match(f"[{CJK}]", word):
             terms += [word[i : i + 2] for i in range(len(word) - 1)]
         else:
