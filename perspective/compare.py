@@ -16,8 +16,7 @@ from pathlib import Path
 
 from perspective.artifacts import atomic_path, display_path, read_json, write_text
 from perspective.cli import entry_point, parse_settings
-from perspective.layout import AFTER_MEASURES, Layout, measures_path
-from perspective.models import slugify_model
+from perspective.layout import Layout, comparison_path, measures_path
 from perspective.report import (
     add_measures_to_card,
     draw_comparison,
@@ -83,13 +82,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not comparisons:
         return
     sys.stdout.write(format_text(comparisons) + "\n")
-    folder = Path(settings.output_path) if settings.output_path else AFTER_MEASURES
-    stem = folder / f"comparison_{slugify_model(settings.embedder)}-{slugify_model(settings.llm)}"
-    write_text(stem.with_name(f"{stem.name}.md"), format_markdown(comparisons))
-    write_text(stem.with_name(f"{stem.name}.csv"), format_csv(comparisons))
-    with atomic_path(stem.with_name(f"{stem.name}.png")) as temporary:
+    folder = Path(settings.output_path) if settings.output_path else None
+    table, data, chart = (
+        comparison_path(settings.embedder, settings.llm, kind, folder) for kind in ("md", "csv", "png")
+    )
+    write_text(table, format_markdown(comparisons))
+    write_text(data, format_csv(comparisons))
+    with atomic_path(chart) as temporary:
         draw_comparison(comparisons, temporary)
-    logger.info("wrote %s.md, .csv, .png", display_path(stem))
+    logger.info("wrote %s, .csv, .png", display_path(table))
 
 
 if __name__ == "__main__":

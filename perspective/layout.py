@@ -132,6 +132,15 @@ def after_path(checkpoint: Path, dataset: str, scale: str, folder: Path | None =
     return (folder or AFTER_MEASURES) / f"{dataset}_{scale}_embeds_{rest}.npy"
 
 
+def comparison_path(embedder: str, llm: str, kind: str, folder: Path | None = None) -> Path:
+    """Return where the comparison of an embedder's runs with one judge goes: "md", "csv" or "png".
+
+    >>> comparison_path("org/My_Model", "org/starling-rm", "csv").name
+    'comparison_my_model-starling-rm.csv'
+    """
+    return (folder or AFTER_MEASURES) / f"comparison_{slugify_model(embedder)}-{slugify_model(llm)}.{kind}"
+
+
 def study_folder(embedder: str, llm: str) -> Path:
     """Return where the cells of the study lie; its results lie beside, under the same name."""
     pair = () if (embedder, llm) == STUDY_PAIR else (slugify_model(embedder), slugify_model(llm))

@@ -3,8 +3,6 @@ import json
 import pytest
 from helpers import ROOT, copy_repository
 
-from perspective.layout import Layout
-
 
 @pytest.mark.slow
 @pytest.mark.real
@@ -25,19 +23,6 @@ def test_notebook_runs_whole_on_the_demo(tmp_path, monkeypatch):
     assert len(pictures) == 2  # the bar chart and the two-dimensional picture
     text = "".join(output.get("text", "") for output in outputs)
     assert "Query: " in text and "embedder accuracy" in text and "unchanged" in text
-
-
-def test_notebook_shows_the_comparison_whatever_the_models_are_called(tmp_path, monkeypatch, capsys):
-    pytest.importorskip("IPython")
-    cells = json.loads((ROOT / "run.ipynb").read_text())["cells"]
-    (source,) = ("".join(cell["source"]) for cell in cells if "comparison_" in "".join(cell["source"]))
-    stem = tmp_path / "after_measures" / "comparison_my_model-starling-rm"  # as perspective.compare names it
-    stem.parent.mkdir()
-    stem.with_suffix(".csv").write_text("before,after\n60,65\n")
-    stem.with_suffix(".png").write_bytes(b"")
-    monkeypatch.chdir(tmp_path)
-    exec(source, {"layout": Layout("demo", "small", "org/My_Model", judge="org/starling-rm")})
-    assert "65" in capsys.readouterr().out
 
 
 def test_notebook_is_committed_without_outputs():
