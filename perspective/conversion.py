@@ -42,7 +42,17 @@ class ConvertSettings:
     )
     feat_path: str | None = field(
         default=None,
-        metadata={"help": "vectors as .npy, for --evidence and the self-training control; default those of --embedder"},
+        metadata={
+            "help": "vectors as .npy, for the check, --evidence and the self-training control; default those of "
+            "--embedder"
+        },
+    )
+    check: bool = field(
+        default=True,
+        metadata={
+            "help": "make nothing of answers given in one order that agree with the embedder's margins no more than "
+            "noise does; --no_check where the perspective has nothing to do with what the embedder holds"
+        },
     )
     evidence: bool = field(
         default=False, metadata={"help": "answer and weigh by judge, embedder and states together, not by the judge"}

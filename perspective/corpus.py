@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from perspective.artifacts import ROOT, display_path, read_json
 from perspective.errors import DataError, suggest_name
 from perspective.jsonl import check_text, read_field, read_jsonl
@@ -93,10 +95,13 @@ def load_labels(settings: CorpusSettings) -> list[str] | None:
     For measuring and analysis only: nothing that learns or decides may call this.
 
     Raises:
-        DataError: Some lines have a label and others have none, or all have the same.
+        DataError: Some lines have a label and others have none, one has several, or all have the same.
     """
     path = settings.path
     rows = list(_read_column(path, settings.label_column, required=False))
+    several = next((place for place, value in rows if isinstance(value, list | dict | np.ndarray)), None)
+    if several:
+        raise DataError(f'{several}: "{settings.label_column}" is no single label; take another --label_column')
     missing = [place for place, value in rows if _is_missing(value)]
     if len(missing) == len(rows):
         return None

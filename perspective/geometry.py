@@ -67,7 +67,7 @@ def smooth(vectors: np.ndarray, n_neighbors: int, share: float = 0.5) -> np.ndar
 
     Args:
         vectors: Array `(n, dim)` of unit rows.
-        n_neighbors: How many, the row itself not counted.
+        n_neighbors: How many; the row itself counts too, so that the mean is over one more.
         share: How far towards them, 0 to 1.
 
     Returns:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from perspective.artifacts import hash_file
 from perspective.devices import pick_attention, pick_device, pick_reading_dtype
@@ -143,7 +143,7 @@ def load_embedder(
     kind = torch.device(device or pick_device()).type
     # Said in any case: weights stored in half precision, as gte's, would be trained in it.
     dtype = pick_reading_dtype(kind) if reading else torch.float32
-    with explain_loading(name):
+    with explain_loading(name), _refuse_pickles(name):
         model = SentenceTransformer(
             str(source),
             revision=revision,
@@ -158,6 +158,21 @@ def load_embedder(
     if dtype != torch.float32:
         _pool_in_float32(model)
     return model
+
+
+@contextmanager
+def _refuse_pickles(name: str) -> Iterator[None]:
+    """Keep sentence-transformers from `torch.load`, its way to the modules after the body without safetensors."""
+    import torch
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise ModelError(f"{name}: holds a module without safetensors weights, and pickled ones are not read")
+
+    load, torch.load = torch.load, refuse
+    try:
+        yield
+    finally:
+        torch.load = load
 
 
 def set_prompt(model: SentenceTransformer, prompt: str) -> None:

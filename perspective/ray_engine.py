@@ -165,7 +165,7 @@ def _compute(
     n_workers: int | None,
 ) -> Iterator[tuple[int, bytes]]:
     """Yield first row and `.npy` file of each shard, in the order in which they are done."""
-    n_workers, resources = _share_out(ray.cluster_resources(), n_workers)
+    n_workers, resources = _share_out([node["Resources"] for node in ray.nodes() if node["Alive"]], n_workers)
     n_workers = min(n_workers, len(shards))
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
@@ -199,20 +199,27 @@ def _compute(
             ) from None
 
 
-def _share_out(resources: Mapping[str, float], n_workers: int | None) -> tuple[int, dict[str, float]]:
-    """Return the number of workers and what Ray reserves for each.
+def _share_out(nodes: Sequence[Mapping[str, float]], n_workers: int | None) -> tuple[int, dict[str, float]]:
+    """Return the number of workers and what Ray reserves for each, which one node must have.
 
-    >>> _share_out({"CPU": 16, "GPU": 2}, None)
+    Args:
+        nodes: Resources of each node.
+        n_workers: As asked for; None for one a GPU, or a CPU where there is no GPU.
+
+    >>> _share_out([{"CPU": 16, "GPU": 2}], None)
     (2, {'num_gpus': 1})
-    >>> _share_out({"CPU": 16}, 3)
-    (3, {'num_cpus': 5})
+    >>> _share_out([{"CPU": 16}], 3), _share_out([{"CPU": 8}, {"CPU": 8}], 3)
+    ((3, {'num_cpus': 5}), (3, {'num_cpus': 4}))
     """
-    kind = "GPU" if resources.get("GPU", 0) >= 1 else "CPU"
-    n_there = int(resources.get(kind, 0))
-    n_workers = n_workers or n_there
-    if not 1 <= n_workers <= n_there:
-        raise DataError(f"--workers {n_workers}: the Ray cluster has {n_there} {kind}s")
-    return n_workers, {"num_gpus": 1} if kind == "GPU" else {"num_cpus": n_there // n_workers}
+    kind = "GPU" if any(node.get("GPU", 0) >= 1 for node in nodes) else "CPU"
+    there = [int(node.get(kind, 0)) for node in nodes]
+    n_workers = n_workers or sum(there)
+    if not 1 <= n_workers <= sum(there):
+        raise DataError(f"--workers {n_workers}: the Ray cluster has {sum(there)} {kind}s")
+    if kind == "GPU":
+        return n_workers, {"num_gpus": 1}
+    shares = range(sum(there) // n_workers, 0, -1)
+    return n_workers, {"num_cpus": next(n for n in shares if sum(cpus // n for cpus in there) >= n_workers)}
 
 
 @contextmanager

@@ -247,7 +247,9 @@ def _log_through_tqdm(trainer: Any) -> None:  # noqa: ANN401
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ANN401
             loss = float((logs or {}).get("loss", 0.0))
             if not math.isfinite(loss):  # before a checkpoint is written, from which no run could go on
-                raise ModelError(f"the loss is {loss} at step {state.global_step}; lower --learning_rate")
+                raise ModelError(
+                    f"the loss is {loss} at step {state.global_step}; lower --learning_rate, and add --no_resume"
+                )
             if self.training_bar is not None and logs and "loss" in logs:
                 self.training_bar.set_postfix(loss=f"{loss:.3g}")
 

@@ -33,8 +33,8 @@ for file in "${FILES[@]}"; do
     [[ -f "$stamp" && "$(cat "$stamp")" == "$wanted" ]] && continue
     if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
         echo "making $VENV" >&2
-        # --clear: what an interrupted call left there has no pip.
-        python3 -m venv --clear "$VENV" || fail "python3 -m venv failed; on Debian: apt install python3-venv"
+        # Also over what an interrupted call left, which has no pip.
+        python3 -m venv "$VENV" || fail "python3 -m venv failed; on Debian: apt install python3-venv"
     fi
     pip=("$VENV/bin/python" -m pip install --quiet --disable-pip-version-check)
     echo "installing $file (the first time takes a few minutes)" >&2

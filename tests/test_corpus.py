@@ -104,6 +104,10 @@ def test_labels(given):
     assert load_labels(given([{"input": "a", "label": math.nan}, {"input": "b", "label": " "}])) is None
     with pytest.raises(DataError, match=r'every "label" is "x", which measures nothing; take another --label_column'):
         load_labels(given(lines[1:]))
+    several = [{"input": "a", "label": ["x", "y"]}, {"input": "b", "label": ["x"]}]
+    for content, name in ((several, "small.jsonl"), (pd.DataFrame(several).to_parquet(), "a.parquet")):
+        with pytest.raises(DataError, match=r'(:| row )1: "label" is no single label'):
+            load_labels(given(content, name))
     with pytest.raises(DataError, match=r'small\.jsonl:2: no "label", but other lines have one \(1 missing\)'):
         load_labels(given([lines[0], {"input": "b"}, lines[2]]))
     with pytest.raises(DataError, match=r'a\.csv: row 1: no "label"'):

@@ -215,6 +215,7 @@ def test_several_workers_overdraw_by_what_is_under_way(server):
         ({"base_url": ["http://"]}, "--base_url"),
         ({"base_url": ["http://host:99999/v1"]}, "--base_url"),
         ({"base_url": ["http://ho st/v1"]}, "--base_url"),
+        ({"base_url": ["http://host/v1?api-version=1"]}, '--base_url "http://host/v1": expected http://HOST:PORT/v1'),
         ({"concurrency": 0}, "--concurrency 0"),
         ({"timeout_seconds": 0.0}, "--timeout_seconds 0.0"),
         ({"timeout_seconds": math.inf}, "--timeout_seconds inf"),

@@ -77,3 +77,8 @@ def test_usage_that_is_missing_counts_nothing():
     assert [read_usage(body) for body in (None, [], {}, {"usage": None}, {"usage": {"prompt_tokens": None}})] == [
         (0, 0)
     ] * 5
+
+
+def test_a_reply_cut_within_a_character_can_be_written():
+    reply = read_reply(completion("Choice 1 \ud83d", {"content": []}))
+    assert reply.content.encode("utf-8") == b"Choice 1 ?"

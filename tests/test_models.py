@@ -162,3 +162,22 @@ def test_llm_folder(llm_folder):
         if llm.device.type == "cpu":
             with pytest.raises(ModelError, match=message):
                 load_llm(str(llm_folder), load_in=load_in)
+
+
+def test_a_pickled_module_after_the_body_is_refused(embedder_folder, tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Dense
+
+    folder = tmp_path / "dense"
+    whole = SentenceTransformer(str(embedder_folder), device="cpu")
+    SentenceTransformer(modules=[*whole, Dense(32, 8)], device="cpu").save_pretrained(str(folder))
+    assert load_embedder(str(folder), device="cpu").encode(["a"]).shape == (1, 8)
+    (weights,) = folder.glob("*_Dense/model.safetensors")
+    import torch
+    from safetensors.torch import load_file
+
+    torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+    weights.unlink()
+    with pytest.raises(ModelError, match="holds a module without safetensors weights, and pickled ones are not read"):
+        load_embedder(str(folder), device="cpu")
+    assert torch.load.__module__ == "torch.serialization"  # as it was

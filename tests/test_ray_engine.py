@@ -252,16 +252,18 @@ def test_without_ray_one_line_says_how_to_get_it(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "resources, asked, expected",
+    "nodes, asked, expected",
     [
-        ({"CPU": 2.0}, None, (2, {"num_cpus": 1})),
-        ({"CPU": 9.0}, 2, (2, {"num_cpus": 4})),
-        ({"CPU": 96.0, "GPU": 8.0}, None, (8, {"num_gpus": 1})),
-        ({"CPU": 96.0, "GPU": 8.0}, 3, (3, {"num_gpus": 1})),
+        ([{"CPU": 2.0}], None, (2, {"num_cpus": 1})),
+        ([{"CPU": 9.0}], 2, (2, {"num_cpus": 4})),
+        ([{"CPU": 8.0}, {"CPU": 8.0}], 1, (1, {"num_cpus": 8})),  # one node must have them
+        ([{"CPU": 8.0}, {"CPU": 2.0}, {}], 5, (5, {"num_cpus": 2})),
+        ([{"CPU": 96.0, "GPU": 8.0}], None, (8, {"num_gpus": 1})),
+        ([{"CPU": 16.0}, {"CPU": 96.0, "GPU": 8.0}], 3, (3, {"num_gpus": 1})),
     ],
 )
-def test_a_worker_has_a_gpu_of_its_own_or_its_share_of_the_cpus(resources, asked, expected):
-    assert _share_out(resources, asked) == expected
+def test_a_worker_has_a_gpu_of_its_own_or_its_share_of_the_cpus(nodes, asked, expected):
+    assert _share_out(nodes, asked) == expected
 
 
 @pytest.mark.parametrize(

@@ -141,3 +141,13 @@ def test_packages_must_be_there_and_on_one_side():
         read_packages(["no_such_package"])
     with pytest.raises(DataError, match="no_such_package: not installed"):
         DocsSettings(["no_such_package"], ["numpy"]).made_from()
+
+
+def test_a_module_of_one_file_is_read_alone(packages, tmp_path):
+    docstring = f"Count the rows.\n\n{BODY}"
+    (tmp_path / "single.py").write_text(f"def one():\n    {docstring!r}\n")
+    packages("beside", {"other": docstring})
+    assert [entry.key for entry in read_packages(["single"])] == ["single.one"]
+    packages("empty", {})
+    with pytest.raises(DataError, match="empty: no docstrings that serve as queries"):
+        make_docs_set(DocsSettings(["beside"], ["empty"]))

@@ -171,6 +171,21 @@ def test_stage_on_pairs(tmp_path, llm_folder, pairs, kind):
     run(*options, "--output_path", tmp_path / "out", "--min_probability", 0.6, "--overwrite")
 
 
+def test_other_recorded_answers_are_noticed(tmp_path, llm_folder, pairs, capsys):
+    records = [{"query": p.query, "document": p.document, "hard_negative": p.hard_negatives[0]} for p in pairs[:-1]]
+    options = ["--dataset", "tiny", "--train_file", write_jsonl(tmp_path / "train.jsonl", records)]
+    options += ["--output_path", tmp_path / "out"]
+    run(*options, "--llm", llm_folder, "--judge", "pair")
+    (answers,) = (tmp_path / "out").glob("*-judgments.json")
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    good.write_text(answers.read_text())
+    bad.write_text(answers.read_text().replace("Choice 1", "Choice 3"))
+    run(*options, "--recorded_path", good)
+    with pytest.raises(SystemExit):
+        run(*options, "--recorded_path", bad)
+    assert "made with other recorded" in capsys.readouterr().err
+
+
 def test_stage_on_a_corpus(tmp_path, embedder_folder, llm_folder, sentences):
     texts = sentences(80)
     corpus = write_jsonl(tmp_path / "corpus.jsonl", [{"_id": str(i), "text": f"{t} {i}"} for i, t in enumerate(texts)])

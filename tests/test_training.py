@@ -174,7 +174,9 @@ def test_a_cpu_with_bfloat16_trains_in_it(tmp_path, embedder_folder, triplets, m
 
 
 def test_a_run_that_diverges_ends_in_one_line_and_leaves_nothing_to_go_on_from(tmp_path, embedder_folder, triplets):
-    with pytest.raises(ModelError, match=r"the loss is (nan|inf) at step \d+; lower --learning_rate"):
+    with pytest.raises(
+        ModelError, match=r"the loss is (nan|inf) at step \d+; lower --learning_rate, and add --no_resume"
+    ):
         train(tmp_path / "out", embedder_folder, triplets, learning_rate=1e30, save_steps=1, num_train_epochs=9)
     for checkpoint in (tmp_path / "out.partial").glob("checkpoint-*"):
         history = json.loads((checkpoint / "trainer_state.json").read_text())["log_history"]

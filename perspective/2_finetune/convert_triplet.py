@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     instruction = choose_instruction(settings.embedder, corpus.dataset, settings.instruction)
     inputs = {"texts": corpus.path, "judgments": predictions}
     made_with: dict[str, object] = {"instruction": instruction}
+    if not settings.check:
+        made_with["check"] = False
     feats = Path(settings.feat_path or layout.embeds)
     if settings.evidence or settings.feat_path or feats.exists():
         inputs["embeddings"] = feats
@@ -49,7 +51,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     texts = load_texts(corpus)
     judgments = load_judgments(predictions, len(texts), corpus.dataset)
     vectors = read_vectors(feats, len(texts)) if "embeddings" in inputs else None
-    is_believed = believe(judgments, None if settings.evidence else vectors)  # evidence weighs both by itself
+    asked = read_facts(predictions).get("asked") or {}
+    # Asked in both orders, a judge was held against itself; states have no order; evidence weighs both by itself.
+    is_checked = asked.get("orders") == 2 or asked.get("kind") == "answer" or settings.evidence or not settings.check
+    is_believed = believe(judgments, None if is_checked else vectors)
     if settings.evidence:
         assert vectors is not None  # an input
         states = read_vectors(inputs["states"], len(texts)) if "states" in inputs else None
@@ -74,15 +79,18 @@ def believe(judgments: Sequence[Judgment], vectors: np.ndarray | None) -> bool:
 
     Args:
         judgments: Of triplets of n texts.
-        vectors: The untouched embedder's `(n_texts, dim)`, where they are there.
+        vectors: The untouched embedder's `(n_texts, dim)`, to check answers of one order against;
+            None for no check.
     """
     reliability = assess_reliability(judgments)
     if not reliability.is_reliable:
         logger.warning("judge unreliable, its answers are not used: %s", reliability.describe())
         return False
-    # Asked in one order, a judge cannot be held against itself.
-    if reliability.order_kappa is None and vectors is not None and is_noise(judgments, vectors):
-        logger.warning("judge unreliable, its answers are not used: they agree with the embedder no more than noise")
+    if vectors is not None and is_noise(judgments, vectors):
+        logger.warning(
+            "judge unreliable, its answers are not used: given in one order, they agree with the embedder no more than "
+            "noise; ask in both (--orders 2), or convert with --no_check"
+        )
         return False
     return True
 

@@ -19,7 +19,7 @@ from perspective.cli import entry_point, parse_settings
 from perspective.errors import DataError
 from perspective.judging.server import ServerSettings
 from perspective.judging.settings import Case, JudgeSettings, build_judge
-from perspective.models import load_embedder
+from perspective.models import find_local, load_embedder
 from perspective.retrieval.collection import read_texts
 from perspective.retrieval.judged import (
     JudgedSettings,
@@ -84,14 +84,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if by_corpus:
         asked["embedder"] = files.embedder
     used = {} if by_corpus else {"min_probability": settings.min_probability}
-    output = Output(path, "judged pairs", {**asked, **used}, files.inputs)
+    inputs = {**files.inputs, **judge.inputs(server), **(find_local(embedder=files.embedder) if by_corpus else {})}
+    output = Output(path, "judged pairs", {**asked, **used}, inputs)
     if output.is_finished(files.overwrite):
         return
     pairs = [] if by_corpus else load_pairs(files.inputs["pairs"])
     questions = _rank_corpus(files, settings) if by_corpus else ask_about_pairs(pairs, settings.seed)
-    states = Output(path.with_name(f"{path.stem}-states.npy"), "answer states", asked, files.inputs)
+    states = Output(path.with_name(f"{path.stem}-states.npy"), "answer states", asked, inputs)
     case = Case(files.dataset, settings.wording, questions.texts, questions.triplets, states, files.embedder)
-    judgments_output = Output(path.with_name(f"{path.stem}-judgments.json"), "judgments", asked, files.inputs)
+    judgments_output = Output(path.with_name(f"{path.stem}-judgments.json"), "judgments", asked, inputs)
     judgments = obtain_judgments(
         questions, files.dataset, judgments_output, lambda: build_judge(judge, server, case), files.overwrite
     )

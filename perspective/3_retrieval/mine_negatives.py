@@ -15,7 +15,7 @@ from pathlib import Path
 from perspective.artifacts import Output
 from perspective.cli import entry_point, parse_settings
 from perspective.corpus import DATASETS
-from perspective.models import describe_model, load_embedder
+from perspective.models import describe_model, find_local, load_embedder
 from perspective.retrieval.collection import read_texts
 from perspective.retrieval.mining import MineSettings, embed_sides, filter_pairs, mine_negatives
 from perspective.retrieval.places import mined_path
@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     inputs = {"pairs": Path(files.train_file or DATASETS / files.dataset / "train.jsonl")}
     if files.corpus_path:
         inputs["corpus"] = Path(files.corpus_path)
+    inputs |= find_local(embedder=files.embedder, reranker=settings.reranker)
     prompts = {"query_prompt": files.query_prompt, "document_prompt": files.document_prompt}
     made_from = {"embedder": files.embedder, "revision": files.revision, **prompts, **settings.made_from()}
     path = mined_path(files.dataset, files.embedder, Path(files.output_path) if files.output_path else None)

@@ -22,7 +22,7 @@ from pathlib import Path
 from perspective.artifacts import Output, read_facts
 from perspective.cli import parse_settings, shared_entry_point
 from perspective.distributed import ask_main
-from perspective.models import describe_model, load_embedder
+from perspective.models import describe_model, find_local, load_embedder
 from perspective.retrieval.places import checkpoint_path, mined_path
 from perspective.retrieval.records import load_pairs
 from perspective.retrieval.training import TrainSettings, set_retrieval_prompts, train_retriever
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "revision": files.revision,
         **settings.made_from(),
     }
-    output = Output(path, "retriever", made_from, {"training_pairs": train_file})
+    output = Output(path, "retriever", made_from, {"training_pairs": train_file, **find_local(embedder=files.embedder)})
     if ask_main(lambda: output.is_finished(files.overwrite)):
         return
     pairs = load_pairs(train_file)

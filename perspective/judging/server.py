@@ -89,7 +89,7 @@ class ServerSettings:
 def _check_url(base_url: str) -> None:
     try:
         parts = urlsplit(base_url)
-        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not parts.query
     except ValueError:
         fits = False
     if not fits or any(char.isspace() for char in base_url):

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
-from datetime import timezone
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -96,7 +96,7 @@ class ChatClient:
             )
         except openai.APIStatusError as error:
             raise await self._explain(error) from None
-        except (openai.APITimeoutError, asyncio.TimeoutError):
+        except (TimeoutError, openai.APITimeoutError):
             message = f"no answer within {self._timeout_seconds:g} seconds, see --timeout_seconds"
             raise Failure(FailureKind.DOWN, message) from None
         except openai.APIConnectionError as error:
@@ -143,7 +143,7 @@ class ChatClient:
             request = self._client.models.with_raw_response.list()
             listing = json.loads((await asyncio.wait_for(request, self._timeout_seconds)).http_response.content)
             served = [str(model["id"]) for model in listing["data"]]
-        except (openai.OpenAIError, asyncio.TimeoutError, ValueError, KeyError, TypeError):
+        except (TimeoutError, openai.OpenAIError, ValueError, KeyError, TypeError):
             return JudgeError(f"{self.url}: {message}; is this the server's address (most end in /v1)?")
         if self._model in served or not served:
             return JudgeError(f'{self.url}: {message}; model "{self._model}" cannot be asked here')
@@ -249,7 +249,7 @@ def _read_retry_after(error: openai.APIStatusError) -> float | None:
         except (TypeError, ValueError):
             return None
         # HTTP dates are in GMT, also where they do not say so.
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         seconds = moment.timestamp() - time.time()
     return max(seconds, 0.0) if seconds == seconds else None  # NaN differs from itself
 

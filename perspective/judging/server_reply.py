@@ -80,6 +80,7 @@ def read_reply(body: Any) -> Reply:  # noqa: ANN401  whatever the server sent
         raise Failure(FailureKind.BROKEN, "the reply holds no message") from None
     if not isinstance(content, str) or not content.strip():
         raise Failure(FailureKind.BROKEN, "the reply is empty")
+    content = content.encode("utf-8", "replace").decode()  # a reply cut within an emoji could not be written
     answer = _skip_reasoning(content).strip()
     if not answer or _REASONING_BEGIN in answer:
         raise Failure(

@@ -6,7 +6,7 @@ import importlib.metadata
 import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from perspective.errors import DataError, suggest_name
@@ -115,7 +115,7 @@ def format_task_result(collection: Collection, scores: Mapping[str, float], seco
         "scores": {collection.split: [{**part, "mteb_version": version}]},
         "evaluation_time": seconds,
         "kg_co2_emissions": None,
-        "date": datetime.now(timezone.utc).timestamp(),
+        "date": datetime.now(UTC).timestamp(),
     }
 
 

@@ -130,11 +130,15 @@ def read_package(name: str, public: bool = False) -> Iterator[Entry]:
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
         raise DataError(f"{name}: not installed; run: bash scripts/setup.sh")
-    root = Path(spec.origin).parent
-    for path in sorted(root.rglob("*.py"), key=lambda path: path.relative_to(root).parts):
+    origin = Path(spec.origin)
+    root = origin.parent
+    is_package = spec.submodule_search_locations is not None
+    # A module of one file lies among all that is installed.
+    paths = root.rglob("*.py") if is_package else [origin]
+    for path in sorted(paths, key=lambda path: path.relative_to(root).parts):
         place = path.relative_to(root).with_suffix("")
         if SKIPPED_FOLDERS.isdisjoint(place.parts):
-            module = ".".join((name, *place.parts)).removesuffix(".__init__")
+            module = ".".join((name, *place.parts)).removesuffix(".__init__") if is_package else name
             for key, docstring in _find_docstrings(path, module):
                 parts = split_docstring(docstring) if is_public(key) or not public else None
                 if parts is not None:
@@ -222,6 +226,8 @@ class Likeness:
             ngram_range=(self.n_words, self.n_words),
             dtype=np.float32,
         )
+        if not entries or not others:
+            return sparse.csr_matrix((len(entries), len(others)), dtype=np.float32)
         runs = vectorizer.transform([getattr(entry, self.part) for entry in entries])
         other_runs = vectorizer.transform([getattr(entry, self.part) for entry in others])
         blocks = []
