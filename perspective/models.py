@@ -255,6 +255,8 @@ def load_llm(
     path = Path(folder)
     if path.suffix == ".gguf":
         folder, options["gguf_file"] = str(path.parent), path.name
+        # Else it depends on a package (`kernels`) whether the weights stay packed, computed with in float32.
+        model_options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     else:
         model_options.setdefault("use_safetensors", True)
     device = pick_device()

@@ -52,9 +52,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     judgments = load_judgments(predictions, len(texts), corpus.dataset)
     vectors = read_vectors(feats, len(texts)) if "embeddings" in inputs else None
     asked = read_facts(predictions).get("asked") or {}
-    # Asked in both orders, a judge was held against itself; states have no order; evidence weighs both by itself.
-    is_checked = asked.get("orders") == 2 or asked.get("kind") == "answer" or settings.evidence or not settings.check
-    is_believed = believe(judgments, None if is_checked else vectors)
+    # Answers in both orders were held against one another, states have no order, and evidence weighs all by itself.
+    in_one_order = asked.get("orders", 1) == 1 and asked.get("kind") != "answer"
+    is_checked = settings.check and in_one_order and not settings.evidence
+    is_believed = believe(judgments, vectors if is_checked else None)
     if settings.evidence:
         assert vectors is not None  # an input
         states = read_vectors(inputs["states"], len(texts)) if "states" in inputs else None
