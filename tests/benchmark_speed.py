@@ -76,8 +76,9 @@ def format_rows(results: dict) -> str:
     for rows in results["stages"].values():
         for row in rows:
             ratio = f"{row['ratio']:.2f}x" if row["ratio"] else ""
+            ours = f"{row['ours_seconds']:.3g}" if row["ours_seconds"] else ""
             other = f"{row['other_seconds']:.2f}" if row["other_seconds"] else ""
-            cells = [row["what"], row["against"], row["target"], ratio, f"{row['ours_seconds']:.3g}", other]
+            cells = [row["what"], row["against"], row["target"], ratio, ours, other]
             lines.append("| " + " | ".join([*cells, row["equal"], row["note"]]) + " |")
     machine = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
     return "\n".join(lines) + f"\n\n{machine}\n"

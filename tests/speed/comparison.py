@@ -40,7 +40,7 @@ class Row:
     what: str
     against: str
     target: str
-    ours_seconds: float
+    ours_seconds: float | None
     other_seconds: float | None
     ratio: float | None
     equal: str
