@@ -19,7 +19,8 @@ def run(tmp_path):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "scripts" / "setup.sh").touch()
     for stage in STAGES:
-        (tmp_path / SCRIPTS / f"{stage}.sh").write_text(f'echo {stage} "${{EMBEDDER##*/}}" "$@"\n')
+        told = f'printf "%s\\t" {stage} "${{EMBEDDER##*/}}" "$@"'  # a path may hold spaces
+        (tmp_path / SCRIPTS / f"{stage}.sh").write_text(f"{told}; echo\n")
 
     def call(*options):
         command = ["bash", tmp_path / SCRIPTS / "run.sh", *options]
@@ -33,7 +34,7 @@ def run(tmp_path):
 def test_stages_in_order_with_what_each_is_told(run, options):
     code, shown, log = run(*options)
     assert (code, log) == (0, "")
-    calls = [line.split() for line in shown.splitlines()]
+    calls = [line.split("\t")[:-1] for line in shown.splitlines()]
     assert [call[0] for call in calls] == [STAGES[0], "evaluate", "evaluate", *STAGES[2:], "evaluate"]
     assert all(call[2 : 2 + len(options)] == options for call in calls)
     assert ("--overwrite" in shown) == bool(options)
