@@ -150,19 +150,16 @@ class Case:
         path = Path(self.settings.recorded or "") / f"{self.dataset}-starling-pred.json"
         return path if self.settings.recorded and path.exists() else None
 
-    def output(self, name: str, schema: str, made_from: Mapping[str, Any]) -> Output:
-        """Return a file of the study."""
-        return Output(self.folder / name, schema, made_from, {"texts": self.corpus.path})
+    def output(self, name: str, schema: str, made_from: Mapping[str, Any], **inputs: Path) -> Output:
+        """Return a file of the study, made from the texts and perhaps from more."""
+        return Output(self.folder / name, schema, made_from, {"texts": self.corpus.path, **inputs})
 
     def cell(self, arm: str, seed: int) -> Output:
         """Return the file of a cell."""
         recorded = self.recorded_path if arm.startswith("starling") else None
-        return Output(
-            self.folder / f"{self.dataset}-{arm}-{seed}.json",
-            "study cell",
-            {"arm": arm, "embedder": self.settings.embedder, "llm": self.settings.llm},
-            {"texts": self.corpus.path, **({"recorded": recorded} if recorded else {})},
-        )
+        made_from = {"arm": arm, "embedder": self.settings.embedder, "llm": self.settings.llm}
+        inputs = {"recorded": recorded} if recorded else {}
+        return self.output(f"{self.dataset}-{arm}-{seed}.json", "study cell", made_from, **inputs)
 
     def distill(self, seed: int, settings: TeachSettings, with_states: bool = True) -> np.ndarray:
         """Train the embedder on an arm's teacher and return its vectors; untouched where it has none.

@@ -141,6 +141,7 @@ def run_training(
         arguments._n_gpu = 1  # copies of the model would each see a part of the negatives
     trainer = trainer_class(model=model, args=arguments, train_dataset=dataset, loss=loss, callbacks=[])
     _log_through_tqdm(trainer)
+    _stop_where_it_diverges(trainer)
     if n_processes() > 1:
         output.facts["n_processes"] = n_processes()
     if not is_main():
@@ -240,22 +241,32 @@ def _merge_adapters(model: SentenceTransformer) -> None:
 
 
 def _log_through_tqdm(trainer: Any) -> None:  # noqa: ANN401
-    """Keep the progress bar, drop the line that the trainer prints at each logged step; stop where it diverges."""
+    """Keep the progress bar, drop the line that the trainer prints at each logged step."""
     from transformers import PrinterCallback, ProgressCallback
 
     class QuietProgress(ProgressCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ANN401
-            loss = float((logs or {}).get("loss", 0.0))
-            if not math.isfinite(loss):  # before a checkpoint is written, from which no run could go on
-                raise ModelError(
-                    f"the loss is {loss} at step {state.global_step}; lower --learning_rate, and add --no_resume"
-                )
             if self.training_bar is not None and logs and "loss" in logs:
-                self.training_bar.set_postfix(loss=f"{loss:.3g}")
+                self.training_bar.set_postfix(loss=f"{float(logs['loss']):.3g}")
 
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(QuietProgress)
+
+
+def _stop_where_it_diverges(trainer: Any) -> None:  # noqa: ANN401
+    """End the run at the first loss that is no number, before a checkpoint is written that none could go on from."""
+    from transformers import TrainerCallback
+
+    class StopAtNaN(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ANN401
+            loss = float((logs or {}).get("loss", 0.0))
+            if not math.isfinite(loss):
+                raise ModelError(
+                    f"the loss is {loss} at step {state.global_step}; lower --learning_rate, and add --no_resume"
+                )
+
+    trainer.add_callback(StopAtNaN)
 
 
 def _write_history(folder: Path, history: Sequence[dict[str, float]]) -> None:

@@ -129,15 +129,20 @@ def test_short_name_sets_prompt_and_normalisation(embedder_folder, package, monk
 # weights
 
 
-def pickled_only(folder, target):
-    """Copy a model folder with its weights as a pickle in place of safetensors."""
+def pickle_weights(weights):
+    """Put a pickle in the place of a file of safetensors."""
     import torch
     from safetensors.torch import load_file
 
+    torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+    weights.unlink()
+
+
+def pickled_only(folder, target):
+    """Copy a model folder with its weights as a pickle in place of safetensors."""
     shutil.copytree(folder, target)
     for weights in target.rglob("*.safetensors"):
-        torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
-        weights.unlink()
+        pickle_weights(weights)
     return str(target)
 
 
@@ -165,6 +170,7 @@ def test_llm_folder(llm_folder):
 
 
 def test_a_pickled_module_after_the_body_is_refused(embedder_folder, tmp_path):
+    import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Dense
 
@@ -173,11 +179,7 @@ def test_a_pickled_module_after_the_body_is_refused(embedder_folder, tmp_path):
     SentenceTransformer(modules=[*whole, Dense(32, 8)], device="cpu").save_pretrained(str(folder))
     assert load_embedder(str(folder), device="cpu").encode(["a"]).shape == (1, 8)
     (weights,) = folder.glob("*_Dense/model.safetensors")
-    import torch
-    from safetensors.torch import load_file
-
-    torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
-    weights.unlink()
+    pickle_weights(weights)
     with pytest.raises(ModelError, match="holds a module without safetensors weights, and pickled ones are not read"):
         load_embedder(str(folder), device="cpu")
     assert torch.load.__module__ == "torch.serialization"  # as it was

@@ -66,19 +66,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     wording = choose_wording(PREDICT_STAGE / "prompts.json", files.dataset, files.perspective)
     read = {"texts": corpus.path, **judge.inputs(server)}
     inputs = {**read, "triplets": triplet_path}
-    made_from = {**asdict(wording), **judge.made_from(server), "text_column": files.text_column}
+    told = {**judge.made_from(server), "text_column": files.text_column}
     states = None
     if judge.kind(server) == "answer":
-        asked = {
-            "perspective": wording.perspective,
-            **judge.made_from(server),
-            "text_column": files.text_column,
-        }
+        asked = {"perspective": wording.perspective, **told}
         if judge.answer_form == "phrase":
             asked["embedder"] = files.embedder
         states_path = folder / layout.states.name if files.output_path else layout.states
         states = Output(states_path, "answer states", asked, read)
-    output = Output(predictions_path(named_by, layout.judge, folder), "judgments", made_from, inputs)
+    output = Output(predictions_path(named_by, layout.judge, folder), "judgments", {**asdict(wording), **told}, inputs)
     if output.is_finished(files.overwrite):
         discard_partial(output.path)  # a kill may have come between the two
         return

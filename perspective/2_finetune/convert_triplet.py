@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     texts = load_texts(corpus)
     judgments = load_judgments(predictions, len(texts), corpus.dataset)
     vectors = read_vectors(feats, len(texts)) if "embeddings" in inputs else None
-    asked = read_facts(predictions).get("asked") or {}
+    judged = read_facts(predictions)
+    asked = judged.get("asked") or {}
     # Answers in both orders were held against one another, states have no order, and evidence weighs all by itself.
     in_one_order = asked.get("orders", 1) == 1 and asked.get("kind") != "answer"
     is_checked = settings.check and in_one_order and not settings.evidence
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if settings.evidence:
         assert vectors is not None  # an input
         states = read_vectors(inputs["states"], len(texts)) if "states" in inputs else None
-        judge = name_judge(read_facts(predictions)) if is_believed else None
+        judge = name_judge(judged) if is_believed else None
         evidence = gather_evidence(judgments, vectors, states, judge)
         logger.info("sources believed: %s", ", ".join(f"{name} {mu:.2f}" for name, mu in evidence.reliability.items()))
         output.facts["reliability"] = evidence.reliability
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         triplets = convert_by_evidence(judgments, texts, evidence, instruction) if is_believed else []
     else:
         triplets = convert_judgments(judgments, texts, instruction) if is_believed else []
-    output.facts |= {"judge": read_facts(predictions), "n_judgments": len(judgments), "n_triplets": len(triplets)}
+    output.facts |= {"judge": judged, "n_judgments": len(judgments), "n_triplets": len(triplets)}
     logger.info("%d of %d judgments become training triplets", len(triplets), len(judgments))
     save_training_triplets(output, triplets, corpus.dataset)
 

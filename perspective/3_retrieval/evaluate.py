@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = Path(files.output_path) if files.output_path else None
     path = results_path(collection.name, settings.model, settings.kind, folder)
     made_from = {**settings.made_from(), "collection": collection.fingerprint}
-    output = Output(path, "retrieval result", made_from, settings.folders())
+    output = Output(path, "retrieval result", made_from, settings.inputs())
     if not output.is_finished(files.overwrite):
         started = time.perf_counter()
         result = evaluate_retriever(collection, settings)

@@ -66,7 +66,8 @@ class FileSettings:
     def inputs(self) -> dict[str, Path]:
         """The files that are judged, by role."""
         if self.corpus_path and self.queries_path:
-            return {"corpus": Path(self.corpus_path), "queries": Path(self.queries_path)}
+            texts = {"corpus": Path(self.corpus_path), "queries": Path(self.queries_path)}
+            return {**texts, **find_local(embedder=self.embedder)}  # it ranks them
         return {"pairs": Path(self.train_file or mined_path(self.dataset, self.embedder))}
 
 
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if by_corpus:
         asked["embedder"] = files.embedder
     used = {} if by_corpus else {"min_probability": settings.min_probability}
-    inputs = {**files.inputs, **judge.inputs(server), **(find_local(embedder=files.embedder) if by_corpus else {})}
+    inputs = {**files.inputs, **judge.inputs(server)}
     output = Output(path, "judged pairs", {**asked, **used}, inputs)
     if output.is_finished(files.overwrite):
         return

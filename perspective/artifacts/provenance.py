@@ -164,7 +164,7 @@ def sidecar_path(path: Path) -> Path:
 
 def discard_result(path: Path) -> None:
     """Remove a result that no longer holds, with its sidecar."""
-    for file in (path, Output(path, "", {}).sidecar):
+    for file in (path, sidecar_path(path)):
         file.unlink(missing_ok=True)
 
 

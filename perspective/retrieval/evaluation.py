@@ -17,7 +17,15 @@ import numpy as np
 from perspective.artifacts import Output, keep_block, read_facts, read_vectors
 from perspective.embedding import EncoderSide, embed_texts
 from perspective.errors import DataError, ModelError
-from perspective.models import EMBEDDERS, describe_model, get_prompt, load_embedder, pick_device, slugify_model
+from perspective.models import (
+    EMBEDDERS,
+    describe_model,
+    find_local,
+    get_prompt,
+    load_embedder,
+    pick_device,
+    slugify_model,
+)
 from perspective.retrieval.collection import Collection
 from perspective.retrieval.metrics import Judged, find_interval, resample_means, score_rankings
 from perspective.retrieval.places import vectors_path
@@ -100,10 +108,9 @@ class EvaluationSettings:
         """The embedder as results name it; "bm25" where there is none."""
         return self.embedder if self.uses_embedder else "bm25"
 
-    def folders(self) -> dict[str, Path]:
-        """Return the models that are folders here: their content decides the result."""
-        models = {"embedder": self.model, "reranker": self.reranker or ""}
-        return {role: Path(name) for role, name in models.items() if name and Path(name).is_dir()}
+    def inputs(self) -> dict[str, Path]:
+        """Return the models that lie here: their content decides the result."""
+        return find_local(embedder=self.embedder if self.uses_embedder else None, reranker=self.reranker)
 
     def made_from(self) -> dict[str, Any]:
         """Return the settings that change a result."""
@@ -268,7 +275,7 @@ def _embed_part(
         "prompt": prompt,
         "texts": hashlib.sha256(json.dumps(texts).encode()).hexdigest(),
     }
-    inputs = {role: folder for role, folder in settings.folders().items() if role == "embedder"}
+    inputs = find_local(embedder=settings.embedder)
     output = Output(vectors_path(collection, settings.embedder, part), "retrieval embeddings", made_from, inputs)
     try:
         if output.is_finished():
