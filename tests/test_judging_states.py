@@ -68,7 +68,7 @@ def test_a_killed_run_goes_on(llm, tmp_path, sentences, monkeypatch, one_thread)
     monkeypatch.setattr(states_module, "BLOCK_TEXTS", 8)
     texts = sentences(30)
     whole = read(llm, texts, tmp_path / "whole.npy")
-    real, n_reads = states_module.StateReader._read_batch, []
+    real, n_reads = states_module.StateReader.read, []
 
     def read_until_killed(*arguments):
         n_reads.append(1)
@@ -76,13 +76,13 @@ def test_a_killed_run_goes_on(llm, tmp_path, sentences, monkeypatch, one_thread)
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(states_module.StateReader, "_read_batch", read_until_killed)
+    monkeypatch.setattr(states_module.StateReader, "read", read_until_killed)
     with pytest.raises(KeyboardInterrupt):
         read(llm, texts, tmp_path / "s.npy")
     kept = sorted((tmp_path / "s.npy.partial").glob("*.npy"))
     assert len(kept) == 2
     before = [path.stat().st_mtime_ns for path in kept]
-    monkeypatch.setattr(states_module.StateReader, "_read_batch", real)
+    monkeypatch.setattr(states_module.StateReader, "read", real)
     assert (read(llm, texts, tmp_path / "s.npy") == whole).all()
     assert [path.stat().st_mtime_ns for path in kept] == before
     with pytest.raises(DataError, match="unfinished run with other inputs or settings"):

@@ -127,11 +127,13 @@ def test_an_embedder_keeps_no_keys_and_values():
 
 
 class Crowded(torch.nn.Module):
-    """Raises where the wrapped model is given more rows than fit."""
+    """Raises where the wrapped model is given more rows or tokens than fit, and counts how often."""
 
-    def __init__(self, model, rows):
+    n_refused = 0
+
+    def __init__(self, model, rows, tokens):
         super().__init__()
-        self.model, self.rows = model, rows
+        self.model, self.rows, self.tokens = model, rows, tokens
 
     def __getattr__(self, name):
         try:
@@ -140,7 +142,8 @@ class Crowded(torch.nn.Module):
             return getattr(self.model, name)
 
     def _guard(self, ids):
-        if len(ids) > self.rows:
+        if len(ids) > self.rows or ids.numel() > self.tokens:
+            Crowded.n_refused += 1
             raise out_of_memory()
 
     def forward(self, ids, **options):
@@ -153,11 +156,18 @@ class Crowded(torch.nn.Module):
 
     @property
     def base_model(self):
-        return Crowded(self.model.base_model, self.rows)
+        return Crowded(self.model.base_model, self.rows, self.tokens)
 
 
-def crowd(llm, rows):
-    return type(llm)(llm.name, Crowded(llm.model, rows), llm.tokenizer)
+def crowd(llm, rows=10**6, tokens=10**6):
+    return type(llm)(llm.name, Crowded(llm.model, rows, tokens), llm.tokenizer)
+
+
+@pytest.fixture
+def refusals():
+    """How often a crowded model raised in this test."""
+    before = Crowded.n_refused
+    return lambda: Crowded.n_refused - before
 
 
 @pytest.fixture(scope="module")
@@ -169,13 +179,15 @@ def prompts(llm, sentences, n=13):
     return sorted(llm.tokenizer(sentences(n, n_words=12))["input_ids"], key=len, reverse=True)
 
 
-def test_labels_are_read_in_halves(llm, sentences, one_thread):
-    asked, counted, counted_in_halves = prompts(llm, sentences), {"n_prompts": 0, "n_tokens": 0}, {}
+def test_labels_are_read_in_halves(llm, sentences, refusals, one_thread):
+    asked, counted, counted_in_halves = prompts(llm, sentences, n=40), {"n_prompts": 0, "n_tokens": 0}, {}
     counted_in_halves |= counted
     whole = LabelReader(llm, (5, 6), counted).read(asked)
-    halves = LabelReader(crowd(llm, 3), (5, 6), counted_in_halves).read(asked)
+    halves = LabelReader(crowd(llm, tokens=250), (5, 6), counted_in_halves).read(asked)
     assert halves == pytest.approx(whole, abs=1e-4)
-    assert counted_in_halves["n_prompts"] == counted["n_prompts"] == 13
+    assert refusals() == 1  # what did not fit is remembered
+    assert counted_in_halves == counted
+    assert counted["n_prompts"] == 40
 
 
 def test_answers_are_written_in_halves(llm, sentences, one_thread):
@@ -187,11 +199,13 @@ def test_answers_are_written_in_halves(llm, sentences, one_thread):
         assert [token for token in written if token != pad] == [token for token in expected if token != pad]
 
 
-def test_states_are_read_in_halves(llm, sentences, one_thread):
-    texts, settings = sentences(20), StateSettings("intent")
-    assert StateReader(crowd(llm, 3), settings)(texts) == pytest.approx(StateReader(llm, settings)(texts), abs=1e-4)
+def test_states_are_read_in_halves(llm, sentences, refusals, one_thread):
+    texts, settings = sentences(60), StateSettings("intent")
+    halves = StateReader(crowd(llm, tokens=250), settings)(texts)
+    assert halves == pytest.approx(StateReader(llm, settings)(texts), abs=1e-4)
+    assert refusals() == 1
     with pytest.raises(ModelError, match="single text"):
-        StateReader(crowd(llm, 0), settings)(texts)
+        StateReader(crowd(llm, tokens=0), settings)(texts)
 
 
 def test_rewards_are_scored_in_halves(reward_folder, one_thread):

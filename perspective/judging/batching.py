@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import torch
 
 from perspective.errors import ModelError
+from perspective.judging.packing import PromptReader
+from perspective.judging.prompting import MAX_PROMPT_TOKENS
 from perspective.memory import BatchLimit, halve_on_out_of_memory, limit_batches, make_batches
 from perspective.models import LLM
 
@@ -18,13 +18,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CPU_LIMIT = BatchLimit(items=16)
+CPU_LIMIT = BatchLimit(items=32)
 
 
 class LabelReader:
     """Read off an LLM how much likelier one label is than another where an answer would begin.
-
-    What all prompts of a batch begin with is computed once, and kept for the next batch.
 
     Args:
         llm: Model and tokenizer.
@@ -36,50 +34,28 @@ class LabelReader:
         self.llm = llm
         self.label_ids = label_ids
         self.facts = facts
-        self._kept: tuple[tuple[int, ...], Any] | None = None
-        self._read_fitting = halve_on_out_of_memory(self._read_batch, len)
+        self._reader = PromptReader(llm, self._read_ends, min(llm.max_tokens, MAX_PROMPT_TOKENS))
 
     def read(self, prompts: Sequence[Sequence[int]]) -> list[float]:
         """Return the log-odds of the first label against the second, one a prompt.
 
         Args:
-            prompts: Token ids of one batch, each up to where its label would stand.
+            prompts: Token ids, each up to where its label would stand; the more, the less is read twice.
 
         Raises:
             ModelError: A single prompt does not fit the memory.
         """
-        return self._read_fitting(prompts)
-
-    @torch.inference_mode()
-    def _read_batch(self, prompts: Sequence[Sequence[int]]) -> list[float]:
-        n_shared = _count_shared(prompts)
-        cache = self._read_shared(prompts[0][:n_shared])
-        rests = [prompt[n_shared:] for prompt in prompts]
-        ids, lengths = pad_right(rests)
-        if cache is not None:
-            cache.batch_repeat_interleave(len(prompts))
-        first, last = int(lengths.min()) - 1, int(lengths.max()) - 1
-        # Logits only where an answer begins: the vocabulary is the largest matrix of a small model.
-        logits = self.llm.model(
-            ids.to(self.llm.device),
-            past_key_values=cache,
-            logits_to_keep=torch.arange(first, last + 1, device=self.llm.device),
-        ).logits
-        at_answer = logits[torch.arange(len(rests)), lengths - 1 - first].float()  # (n, vocabulary)
-        log_odds = at_answer[:, self.label_ids[0]] - at_answer[:, self.label_ids[1]]
+        n_read = self._reader.n_read
+        logits = self._reader.read([tuple(prompt) for prompt in prompts])
         self.facts["n_prompts"] += len(prompts)
-        self.facts["n_tokens"] += n_shared + int(lengths.sum())
-        return list(log_odds.tolist())
+        self.facts["n_tokens"] += self._reader.n_read - n_read
+        return list((logits[:, 0] - logits[:, 1]).tolist())
 
-    def _read_shared(self, ids: Sequence[int]) -> Any:  # noqa: ANN401  a cache of transformers, or None
-        if not ids:
-            return None
-        if self._kept is None or self._kept[0] != tuple(ids):
-            cache = self.llm.model(
-                torch.tensor([list(ids)], device=self.llm.device), use_cache=True, logits_to_keep=1
-            ).past_key_values
-            self._kept = (tuple(ids), cache)
-        return copy.deepcopy(self._kept[1])
+    def _read_ends(self, ids: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, **inputs: Any) -> torch.Tensor:  # noqa: ANN401
+        # Logits only where an answer begins: the vocabulary is the largest matrix of a small model.
+        kept, places = columns.unique(return_inverse=True)
+        logits = self.llm.model(ids, logits_to_keep=kept, **inputs).logits
+        return logits[rows, places][:, list(self.label_ids)].float()
 
 
 class AnswerWriter:
@@ -128,21 +104,6 @@ class AnswerWriter:
         return list(written[:, longest:].tolist())
 
 
-def pad_right(rows: Sequence[Sequence[int] | np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Put the tokens of n prompts into one array, padded on the right.
-
-    With causal attention no earlier token sees the padding, so that no mask is needed.
-
-    Returns:
-        Token ids `(n, longest)` and lengths `(n,)`.
-    """
-    lengths = torch.tensor([len(row) for row in rows])
-    ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
-    for place, row in enumerate(rows):
-        ids[place, : len(row)] = torch.as_tensor(row)
-    return ids, lengths
-
-
 def find_labels(
     tokenizer: PreTrainedTokenizerBase, prompt: str, ways: Iterable[tuple[str, tuple[str, str]]]
 ) -> tuple[str, tuple[int, int]]:
@@ -177,7 +138,7 @@ def choose_limit(llm: LLM, batch_size: int | None) -> BatchLimit:
     return BatchLimit(items=batch_size) if batch_size else limit_batches(llm.model, CPU_LIMIT)
 
 
-def batch_by_length(items: Iterable[T], ids: Callable[[T], Sequence[int]], limit: BatchLimit) -> Iterator[list[T]]:
+def batch_by_length(items: Iterable[T], ids: Callable[[T], Sized], limit: BatchLimit) -> Iterator[list[T]]:
     """Group items by the length of their tokens, longest first, so that little is padded.
 
     >>> list(batch_by_length(["a", "ccc", "bb", "dd"], lambda text: [1] * len(text), BatchLimit(items=2)))
@@ -186,12 +147,3 @@ def batch_by_length(items: Iterable[T], ids: Callable[[T], Sequence[int]], limit
     # Longest first: what does not fit the memory fails at once, not after an hour.
     ordered = sorted(items, key=lambda item: -len(ids(item)))
     return make_batches(ordered, lambda item: len(ids(item)), limit)
-
-
-def _count_shared(prompts: Sequence[Sequence[int]]) -> int:
-    """Count the tokens that all prompts begin with; each keeps at least one of its own."""
-    limit = min(map(len, prompts)) - 1
-    for place in range(limit):
-        if len({prompt[place] for prompt in prompts}) > 1:
-            return place
-    return limit

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from perspective.devices import describe_precision
 from perspective.errors import DataError
-from perspective.judging.batching import LabelReader, batch_by_length, choose_limit, find_labels
+from perspective.judging.batching import LabelReader, batch_by_length, find_labels
 from perspective.judging.prompting import fit_texts, render_chat, special_tokens
 from perspective.judging.protocol import (
     Opinion,
@@ -17,6 +18,7 @@ from perspective.judging.protocol import (
     opinion_from_probabilities,
     sigmoid,
 )
+from perspective.memory import BatchLimit
 from perspective.models import LLM
 
 BLOCK_QUESTIONS = 64  # answered together: enough to order by length, few enough to lose in a kill
@@ -56,7 +58,7 @@ class PairJudge:
         self.perspective = make_harmless(perspective, self._markers, MAX_PERSPECTIVE_CHARS)
         if not self.perspective:
             raise DataError(f'perspective "{perspective}": say in a few words what should be alike, such as "intent"')
-        self._limit = choose_limit(llm, batch_size)
+        self._limit = BatchLimit(items=batch_size or math.inf)  # the reader heeds the memory
         self.identity: dict[str, Any] = {"kind": "pair", "perspective": self.perspective, "orders": 2}
         self.facts: dict[str, Any] = {**describe_precision(llm.model), "n_prompts": 0, "n_tokens": 0}
         prompt = self._render(["x", "y"])

@@ -8,7 +8,6 @@ place where one word would stand for it is PromptEOL's (Jiang et al., 2023, arXi
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,10 +21,10 @@ from tqdm import tqdm
 from perspective.artifacts import Output, keep_block, read_vectors
 from perspective.devices import describe_precision
 from perspective.errors import DataError, ModelError
-from perspective.judging.batching import AnswerWriter, pad_right
+from perspective.judging.batching import AnswerWriter, batch_by_length, choose_limit
+from perspective.judging.packing import PromptReader
 from perspective.judging.prompting import special_tokens
 from perspective.judging.protocol import make_harmless
-from perspective.memory import BatchLimit, halve_on_out_of_memory, limit_batches, make_batches
 from perspective.models import LLM, describe_model
 from perspective.ray_engine import EngineSettings, write_vectors_on_ray
 
@@ -33,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 BLOCK_TEXTS = 256  # texts between two savings
 CHUNK_TEXTS = 2**15  # texts tokenised at a time
-CPU_LIMIT = BatchLimit(tokens=1024)  # little padding is worth more than large batches
 MAX_TEXT_TOKENS = 256
 PHRASE_TOKENS = 8
 DISTRIBUTION_DIM = 512
@@ -128,8 +126,8 @@ def obtain_states(
 def read_states(llm: LLM, texts: Sequence[str], settings: StateSettings, output: Output) -> np.ndarray:
     """Read the answer state of every text; a killed run goes on.
 
-    Texts are read longest first, block after block; each finished block lies in `<file>.partial/`
-    until all are there.
+    Texts that begin alike are read together, block after block; each finished block lies in
+    `<file>.partial/` until all are there.
 
     Args:
         llm: Any causal LM.
@@ -158,7 +156,7 @@ def read_states(llm: LLM, texts: Sequence[str], settings: StateSettings, output:
             progress.update(len(block))
     if found is None:
         raise DataError("there is no text to read")
-    output.facts["n_tokens"] = sum(map(len, rows)) + reader.n_shared
+    output.facts["n_tokens"] = sum(map(len, rows)) + reader.n_shared  # read once or more
     return found
 
 
@@ -182,10 +180,9 @@ class StateReader:
         self._layer = settings.layer
         self._keep = _make_reader(llm, settings.form)
         self._frame = _Frame.make(llm, settings.perspective)
-        (self._shared,) = halve_on_out_of_memory(self._read_shared, len)([self._frame.before])
         self.n_shared = len(self._frame.before)  # tokens that all texts share
-        self._limit = limit_batches(llm.model, CPU_LIMIT, n_shared=self.n_shared)
-        self._read_fitting = halve_on_out_of_memory(self._read_batch, len)
+        max_tokens = self.n_shared + self._frame.max_text_tokens + len(self._frame.after)
+        self._reader = PromptReader(llm, self._read_ends, max_tokens)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Return the answer states `(n_texts, dim)`, row i of text i."""
@@ -195,8 +192,7 @@ class StateReader:
     def arrange(self, texts: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:
         """Return the tokens of every text and the order to read them in."""
         rows = self._frame.tokenize(texts)
-        # Longest first: what does not fit the memory fails at once, not after an hour.
-        return rows, np.array(sorted(range(len(rows)), key=lambda row: -len(rows[row])))
+        return rows, np.array(sorted(range(len(rows)), key=lambda row: rows[row].tolist()))
 
     def read(self, block: Sequence[int], rows: Sequence[np.ndarray]) -> np.ndarray:
         """Read the rows of a block; float32 `(len(block), dim)`, in the block's order.
@@ -204,31 +200,17 @@ class StateReader:
         Raises:
             ModelError: The LLM gave NaN or infinity.
         """
-        batches = make_batches([rows[row] for row in block], len, self._limit)
-        states = np.stack([state for batch in batches for state in self._read_fitting(batch)]).astype(np.float32)
+        states = self._reader.read([(*self._frame.before, *rows[row].tolist()) for row in block]).cpu().numpy()
         if not np.isfinite(states).all():  # before they are kept, to be read again by every later run
             raise ModelError(
                 f"{self._llm.name}: gives NaN or infinity in {self._llm.model.dtype}; set READING_DTYPE=float32"
             )
         return states
 
-    @torch.inference_mode()
-    def _read_shared(self, beginnings: Sequence[Sequence[int]]) -> list[Any]:
-        """Compute the cache of the beginning that all prompts share, once."""
-        ids = torch.tensor([list(before) for before in beginnings], device=self._llm.device)
-        return [self._llm.model.base_model(ids, use_cache=True).past_key_values]
-
-    @torch.inference_mode()
-    def _read_batch(self, rows: Sequence[np.ndarray]) -> np.ndarray:
-        ids, lengths = pad_right(rows)
-        cache = copy.deepcopy(self._shared)
-        cache.batch_repeat_interleave(len(rows))
-        with_layers = self._layer >= 0
-        out = self._llm.model.base_model(
-            ids.to(self._llm.device), past_key_values=cache, output_hidden_states=with_layers
-        )
-        states = out.hidden_states[self._layer] if with_layers else out.last_hidden_state
-        return self._keep(states[torch.arange(len(rows)), lengths - 1])
+    def _read_ends(self, ids: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, **inputs: Any) -> torch.Tensor:  # noqa: ANN401
+        out = self._llm.model.base_model(ids, output_hidden_states=self._layer >= 0, **inputs)
+        states = out.hidden_states[self._layer] if self._layer >= 0 else out.last_hidden_state
+        return self._keep(states[rows, columns])
 
 
 def _load_reader(
@@ -244,11 +226,9 @@ def write_phrases(llm: LLM, texts: Sequence[str], settings: StateSettings) -> li
     """Let the LLM name the perspective of every text in a few words, greedily."""
     frame = _Frame.make(llm, settings.perspective)
     rows = frame.tokenize(texts)
-    order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
     phrases = [""] * len(texts)
     writer = AnswerWriter(llm, PHRASE_TOKENS, facts={"n_prompts": 0, "n_tokens": 0})
-    limit = limit_batches(llm.model, CPU_LIMIT, n_shared=len(frame.before))
-    batches = list(make_batches(order, lambda row: len(rows[row]), limit))
+    batches = list(batch_by_length(range(len(texts)), lambda row: rows[row], choose_limit(llm, None)))
     for batch in tqdm(batches, desc="asking", unit="batch"):
         prompts = [[*frame.before, *rows[row].tolist()] for row in batch]
         for row, answer in zip(batch, writer.write(prompts), strict=True):
@@ -290,10 +270,10 @@ class _Frame:
         return rows
 
 
-def _make_reader(llm: LLM, form: str) -> Callable[[Any], np.ndarray]:
+def _make_reader(llm: LLM, form: str) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return what turns the states at the answer, `(n, hidden)`, into what is kept."""
     if form == "state":
-        return lambda states: states.float().cpu().numpy()
+        return torch.Tensor.float
     if form != "distribution":
         raise DataError(f'answer form "{form}" is no array')
     head = llm.model.get_output_embeddings()
@@ -301,9 +281,9 @@ def _make_reader(llm: LLM, form: str) -> Callable[[Any], np.ndarray]:
     generator = torch.Generator().manual_seed(0)
     projection = torch.randn(head.weight.shape[0], DISTRIBUTION_DIM, generator=generator).to(llm.device)
 
-    def read(states: Any) -> np.ndarray:  # noqa: ANN401
+    def read(states: torch.Tensor) -> torch.Tensor:
         # Square roots: Euclidean distance between them is the Hellinger distance.
         roots = torch.softmax(head(states).float(), dim=-1).sqrt()
-        return (roots @ projection).cpu().numpy()
+        return roots @ projection
 
     return read

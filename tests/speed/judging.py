@@ -9,7 +9,6 @@ import torch
 from baselines import plain_judging
 
 from perspective.artifacts import Output
-from perspective.judging.batching import pad_right
 from perspective.judging.choice import ChoiceJudge
 from perspective.judging.protocol import choose_wording
 from perspective.judging.states import StateSettings, read_states
@@ -77,7 +76,7 @@ def bench_states(settings: SpeedSettings) -> list[Row]:
     # The same number of tokens in batches of one length: what the bare model needs for them.
     width, size = 24, 42
     n_batches = max(1, round(facts["n_tokens"] / (width * size)))
-    ids, _ = pad_right([[5] * width] * size)
+    ids = torch.full((size, width), 5)
 
     @torch.inference_mode()
     def other() -> None:
