@@ -66,7 +66,8 @@ class PromptReader:
         self._forward = forward
         self._beginning: Tokens = ()
         self._cache: Any = None
-        self._begin_fitting = halve_on_out_of_memory(self._read_beginnings, len)
+        # One at a time, so that there is nothing to halve: for the error in its place.
+        self._begin_fitting = halve_on_out_of_memory(lambda beginnings: [_read_cache(llm, *beginnings)], len)
         self._read_fitting = halve_on_out_of_memory(self._read_rows, lambda row: row.n_tokens)
 
     def read(self, prompts: Sequence[Tokens]) -> torch.Tensor:
@@ -80,7 +81,7 @@ class PromptReader:
         """
         ordered = sorted(range(len(prompts)), key=lambda place: prompts[place])  # neighbours begin alike
         n_shared = _count_common(prompts[ordered[0]], prompts[ordered[-1]])
-        self._begin(prompts[0][: min(n_shared, min(map(len, prompts)) - 1)])  # each keeps a token of its own
+        self.begin(prompts[0][: min(n_shared, min(map(len, prompts)) - 1)])  # each keeps a token of its own
         vectors: dict[int, torch.Tensor] = {}
         # Longest first: what does not fit the memory fails at once, not after an hour.
         rows = sorted(self._make_rows(ordered, prompts), key=lambda row: -row.n_tokens)
@@ -92,17 +93,15 @@ class PromptReader:
                 self.n_read += row.n_tokens
         return torch.stack([vectors[place] for place in range(len(prompts))])
 
-    def _begin(self, shared: Tokens) -> None:
-        """Have a cache of what all prompts begin with: the one there, if they begin with it too."""
+    def begin(self, shared: Tokens) -> None:
+        """Have a cache of what the next prompts begin with: the one there, if they begin with that too.
+
+        Called beforehand, the vectors do not depend, to the last bit, on what is read first.
+        """
         if not self._beginning or shared[: len(self._beginning)] != self._beginning:
             self._beginning = shared
             (self._cache,) = self._begin_fitting([shared]) if shared else (None,)
             self.n_read += len(shared)
-
-    @torch.inference_mode()
-    def _read_beginnings(self, beginnings: Sequence[Tokens]) -> list[Any]:
-        ids = torch.tensor(beginnings, device=self._llm.device)
-        return [self._llm.model.base_model(ids, use_cache=True).past_key_values]
 
     def _make_rows(self, ordered: Sequence[int], prompts: Sequence[Tokens]) -> Iterator[Row]:
         room = ROW_TOKENS if self.packs else 0
@@ -148,18 +147,17 @@ def run_rows(
         The vectors of each row, `(n_prompts, dim)`.
     """
     trees = [grow_tree(prompts) for prompts in rows]
-    width = max(len(tokens) for tokens, _, _ in trees)
+    width = max(len(tokens) for tokens, _ in trees)
     ids = np.zeros((len(rows), width), dtype=np.int64)
     positions = np.zeros_like(ids)
     sees = np.zeros((len(rows), 1, width, n_before + width), dtype=bool)
     sees[..., :n_before] = True
-    for row, (tokens, parents, _) in enumerate(trees):
+    for row, (tokens, paths) in enumerate(trees):
         ids[row, : len(tokens)] = tokens
-        for place, parent in enumerate(parents):
-            positions[row, place] = n_before if parent < 0 else positions[row, parent] + 1
-            if parent >= 0:
-                sees[row, 0, place] = sees[row, 0, parent]
-            sees[row, 0, place, n_before + place] = True
+        for path in paths:
+            steps = np.arange(len(path))
+            positions[row, path] = n_before + steps
+            sees[row, 0, np.array(path)[:, None], n_before + np.array(path)] |= steps[:, None] >= steps
     device, inputs = llm.device, {}
     if packed:
         hidden = torch.from_numpy(~sees).to(device)
@@ -169,36 +167,36 @@ def run_rows(
     if cache is not None:
         cache = copy.deepcopy(cache)
         cache.batch_repeat_interleave(len(rows))
-    ends = [len(ends) for _, _, ends in trees]
+    ends = [[path[-1] for path in paths] for _, paths in trees]
+    n_ends = torch.tensor([len(of_row) for of_row in ends])
     vectors = forward(
         torch.from_numpy(ids).to(device),
-        torch.arange(len(rows), device=device).repeat_interleave(torch.tensor(ends, device=device)),
-        torch.tensor([end for _, _, ends in trees for end in ends], device=device),
+        torch.arange(len(rows)).repeat_interleave(n_ends).to(device),
+        torch.tensor([end for of_row in ends for end in of_row], device=device),
         past_key_values=cache,
         use_cache=cache is not None,
         **inputs,
     )
-    return list(vectors.split(ends))
+    return list(vectors.split(n_ends.tolist()))
 
 
-def grow_tree(prompts: Sequence[Tokens]) -> tuple[list[int], list[int], list[int]]:
+def grow_tree(prompts: Sequence[Tokens]) -> tuple[list[int], list[list[int]]]:
     """Join prompts where they begin alike.
 
     Returns:
-        The tokens of the tree, each after its parent; the place of each one's parent, -1 at the
-        beginning; the place of each prompt's last token.
+        The tokens of the tree; for each prompt, where its tokens stand among them.
 
     >>> grow_tree([(7, 8, 9), (7, 8, 5)])
-    ([7, 8, 9, 5], [-1, 0, 1, 1], [2, 3])
+    ([7, 8, 9, 5], [[0, 1, 2], [0, 1, 3]])
     """
     places: dict[tuple[int, int], int] = {}  # of a token after a place
-    ends = []
+    paths = []
     for prompt in prompts:
-        place = -1
+        path = [-1]
         for token in prompt:
-            place = places.setdefault((place, token), len(places))
-        ends.append(place)
-    return [token for _, token in places], [parent for parent, _ in places], ends
+            path.append(places.setdefault((path[-1], token), len(places)))
+        paths.append(path[1:])
+    return [token for _, token in places], paths
 
 
 def takes_packs(llm: LLM, max_tokens: int) -> bool:
@@ -220,13 +218,21 @@ def takes_packs(llm: LLM, max_tokens: int) -> bool:
         return llm.model.base_model(ids, **inputs).last_hidden_state[rows, columns].float()
 
     try:
-        packed = torch.cat(run_rows(llm, forward, [PROBE[:2], PROBE[2:]], packed=True))
-        alone = torch.cat([*run_rows(llm, forward, [[prompt] for prompt in PROBE], packed=False)])
+        rests = [prompt[1:] for prompt in PROBE]
+        cache = _read_cache(llm, PROBE[0][:1])
+        packed = torch.cat(run_rows(llm, forward, [rests[:2], rests[2:]], packed=True, n_before=1, cache=cache))
+        alone = torch.cat(run_rows(llm, forward, [[prompt] for prompt in PROBE], packed=False))
     except Exception as error:  # noqa: BLE001  whatever a model raises that knows no such inputs
         logger.info("%s takes no packed prompts (%s)", llm.name, type(error).__name__)
         return False
     tolerance = 1e-3 if llm.model.dtype == torch.float32 else 5e-2
     return bool(((packed - alone).norm(dim=1) < tolerance * alone.norm(dim=1)).all())
+
+
+@torch.inference_mode()
+def _read_cache(llm: LLM, beginning: Tokens) -> Any:  # noqa: ANN401  of transformers
+    ids = torch.tensor([beginning], device=llm.device)
+    return llm.model.base_model(ids, use_cache=True).past_key_values
 
 
 def _count_common(one: Tokens, other: Tokens) -> int:

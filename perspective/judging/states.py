@@ -183,6 +183,7 @@ class StateReader:
         self.n_shared = len(self._frame.before)  # tokens that all texts share
         max_tokens = self.n_shared + self._frame.max_text_tokens + len(self._frame.after)
         self._reader = PromptReader(llm, self._read_ends, max_tokens)
+        self._reader.begin(self._frame.before)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Return the answer states `(n_texts, dim)`, row i of text i."""
@@ -190,9 +191,9 @@ class StateReader:
         return self.read(order.tolist(), rows)[np.argsort(order)]
 
     def arrange(self, texts: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:
-        """Return the tokens of every text and the order to read them in."""
+        """Return the tokens of every text and the order to read them in: those that begin alike together."""
         rows = self._frame.tokenize(texts)
-        return rows, np.array(sorted(range(len(rows)), key=lambda row: rows[row].tolist()))
+        return rows, np.array(sorted(range(len(rows)), key=lambda row: rows[row].tobytes()))
 
     def read(self, block: Sequence[int], rows: Sequence[np.ndarray]) -> np.ndarray:
         """Read the rows of a block; float32 `(len(block), dim)`, in the block's order.
