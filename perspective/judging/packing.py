@@ -1,4 +1,4 @@
-"""Many prompts in one forward pass: what they begin with is read once, and nothing is padded."""
+"""Many prompts in one forward pass: what they begin with is read once, and little is padded."""
 
 from __future__ import annotations
 
@@ -149,21 +149,10 @@ def run_rows(
     trees = [grow_tree(prompts) for prompts in rows]
     width = max(len(tokens) for tokens, _ in trees)
     ids = np.zeros((len(rows), width), dtype=np.int64)
-    positions = np.zeros_like(ids)
-    sees = np.zeros((len(rows), 1, width, n_before + width), dtype=bool)
-    sees[..., :n_before] = True
-    for row, (tokens, paths) in enumerate(trees):
+    for row, (tokens, _) in enumerate(trees):
         ids[row, : len(tokens)] = tokens
-        for path in paths:
-            steps = np.arange(len(path))
-            positions[row, path] = n_before + steps
-            sees[row, 0, np.array(path)[:, None], n_before + np.array(path)] |= steps[:, None] >= steps
-    device, inputs = llm.device, {}
-    if packed:
-        hidden = torch.from_numpy(~sees).to(device)
-        mask = torch.zeros(hidden.shape, dtype=llm.model.dtype, device=device)
-        inputs["attention_mask"] = mask.masked_fill_(hidden, torch.finfo(mask.dtype).min)
-        inputs["position_ids"] = torch.from_numpy(positions).to(device)
+    device = llm.device
+    inputs = _mask_rows(llm, [paths for _, paths in trees], width, n_before) if packed else {}
     if cache is not None:
         cache = copy.deepcopy(cache)
         cache.batch_repeat_interleave(len(rows))
@@ -178,6 +167,24 @@ def run_rows(
         **inputs,
     )
     return list(vectors.split(n_ends.tolist()))
+
+
+def _mask_rows(llm: LLM, rows: Sequence[Sequence[Sequence[int]]], width: int, n_before: int) -> dict[str, torch.Tensor]:
+    """Return the mask and the positions by which each token follows those before it on its paths alone."""
+    positions = np.zeros((len(rows), width), dtype=np.int64)
+    sees = np.zeros((len(rows), 1, width, n_before + width), dtype=bool)
+    sees[..., :n_before] = True
+    for row, paths in enumerate(rows):
+        for path in paths:
+            steps = np.arange(len(path))
+            positions[row, path] = n_before + steps
+            sees[row, 0, np.array(path)[:, None], n_before + np.array(path)] |= steps[:, None] >= steps
+    hidden = torch.from_numpy(~sees).to(llm.device)
+    mask = torch.zeros(hidden.shape, dtype=llm.model.dtype, device=llm.device)
+    return {
+        "attention_mask": mask.masked_fill_(hidden, torch.finfo(mask.dtype).min),
+        "position_ids": torch.from_numpy(positions).to(llm.device),
+    }
 
 
 def grow_tree(prompts: Sequence[Tokens]) -> tuple[list[int], list[list[int]]]:

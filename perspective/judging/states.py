@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -229,7 +229,8 @@ def write_phrases(llm: LLM, texts: Sequence[str], settings: StateSettings) -> li
     rows = frame.tokenize(texts)
     phrases = [""] * len(texts)
     writer = AnswerWriter(llm, PHRASE_TOKENS, facts={"n_prompts": 0, "n_tokens": 0})
-    batches = list(batch_by_length(range(len(texts)), lambda row: rows[row], choose_limit(llm, None)))
+    limit = replace(choose_limit(llm, None), n_shared=len(frame.before))
+    batches = list(batch_by_length(range(len(texts)), lambda row: rows[row], limit))
     for batch in tqdm(batches, desc="asking", unit="batch"):
         prompts = [[*frame.before, *rows[row].tolist()] for row in batch]
         for row, answer in zip(batch, writer.write(prompts), strict=True):
