@@ -37,29 +37,50 @@ def supports_fast_bf16(device: str | None = None) -> bool:
 
 
 def pick_reading_dtype(device: str) -> torch.dtype:
-    """Return the precision in which a model reads texts fastest; training has its own, float32.
+    """Return the precision in which a model reads texts fastest.
 
     That is bfloat16 where the device has it, else float16 on an accelerator and float32 on a CPU.
-    The environment variable `READING_DTYPE` decides otherwise, for one precision on all machines.
+    `COMPUTE_DTYPE` decides otherwise.
 
     Args:
         device: Type of the device: cuda, mps or cpu.
 
     Raises:
-        DataError: `READING_DTYPE` names no precision.
+        DataError: `COMPUTE_DTYPE` names no precision.
     """
     import torch
 
-    wanted = os.environ.get("READING_DTYPE")
-    if wanted:
-        if wanted not in DTYPES:
-            raise DataError(f'READING_DTYPE="{wanted}": {suggest_name(wanted, DTYPES)}')
-        return getattr(torch, wanted)
+    asked = _read_asked_dtype()
+    if asked:
+        return asked
     if device == "mps":
         return torch.bfloat16 if torch.backends.mps.is_macos_or_newer(14, 0) else torch.float16
     if supports_fast_bf16(device):
         return torch.bfloat16
     return torch.float32 if device == "cpu" else torch.float16
+
+
+def trains_in_bf16() -> bool:
+    """Tell whether training computes in bfloat16; the weights that it changes are float32 everywhere.
+
+    It does where that is fast, unless `COMPUTE_DTYPE` asks for another precision.
+
+    Raises:
+        DataError: `COMPUTE_DTYPE` names no precision.
+    """
+    import torch
+
+    return supports_fast_bf16() and _read_asked_dtype() in (None, torch.bfloat16)
+
+
+def _read_asked_dtype() -> torch.dtype | None:
+    """Return what the environment variable `COMPUTE_DTYPE` asks for: one precision on all machines."""
+    import torch
+
+    asked = os.environ.get("COMPUTE_DTYPE")
+    if asked and asked not in DTYPES:
+        raise DataError(f'COMPUTE_DTYPE="{asked}": {suggest_name(asked, DTYPES)}')
+    return getattr(torch, asked) if asked else None
 
 
 def pick_attention(device: str, dtype: torch.dtype) -> dict[str, str]:

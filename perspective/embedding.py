@@ -133,7 +133,7 @@ def embed_texts(encoder: Encoder, texts: Sequence[str], batch_size: int | None =
             if bad.any():
                 raise DataError(
                     f"the embedder gave NaN or infinity for {int(bad.sum())} texts, the first in row "
-                    f"{start + int(bad.argmax())}; READING_DTYPE=float32 in the environment avoids half precision"
+                    f"{start + int(bad.argmax())}; COMPUTE_DTYPE=float32 in the environment avoids half precision"
                 )
             if vectors is None:
                 vectors = np.empty((len(texts), found.shape[1]), dtype=np.float32)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perspective.artifacts import Output
-from perspective.devices import pick_device, supports_fast_bf16
+from perspective.devices import pick_device, trains_in_bf16
 from perspective.distributed import is_main, main_first, n_processes, process_index, wait
 from perspective.errors import DataError, ModelError
 
@@ -123,7 +123,7 @@ def run_training(
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup_ratio,
         seed=settings.seed,
-        bf16=supports_fast_bf16(),
+        bf16=trains_in_bf16(),
         batch_sampler=sampler,
         prompts=prompts,
         logging_steps=1,

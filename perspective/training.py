@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from perspective.artifacts import Output, TrainingTriplet
 from perspective.distributed import n_processes
-from perspective.errors import DataError, suggest_name
+from perspective.errors import DataError, ModelError, suggest_name
 from perspective.models import get_prompt, set_prompt
 from perspective.trainer import RunSettings, run_training, save_trained
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# A distilled embedder has collapsed where it leaves more than this share of its teacher's variance unexplained
+# and began with less: settled on one vector for all texts, it comes to about 1.
+MAX_UNEXPLAINED = 0.9
 LOSS_NAMES = ("published", "infonce", "triplet", "distill")
 
 
@@ -212,6 +216,7 @@ def distill_embedder(
 
     Raises:
         DataError: The teacher does not fit the texts or the embedder.
+        ModelError: The embedder collapsed: it gives nearly one vector for all texts.
     """
     from datasets import Dataset
     from sentence_transformers.losses import MSELoss
@@ -226,7 +231,8 @@ def distill_embedder(
     loss_class = MSELoss
     if n_processes() > 1:
         from perspective.shared_training import SharedMSELoss as loss_class
-    _train(model, dataset, loss_class(model), LengthBatchSampler, settings, output)
+    highest_loss = MAX_UNEXPLAINED * float(teacher.var(axis=0).mean())
+    _train(model, dataset, loss_class(model), LengthBatchSampler, settings, output, highest_loss)
 
 
 def keep_embedder(model: SentenceTransformer, output: Output) -> None:
@@ -281,9 +287,17 @@ def _train(
     sampler: BatchSamplers | Callable[..., BatchSampler],
     settings: TrainSettings,
     output: Output,
+    highest_loss: float = math.inf,
 ) -> None:
     run = RunSettings.take(settings.resolve(), settings)
     history = run_training(model, dataset, loss, sampler, get_prompt(model) or None, run, output)
+    losses = [entry["loss"] for entry in history]
+    final = float(np.mean(losses[-math.ceil(len(losses) / 10) :]))
+    if final > max(losses[0], highest_loss):  # large embedders break at rates by which small ones learn well
+        raise ModelError(
+            f"the embedder collapsed: its loss went from {losses[0]:.3g} to {final:.3g}; lower --learning_rate (now "
+            f"{run.learning_rate:g}), and add --no_resume"
+        )
     save_trained(model, history, output, describe_training)
 
 

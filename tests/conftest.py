@@ -4,7 +4,7 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("READING_DTYPE", "float32")  # the tolerances are those of single precision
+os.environ.setdefault("COMPUTE_DTYPE", "float32")  # the tolerances are those of single precision
 
 import string
 import threading

@@ -3,7 +3,13 @@ import torch
 import transformers.utils
 
 from perspective import devices
-from perspective.devices import describe_precision, pick_attention, pick_reading_dtype, supports_fast_bf16
+from perspective.devices import (
+    describe_precision,
+    pick_attention,
+    pick_reading_dtype,
+    supports_fast_bf16,
+    trains_in_bf16,
+)
 from perspective.errors import DataError
 from perspective.models import load_embedder, load_llm
 
@@ -13,7 +19,7 @@ from perspective.models import load_embedder, load_llm
     [("cuda", True, "bfloat16"), ("cuda", False, "float16"), ("cpu", True, "bfloat16"), ("cpu", False, "float32")],
 )
 def test_half_precision_where_the_device_is_fast_in_it(monkeypatch, device, fast, expected):
-    monkeypatch.delenv("READING_DTYPE", raising=False)
+    monkeypatch.delenv("COMPUTE_DTYPE", raising=False)
     monkeypatch.setattr(devices, "supports_fast_bf16", lambda device: fast)
     assert pick_reading_dtype(device) == getattr(torch, expected)
 
@@ -25,14 +31,26 @@ def test_a_cpu_is_fast_in_bfloat16_by_its_instructions(monkeypatch, abilities):
 
 
 def test_the_environment_decides(monkeypatch, llm_folder):
-    monkeypatch.setenv("READING_DTYPE", "bfloat16")
+    monkeypatch.setenv("COMPUTE_DTYPE", "bfloat16")
     assert load_llm(str(llm_folder)).model.dtype == torch.bfloat16
-    monkeypatch.setenv("READING_DTYPE", "float32")
+    monkeypatch.setenv("COMPUTE_DTYPE", "float32")
     llm = load_llm(str(llm_folder))
     assert describe_precision(llm.model) == {"device": llm.device.type, "dtype": "float32"}
-    monkeypatch.setenv("READING_DTYPE", "bf16")
-    with pytest.raises(DataError, match='READING_DTYPE="bf16": '):
+    monkeypatch.setenv("COMPUTE_DTYPE", "bf16")
+    with pytest.raises(DataError, match='COMPUTE_DTYPE="bf16": '):
         load_llm(str(llm_folder))
+
+
+@pytest.mark.parametrize(
+    ("asked", "fast", "expected"),
+    [(None, True, True), ("bfloat16", True, True), ("float32", True, False), (None, False, False)],
+)
+def test_the_environment_decides_for_training_too(monkeypatch, asked, fast, expected):
+    monkeypatch.delenv("COMPUTE_DTYPE", raising=False)
+    if asked:
+        monkeypatch.setenv("COMPUTE_DTYPE", asked)
+    monkeypatch.setattr(devices, "supports_fast_bf16", lambda: fast)
+    assert trains_in_bf16() is expected
 
 
 def test_weights_stored_in_half_precision_are_not_trained_in_it(embedder_folder, tmp_path):

@@ -68,11 +68,11 @@ def test_out_of_memory_halves_the_batches_and_loses_nothing():
 
 @pytest.mark.real
 def test_on_a_cpu_as_sentence_transformers_own_encode(sentences, monkeypatch, one_thread):
-    monkeypatch.setenv("READING_DTYPE", "float32")
+    monkeypatch.setenv("COMPUTE_DTYPE", "float32")
     encoder = load_embedder("minilm", device="cpu", reading=True)
     texts = [*sentences(150, n_words=20), "", "x" * 2000]
     np.testing.assert_allclose(embed_texts(encoder, texts), encoder.encode(texts, batch_size=64), atol=1e-6)
-    monkeypatch.setenv("READING_DTYPE", "bfloat16")
+    monkeypatch.setenv("COMPUTE_DTYPE", "bfloat16")
     half = load_embedder("minilm", device="cpu", reading=True)
     assert half.dtype == torch.bfloat16
     vectors = embed_texts(half, texts)

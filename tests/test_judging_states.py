@@ -96,7 +96,7 @@ def test_states_that_are_no_numbers_are_not_kept(llm_folder, tmp_path):
     with torch.no_grad():
         llm.model.base_model.norm.weight.fill_(float("nan"))
     for _ in range(2):  # a second run would read again what the first had kept
-        with pytest.raises(ModelError, match=r"gives NaN or infinity in torch\.float32; set READING_DTYPE=float32"):
+        with pytest.raises(ModelError, match=r"gives NaN or infinity in torch\.float32; set COMPUTE_DTYPE=float32"):
             read(llm, ["a", "b"], tmp_path / "s.npy")
         assert not list((tmp_path / "s.npy.partial").glob("*.npy"))
 

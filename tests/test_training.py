@@ -165,7 +165,7 @@ def test_published_recipe_trains_in_file_order(triplets):
 
 
 def test_a_cpu_with_bfloat16_trains_in_it(tmp_path, embedder_folder, triplets, monkeypatch):
-    monkeypatch.setattr("perspective.trainer.supports_fast_bf16", lambda: True)
+    monkeypatch.setattr("perspective.trainer.trains_in_bf16", lambda: True)
     monkeypatch.setattr("perspective.trainer.pick_device", lambda: "cpu")
     folder = train(tmp_path / "out", embedder_folder, triplets)
     assert np.abs(encode(folder) - encode(embedder_folder)).max() > 1e-3
@@ -223,6 +223,14 @@ def test_distilled_towards_the_teacher(tmp_path, embedder_folder, sentences):
     assert hash_file(first / "model.safetensors") == hash_file(again / "model.safetensors")
     adapted = distill(tmp_path / "lora", embedder_folder, texts, teacher, lora_rank=4)
     assert np.abs(load_embedder(str(adapted), device="cpu").encode(texts) - before).max() > 1e-3
+
+
+def test_a_collapsed_embedder_is_no_result(tmp_path, embedder_folder, sentences):
+    texts = sentences(40)
+    teacher = load_embedder(str(embedder_folder), device="cpu").encode(texts)
+    with pytest.raises(ModelError, match=r"collapsed: .* lower --learning_rate \(now 1\), and add --no_resume"):
+        distill(tmp_path / "out", embedder_folder, texts, teacher, learning_rate=1.0)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_teacher_that_does_not_fit_is_refused(tmp_path, embedder_folder, sentences):

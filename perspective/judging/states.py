@@ -204,7 +204,7 @@ class StateReader:
         states = self._reader.read([(*self._frame.before, *rows[row].tolist()) for row in block]).cpu().numpy()
         if not np.isfinite(states).all():  # before they are kept, to be read again by every later run
             raise ModelError(
-                f"{self._llm.name}: gives NaN or infinity in {self._llm.model.dtype}; set READING_DTYPE=float32"
+                f"{self._llm.name}: gives NaN or infinity in {self._llm.model.dtype}; set COMPUTE_DTYPE=float32"
             )
         return states
 
