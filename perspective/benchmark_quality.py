@@ -101,7 +101,7 @@ class Case:
         name = slugify_model(self.settings.embedder)
         output = self.output(f"{self.dataset}-{name}.npy", "embeddings", {"embedder": self.settings.embedder})
         if not output.is_finished():
-            output.write_vectors(embed_texts(load_embedder(self.settings.embedder), self.texts))
+            output.write_vectors(_embed(self.settings.embedder, self.texts))
         return read_vectors(output.path)
 
     @cached_property
@@ -115,7 +115,7 @@ class Case:
             self.texts,
             asked,
             load=lambda: load_llm(self.settings.llm),
-            embed=lambda phrases: embed_texts(load_embedder(self.settings.embedder), phrases),
+            embed=lambda phrases: _embed(self.settings.embedder, phrases),
         )
 
     def teach(self, settings: TeachSettings, with_states: bool = True) -> tuple[np.ndarray | None, Trust]:
@@ -196,7 +196,12 @@ class Case:
         if not output.is_finished(self.settings.overwrite and output.path not in self._trained):
             self._trained.add(output.path)
             run(load_embedder(self.settings.embedder), output)
-        return embed_texts(load_embedder(str(output.path)), self.texts)
+        return _embed(str(output.path), self.texts)
+
+
+def _embed(embedder: str, texts: Sequence[str]) -> np.ndarray:
+    """Return the vectors that the pipeline would write, in the precision that is fast here."""
+    return embed_texts(load_embedder(embedder, reading=True), texts)
 
 
 class Unavailable(Exception):

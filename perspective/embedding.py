@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -83,8 +82,25 @@ class EncoderSide:
         return self.encode_side(inputs, **options)
 
 
-def load_embedding(name: str, settings: EmbedSettings, instruction: str | None) -> Callable[[list[str]], np.ndarray]:
-    """Load an embedder and return what embeds with it; a worker of Ray calls this once.
+@dataclass(frozen=True)
+class LoadedEmbedding:
+    """An embedder and how it embeds.
+
+    Attributes:
+        model: The embedder.
+        batch_size: Texts encoded at a time; by the device when None.
+    """
+
+    model: SentenceTransformer
+    batch_size: int | None
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Return float32 vectors `(n_texts, dim)`, as `embed_texts` does."""
+        return embed_texts(self.model, texts, self.batch_size)
+
+
+def load_embedding(name: str, settings: EmbedSettings, instruction: str | None) -> LoadedEmbedding:
+    """Load an embedder with the settings of its use; a worker of Ray calls this once.
 
     Args:
         name: The embedder or a checkpoint's folder.
@@ -94,7 +110,7 @@ def load_embedding(name: str, settings: EmbedSettings, instruction: str | None) 
     model = load_embedder(name, revision=settings.revision, trust_remote_code=settings.trust_remote_code, reading=True)
     if instruction:
         set_prompt(model, instruction)
-    return partial(embed_texts, model, batch_size=settings.batch_size)
+    return LoadedEmbedding(model, settings.batch_size)
 
 
 def embed_texts(encoder: Encoder, texts: Sequence[str], batch_size: int | None = None) -> np.ndarray:

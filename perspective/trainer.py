@@ -139,6 +139,7 @@ def run_training(
     arguments.dataloader_drop_last = False
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # copies of the model would each see a part of the negatives
+    output.facts["training_dtype"] = "bfloat16" if arguments.bf16 else "float32"
     trainer = trainer_class(model=model, args=arguments, train_dataset=dataset, loss=loss, callbacks=[])
     _log_through_tqdm(trainer)
     _stop_where_it_diverges(trainer)

@@ -169,6 +169,7 @@ def test_a_cpu_with_bfloat16_trains_in_it(tmp_path, embedder_folder, triplets, m
     monkeypatch.setattr("perspective.trainer.pick_device", lambda: "cpu")
     folder = train(tmp_path / "out", embedder_folder, triplets)
     assert np.abs(encode(folder) - encode(embedder_folder)).max() > 1e-3
+    assert "| training_dtype | bfloat16 |" in (folder / "README.md").read_text()
     whole = encode(train(tmp_path / "float32", embedder_folder, triplets))
     assert np.isfinite(whole).all()
 

@@ -26,6 +26,7 @@ from perspective.artifacts import Output, discard_result, read_facts, read_vecto
 from perspective.cli import parse_settings, shared_entry_point
 from perspective.conversion import PROMPTS, read_prompt
 from perspective.corpus import CorpusSettings, load_labels, load_texts
+from perspective.devices import describe_precision
 from perspective.distributed import ask_main, is_main, leave, n_processes, share_texts
 from perspective.embedding import EmbedSettings, load_embedding
 from perspective.errors import DataError
@@ -87,9 +88,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if engine.engine == "ray":
             write_vectors_on_ray(output, texts, load, engine)
         else:
-            vectors = share_texts(load(), texts)
+            embed = load()
+            vectors = share_texts(embed, texts)
             if vectors is not None:
-                output.facts |= {"n_texts": len(texts), "dim": vectors.shape[1]}
+                output.facts |= {"n_texts": len(texts), "dim": vectors.shape[1], **describe_precision(embed.model)}
                 output.write_vectors(vectors)
     leave()
     if not is_main():
