@@ -293,7 +293,7 @@ def _train(
     history = run_training(model, dataset, loss, sampler, get_prompt(model) or None, run, output)
     losses = [entry["loss"] for entry in history]
     final = float(np.mean(losses[-math.ceil(len(losses) / 10) :]))
-    if final > max(losses[0], highest_loss):  # large embedders break at rates by which small ones learn well
+    if losses[0] < highest_loss < final:  # large embedders break at rates by which small ones learn well
         raise ModelError(
             f"the embedder collapsed: its loss went from {losses[0]:.3g} to {final:.3g}; lower --learning_rate (now "
             f"{run.learning_rate:g}), and add --no_resume"
