@@ -15,7 +15,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from perspective.cli import entry_point, parse_settings
 from perspective.clustering import METRICS, score_clustering
 from perspective.conversion import convert_by_embedder, convert_judgments
 from perspective.corpus import CorpusSettings, load_labels, load_texts
-from perspective.embedding import embed_texts
+from perspective.embedding import embed_by_name
 from perspective.errors import DataError, suggest_name
 from perspective.judging.answer import AnswerJudge
 from perspective.judging.protocol import choose_wording
@@ -101,7 +101,7 @@ class Case:
         name = slugify_model(self.settings.embedder)
         output = self.output(f"{self.dataset}-{name}.npy", "embeddings", {"embedder": self.settings.embedder})
         if not output.is_finished():
-            output.write_vectors(_embed(self.settings.embedder, self.texts))
+            output.write_vectors(embed_by_name(self.settings.embedder, self.texts))
         return read_vectors(output.path)
 
     @cached_property
@@ -115,7 +115,7 @@ class Case:
             self.texts,
             asked,
             load=lambda: load_llm(self.settings.llm),
-            embed=lambda phrases: _embed(self.settings.embedder, phrases),
+            embed=partial(embed_by_name, self.settings.embedder),
         )
 
     def teach(self, settings: TeachSettings, with_states: bool = True) -> tuple[np.ndarray | None, Trust]:
@@ -196,12 +196,7 @@ class Case:
         if not output.is_finished(self.settings.overwrite and output.path not in self._trained):
             self._trained.add(output.path)
             run(load_embedder(self.settings.embedder), output)
-        return _embed(str(output.path), self.texts)
-
-
-def _embed(embedder: str, texts: Sequence[str]) -> np.ndarray:
-    """Return the vectors that the pipeline would write, in the precision that is fast here."""
-    return embed_texts(load_embedder(embedder, reading=True), texts)
+        return embed_by_name(str(output.path), self.texts)
 
 
 class Unavailable(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -291,14 +291,19 @@ def _train(
 ) -> None:
     run = RunSettings.take(settings.resolve(), settings)
     history = run_training(model, dataset, loss, sampler, get_prompt(model) or None, run, output)
+    _refuse_collapsed(history, highest_loss, run.learning_rate)
+    save_trained(model, history, output, describe_training)
+
+
+def _refuse_collapsed(history: Sequence[Mapping[str, float]], highest_loss: float, learning_rate: float) -> None:
+    """Raise where the loss rose over what it may be: large embedders break at rates by which small ones learn well."""
     losses = [entry["loss"] for entry in history]
     final = float(np.mean(losses[-math.ceil(len(losses) / 10) :]))
-    if losses[0] < highest_loss < final:  # large embedders break at rates by which small ones learn well
+    if losses[0] < highest_loss < final:
         raise ModelError(
             f"the embedder collapsed: its loss went from {losses[0]:.3g} to {final:.3g}; lower --learning_rate (now "
-            f"{run.learning_rate:g}), and add --no_resume"
+            f"{learning_rate:g}), and add --no_resume"
         )
-    save_trained(model, history, output, describe_training)
 
 
 def _make_dataset(triplets: Sequence[TrainingTriplet], weighted: bool) -> Dataset:

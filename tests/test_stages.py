@@ -76,9 +76,7 @@ def test_all_stages_in_a_row(pipeline, tmp_path, caplog, capsys):
     pipeline.embed()
     vectors = np.load(pipeline.embeds)
     assert vectors.shape == (N_TEXTS, 32) and vectors.dtype == np.float32
-    assert (
-        read_json(pipeline.embeds.with_name("tiny_small_embeds_embedder.npy.meta.json"))["facts"]["dtype"] == "float32"
-    )
+    assert read_json(tmp_path / "tiny_small_embeds_embedder.npy.meta.json")["facts"]["dtype"] == "float32"
     measures = read_json(tmp_path / "tiny_small_embeds_embedder_measures.json")
     assert len(measures["ACC"]) == 5 and measures["n_clusters"] == 2
 

@@ -8,14 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from perspective.artifacts import LABELS, Output, Triplet, load_judgments, read_facts
-from perspective.embedding import embed_texts
+from perspective.embedding import embed_by_name
 from perspective.errors import DataError, suggest_name
 from perspective.judging.protocol import Judge, Wording
 from perspective.judging.server import ServerJudge, ServerSettings
-from perspective.models import LLMS, describe_model, find_local, load_embedder, load_llm, slugify_model
+from perspective.models import LLMS, describe_model, find_local, load_llm, slugify_model
 from perspective.ray_engine import EngineSettings
 
 KINDS = ("answer", "pair", "choice", "reward", "server", "recorded", "oracle")
@@ -255,12 +253,8 @@ def _build_answer_judge(settings: JudgeSettings, case: Case) -> Judge:
         asked,
         # Pickled for the workers of Ray: what they need, not the case with all its texts.
         load=partial(load_llm, settings.llm, **settings.loading()),
-        embed=partial(_embed_phrases, case.embedder),
+        embed=partial(embed_by_name, case.embedder),
         overwrite=case.overwrite,
         engine=case.engine,
     )
     return AnswerJudge(states, case.triplets, asdict(asked))
-
-
-def _embed_phrases(embedder: str, phrases: list[str]) -> np.ndarray:
-    return embed_texts(load_embedder(embedder, reading=True), phrases)
