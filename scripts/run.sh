@@ -20,7 +20,10 @@ clustering before and after. Finished stages are recognised and skipped; a kille
   --embedder NAME      minilm (default, no download), gte, e5, a sentence-transformers id, a folder
   --llm NAME           smollm2 (default, no download), starling, starling-rm, a hub id, a folder,
                        a .gguf file, or the name of a server's model with --base_url
+  --load_in FORM       4bit or 8bit: a larger LLM on a smaller CUDA card
   --base_url URL       an OpenAI-compatible server judges; its key from OPENAI_API_KEY
+  --budget MONEY       the most that the server may cost; also needs --price_in MONEY and
+                       --price_out MONEY, for a million tokens read and written
   --recorded_path FILE earlier predictions, ours or published, take the LLM's place
   --judge NAME         answer (default for a local LLM: reads each text once), pair, choice, reward
   --recipe NAME        distill (default of answer), standard (triplets) or published (triplets; batch
@@ -54,8 +57,8 @@ recorded=""
 kind=""
 rounds=1
 server=""
-OPTIONS=(--dataset --data_path --text_column --label_column --perspective --embedder --llm --judge --base_url
-    --recorded_path --recipe --rounds --scale --max_query --seed --overwrite --help)
+OPTIONS=(--dataset --data_path --text_column --label_column --perspective --embedder --llm --load_in --judge
+    --base_url --budget --price_in --price_out --recorded_path --recipe --rounds --scale --max_query --seed --overwrite --help)
 
 absolute() { # a path that still holds when the working directory changes
     case "$1" in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac
@@ -106,7 +109,7 @@ while (($#)); do
         kind="$value"
         judge+=("$option" "$value")
         ;;
-    --perspective) judge+=("$option" "$value") ;;
+    --perspective | --load_in | --budget | --price_in | --price_out) judge+=("$option" "$value") ;;
     --base_url)
         server=1
         judge+=("$option" "$value")

@@ -162,6 +162,18 @@ class CountingServer:
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
 
 
+@pytest.mark.real
+def test_a_run_on_a_paid_server_ends_its_asking_at_the_budget(repository):
+    """13 tokens an answer, two answers a triplet: the budget of 200 tokens is full after eight of 24 triplets."""
+    server = CountingServer()
+    command = ["--dataset", "demo", "--max_query", "24", "--llm", "m", "--base_url", server.url]
+    money = ["--price_in", "1", "--price_out", "1", "--budget", "200e-6"]
+    code, shown, log = run_bash(repository, "scripts/run.sh", *command, *money, environment={"OPENAI_API_KEY": "none"})
+    assert code == 0, log
+    assert "the budget is spent" in log and "demo      minilm    m" in shown
+    assert 16 <= len(server.asked) < 32  # those under way when it is full are paid as well
+
+
 def test_judging_killed_at_random_moments(tmp_path, sentences):
     """The same file as undisturbed, and nothing asked again whose answer was kept."""
     n_texts, n_triplets = 80, 200
