@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +16,16 @@ from perspective.models import get_prompt, set_prompt
 from perspective.trainer import RunSettings, run_training, save_trained
 
 if TYPE_CHECKING:
-    import torch
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.training_args import BatchSamplers
-    from torch.utils.data import BatchSampler
 
 logger = logging.getLogger(__name__)
 
-# A distilled embedder has collapsed where it leaves more than this share of its teacher's variance unexplained
-# and began with less: settled on one vector for all texts, it comes to about 1.
-MAX_UNEXPLAINED = 0.9
+# A large embedder may break at the rate by which small ones learn well: it begins again at a third of it, and at a
+# ninth.
+RATE_STEP = 3
+N_RATES = 3
+N_COMPARED = 256  # texts by which that is told
 LOSS_NAMES = ("published", "infonce", "triplet", "distill")
 
 
@@ -196,7 +194,10 @@ def finetune_embedder(
     gather = settings.gather_negatives and n_processes() > 1
     loss = LOSSES[recipe.loss](model, temperature=recipe.cl_temperature, gather=gather)
     sampler = BatchSamplers.NO_DUPLICATES if recipe.shuffle else keep_order
-    _train(model, _make_dataset(triplets, recipe.weighted), loss, sampler, settings, output)
+    dataset = _make_dataset(triplets, recipe.weighted)
+    run = RunSettings.take(recipe, settings)
+    history = run_training(model, dataset, loss, sampler, get_prompt(model) or None, run, output)
+    save_trained(model, history, output, describe_training)
 
 
 def distill_embedder(
@@ -205,18 +206,20 @@ def distill_embedder(
     """Train an embedder until each text's vector is its teacher's, and write it as `finetune_embedder` does.
 
     The loss is the mean squared error, as between a sentence embedder and its teacher in Reimers &
-    Gurevych (2020); here the student begins as half of its teacher.
+    Gurevych (2020); here the student begins as half of its teacher. An embedder that ends farther
+    from its teacher than it began is trained anew at a lower learning rate, unless the settings
+    name one. Its teacher alone tells that, no label.
 
     Args:
         model: The untouched embedder; changed in place.
         texts: All texts.
         teacher: One vector a text, `(n_texts, dim)`, dim that of the embedder.
         settings: How to train.
-        output: The folder to make.
+        output: The folder to make; gains the learning rate that it took as a fact.
 
     Raises:
         DataError: The teacher does not fit the texts or the embedder.
-        ModelError: The embedder collapsed: it gives nearly one vector for all texts.
+        ModelError: The embedder came no nearer to its teacher, at the lowest rate neither.
     """
     from datasets import Dataset
     from sentence_transformers.losses import MSELoss
@@ -231,8 +234,25 @@ def distill_embedder(
     loss_class = MSELoss
     if n_processes() > 1:
         from perspective.shared_training import SharedMSELoss as loss_class
-    highest_loss = MAX_UNEXPLAINED * float(teacher.var(axis=0).mean())
-    _train(model, dataset, loss_class(model), LengthBatchSampler, settings, output, highest_loss)
+    run = RunSettings.take(settings.resolve(), settings)
+    prompt = get_prompt(model) or None
+    untouched = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    compared = np.random.default_rng(settings.seed).permutation(len(texts))[:N_COMPARED]
+    before = _measure_error(model, texts, teacher, compared)
+    for n_left in reversed(range(N_RATES if settings.learning_rate is None else 1)):
+        history = run_training(model, dataset, loss_class(model), LengthBatchSampler, prompt, run, output)
+        after = _measure_error(model, texts, teacher, compared)
+        if after < before:
+            break
+        told = f"training led away from the teacher: mean squared error {before:.3g} before, {after:.3g} after"
+        if not n_left:
+            raise ModelError(f"{told}; lower --learning_rate (now {run.learning_rate:g}), and add --no_resume")
+        run = replace(run, learning_rate=run.learning_rate / RATE_STEP, resume=False)
+        logger.warning("%s; it begins again at learning rate %.3g", told, run.learning_rate)
+        model.load_state_dict(untouched)
+    # Of the history: a run that was killed may have gone on at the rate of a later beginning.
+    output.facts["peak_learning_rate"] = max(entry["learning_rate"] for entry in history)
+    save_trained(model, history, output, describe_training)
 
 
 def keep_embedder(model: SentenceTransformer, output: Output) -> None:
@@ -280,30 +300,10 @@ vectors = SentenceTransformer("{output.path.name}").encode(["a text"])
 """
 
 
-def _train(
-    model: SentenceTransformer,
-    dataset: Dataset,
-    loss: torch.nn.Module,
-    sampler: BatchSamplers | Callable[..., BatchSampler],
-    settings: TrainSettings,
-    output: Output,
-    highest_loss: float = math.inf,
-) -> None:
-    run = RunSettings.take(settings.resolve(), settings)
-    history = run_training(model, dataset, loss, sampler, get_prompt(model) or None, run, output)
-    _refuse_collapsed(history, highest_loss, run.learning_rate)
-    save_trained(model, history, output, describe_training)
-
-
-def _refuse_collapsed(history: Sequence[Mapping[str, float]], highest_loss: float, learning_rate: float) -> None:
-    """Raise where the loss rose over what it may be: large embedders break at rates by which small ones learn well."""
-    losses = [entry["loss"] for entry in history]
-    final = float(np.mean(losses[-math.ceil(len(losses) / 10) :]))
-    if losses[0] < highest_loss < final:
-        raise ModelError(
-            f"the embedder collapsed: its loss went from {losses[0]:.3g} to {final:.3g}; lower --learning_rate (now "
-            f"{learning_rate:g}), and add --no_resume"
-        )
+def _measure_error(model: SentenceTransformer, texts: Sequence[str], teacher: np.ndarray, rows: np.ndarray) -> float:
+    """Return how far a model's vectors of some texts are from their teacher's, by what training minimises."""
+    vectors = model.encode([texts[row] for row in rows], show_progress_bar=False)
+    return float(np.square(vectors - teacher[rows]).mean())
 
 
 def _make_dataset(triplets: Sequence[TrainingTriplet], weighted: bool) -> Dataset:

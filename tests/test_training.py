@@ -1,11 +1,14 @@
+import itertools
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from helpers import run_killed, run_stage, stage_command, stage_environment
+from transformers import Trainer
 
-from perspective.artifacts import Output, TrainingTriplet, Triplet, hash_file, load_training_triplets
+from perspective.artifacts import Output, TrainingTriplet, Triplet, hash_file, load_training_triplets, read_facts
 from perspective.errors import DataError, ModelError
 from perspective.models import get_prompt, load_embedder
 from perspective.training import RECIPES, TrainSettings, distill_embedder, finetune_embedder
@@ -210,12 +213,22 @@ def distill(folder, embedder_folder, texts, teacher, **settings):
     return folder
 
 
-def test_distilled_towards_the_teacher(tmp_path, embedder_folder, sentences):
-    texts = sentences(40)
+@pytest.fixture
+def shift(embedder_folder, sentences):
+    """Make texts and a teacher that can be learnt: the embedder's own vectors, all shifted alike."""
+
+    def make(by):
+        texts = sentences(40)
+        vectors = load_embedder(str(embedder_folder), device="cpu").encode(texts)
+        teacher = vectors + by * np.random.default_rng(0).normal(size=(1, 32))
+        return texts, (teacher / np.linalg.norm(teacher, axis=1, keepdims=True)).astype(np.float32)
+
+    return make
+
+
+def test_distilled_towards_the_teacher(tmp_path, embedder_folder, shift):
+    texts, teacher = shift(by=0.5)
     before = load_embedder(str(embedder_folder), device="cpu").encode(texts)
-    rng = np.random.default_rng(0)
-    teacher = before + 0.5 * rng.normal(size=(1, 32))  # all shifted alike: can be learnt
-    teacher = (teacher / np.linalg.norm(teacher, axis=1, keepdims=True)).astype(np.float32)
     first = distill(tmp_path / "a", embedder_folder, texts, teacher)
     after = load_embedder(str(first), device="cpu").encode(texts)
     assert (after * teacher).sum(axis=1).mean() > (before * teacher).sum(axis=1).mean() + 0.05
@@ -226,12 +239,48 @@ def test_distilled_towards_the_teacher(tmp_path, embedder_folder, sentences):
     assert np.abs(load_embedder(str(adapted), device="cpu").encode(texts) - before).max() > 1e-3
 
 
-def test_a_collapsed_embedder_is_no_result(tmp_path, embedder_folder, sentences):
-    texts = sentences(40)
-    teacher = load_embedder(str(embedder_folder), device="cpu").encode(texts)
-    with pytest.raises(ModelError, match=r"collapsed: .* lower --learning_rate \(now 1\), and add --no_resume"):
-        distill(tmp_path / "out", embedder_folder, texts, teacher, learning_rate=1.0)
+def test_a_broken_embedder_is_no_result(tmp_path, embedder_folder, shift):
+    with pytest.raises(ModelError, match=r"led away from the teacher: .* \(now 30\), and add --no_resume"):
+        distill(tmp_path / "out", embedder_folder, *shift(by=0.05), learning_rate=30.0)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_embedder_begins_again_more_slowly(tmp_path, embedder_folder, shift, monkeypatch, caplog):
+    """The recipe's own rate may be lowered; the result is that of the lower rate from the beginning."""
+    monkeypatch.setitem(RECIPES, "distill", replace(RECIPES["distill"], learning_rate=30.0))
+    monkeypatch.setattr("perspective.training.RATE_STEP", 1e5)
+    found = distill(tmp_path / "found", embedder_folder, *shift(by=0.05))
+    assert caplog.text.count("it begins again") == 1
+    asked = distill(tmp_path / "asked", embedder_folder, *shift(by=0.05), learning_rate=3e-4)
+    assert hash_file(found / "model.safetensors") == hash_file(asked / "model.safetensors")
+    rates = [read_facts(folder)["peak_learning_rate"] for folder in (found, asked)]
+    assert rates == pytest.approx([3e-4, 3e-4])
+
+    monkeypatch.setattr("perspective.training.RATE_STEP", 1)
+    with pytest.raises(ModelError, match="led away from the teacher"):
+        distill(tmp_path / "none", embedder_folder, *shift(by=0.05))
+    assert caplog.text.count("it begins again") == 3
+
+
+def test_killed_after_beginning_again(tmp_path, embedder_folder, shift, monkeypatch):
+    """It goes on at the lower rate, from the checkpoint, to the same model."""
+    monkeypatch.setitem(RECIPES, "distill", replace(RECIPES["distill"], learning_rate=30.0))
+    monkeypatch.setattr("perspective.training.RATE_STEP", 1e5)
+    data = shift(by=0.05)
+    whole = distill(tmp_path / "whole", embedder_folder, *data, save_steps=1)
+    save, n_saved = Trainer._save_checkpoint, itertools.count(1)
+
+    def save_and_die(trainer, *arguments):
+        save(trainer, *arguments)
+        if next(n_saved) == 20:  # 15 steps at the recipe's rate, 5 at the lower one
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
+        dying.setattr(Trainer, "_save_checkpoint", save_and_die)
+        distill(tmp_path / "killed", embedder_folder, *data, save_steps=1)
+    killed = distill(tmp_path / "killed", embedder_folder, *data, save_steps=1)
+    assert hash_file(whole / "model.safetensors") == hash_file(killed / "model.safetensors")
+    assert read_facts(killed)["peak_learning_rate"] == pytest.approx(3e-4)
 
 
 def test_a_teacher_that_does_not_fit_is_refused(tmp_path, embedder_folder, sentences):
