@@ -46,12 +46,6 @@ def stage_environment(**more):
     return {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **more}
 
 
-def run_killed(command, seconds, **options):
-    """Start a command and kill -9 it after so many seconds; True if it ended by itself before."""
-    end = time.monotonic() + seconds
-    return run_killed_when(lambda: time.monotonic() > end, command, **options)
-
-
 def run_killed_when(is_time, command, **options):
     """Start a command and kill -9 it as soon as `is_time()` says so; True if it ended by itself before."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)

@@ -1,11 +1,13 @@
 import itertools
 import json
 import random
+import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
-from helpers import run_killed, run_stage, stage_command, stage_environment
+from helpers import run_killed_when, run_stage, stage_command, stage_environment
 from transformers import Trainer
 
 from perspective.artifacts import Output, TrainingTriplet, Triplet, hash_file, load_training_triplets, read_facts
@@ -306,8 +308,19 @@ def test_killed_at_random_moments_ends_the_same(tmp_path, embedder_folder, train
     command = stage_command("finetune", *options, "--output_dir", tmp_path / "killed")
     rng = random.Random(5)
     n_kills = 0
-    # Later and later: on a busy machine the first kills may come before the first step.
-    while not run_killed(command, seconds=rng.uniform(6, 14) * (1 + n_kills / 5), env=stage_environment()):
+
+    def find_newest():
+        steps = (path.name.rpartition("-")[2] for path in (tmp_path / "killed.partial").glob("checkpoint-*"))
+        return max(map(int, steps), default=0)
+
+    def is_past(step):
+        if find_newest() < step:
+            return False
+        time.sleep(rng.uniform(0, 0.3))  # while the checkpoint is written, or some steps after it
+        return True
+
+    # By the steps done, not by seconds: slow machines come to their first, and fast ones are caught.
+    while not run_killed_when(partial(is_past, find_newest() + rng.randint(60, 140)), command, env=stage_environment()):
         n_kills += 1
         assert n_kills < 30
     assert n_kills >= 1
