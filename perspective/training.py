@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -238,10 +239,11 @@ def distill_embedder(
     prompt = get_prompt(model) or None
     untouched = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
     compared = np.random.default_rng(settings.seed).permutation(len(texts))[:N_COMPARED]
-    before = _measure_error(model, texts, teacher, compared)
+    measure = partial(_measure_error, model, [texts[row] for row in compared], teacher[compared])
+    before = measure()
     for n_left in reversed(range(N_RATES if settings.learning_rate is None else 1)):
         history = run_training(model, dataset, loss_class(model), LengthBatchSampler, prompt, run, output)
-        after = _measure_error(model, texts, teacher, compared)
+        after = measure()
         if after < before:
             break
         told = f"training led away from the teacher: mean squared error {before:.3g} before, {after:.3g} after"
@@ -300,10 +302,10 @@ vectors = SentenceTransformer("{output.path.name}").encode(["a text"])
 """
 
 
-def _measure_error(model: SentenceTransformer, texts: Sequence[str], teacher: np.ndarray, rows: np.ndarray) -> float:
-    """Return how far a model's vectors of some texts are from their teacher's, by what training minimises."""
-    vectors = model.encode([texts[row] for row in rows], show_progress_bar=False)
-    return float(np.square(vectors - teacher[rows]).mean())
+def _measure_error(model: SentenceTransformer, texts: list[str], teacher: np.ndarray) -> float:
+    """Return the mean squared error that training minimises; NaN where the embedder gives NaN."""
+    vectors = model.encode(texts, show_progress_bar=False)  # embed_texts would end the run at a NaN
+    return float(np.square(vectors - teacher).mean())
 
 
 def _make_dataset(triplets: Sequence[TrainingTriplet], weighted: bool) -> Dataset:

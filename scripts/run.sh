@@ -58,7 +58,8 @@ kind=""
 rounds=1
 server=""
 OPTIONS=(--dataset --data_path --text_column --label_column --perspective --embedder --llm --load_in --judge
-    --base_url --budget --price_in --price_out --recorded_path --recipe --rounds --scale --max_query --seed --overwrite --help)
+    --base_url --budget --price_in --price_out --recorded_path --recipe --rounds --scale --max_query --seed
+    --overwrite --help)
 
 absolute() { # a path that still holds when the working directory changes
     case "$1" in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac

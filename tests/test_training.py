@@ -247,27 +247,33 @@ def test_a_broken_embedder_is_no_result(tmp_path, embedder_folder, shift):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_broken_embedder_begins_again_more_slowly(tmp_path, embedder_folder, shift, monkeypatch, caplog):
-    """The recipe's own rate may be lowered; the result is that of the lower rate from the beginning."""
+@pytest.fixture
+def breaking_rate(monkeypatch):
+    """A recipe whose own rate breaks the embedder, and whose next one is that of the real recipe."""
     monkeypatch.setitem(RECIPES, "distill", replace(RECIPES["distill"], learning_rate=30.0))
     monkeypatch.setattr("perspective.training.RATE_STEP", 1e5)
-    found = distill(tmp_path / "found", embedder_folder, *shift(by=0.05))
+
+
+@pytest.mark.usefixtures("breaking_rate")
+def test_a_broken_embedder_begins_again_more_slowly(tmp_path, embedder_folder, shift, monkeypatch, caplog):
+    """The recipe's own rate may be lowered; the result is that of the lower rate from the beginning."""
+    data = shift(by=0.05)
+    found = distill(tmp_path / "found", embedder_folder, *data)
     assert caplog.text.count("it begins again") == 1
-    asked = distill(tmp_path / "asked", embedder_folder, *shift(by=0.05), learning_rate=3e-4)
+    asked = distill(tmp_path / "asked", embedder_folder, *data, learning_rate=3e-4)
     assert hash_file(found / "model.safetensors") == hash_file(asked / "model.safetensors")
     rates = [read_facts(folder)["peak_learning_rate"] for folder in (found, asked)]
     assert rates == pytest.approx([3e-4, 3e-4])
 
     monkeypatch.setattr("perspective.training.RATE_STEP", 1)
     with pytest.raises(ModelError, match="led away from the teacher"):
-        distill(tmp_path / "none", embedder_folder, *shift(by=0.05))
+        distill(tmp_path / "none", embedder_folder, *data)
     assert caplog.text.count("it begins again") == 3
 
 
+@pytest.mark.usefixtures("breaking_rate")
 def test_killed_after_beginning_again(tmp_path, embedder_folder, shift, monkeypatch):
     """It goes on at the lower rate, from the checkpoint, to the same model."""
-    monkeypatch.setitem(RECIPES, "distill", replace(RECIPES["distill"], learning_rate=30.0))
-    monkeypatch.setattr("perspective.training.RATE_STEP", 1e5)
     data = shift(by=0.05)
     whole = distill(tmp_path / "whole", embedder_folder, *data, save_steps=1)
     save, n_saved = Trainer._save_checkpoint, itertools.count(1)
