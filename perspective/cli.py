@@ -15,8 +15,8 @@ from typing import Any, NoReturn, TypeVar
 from transformers.hf_argparser import HfArgumentParser
 from transformers.utils.logging import disable_progress_bar
 
-from perspective.distributed import claim_error, is_main, join, leave, n_processes
 from perspective.errors import DataError, PerspectiveError, suggest_name
+from perspective.runtime.distributed import claim_error, is_main, join, leave, n_processes
 
 Settings = TypeVar("Settings")
 

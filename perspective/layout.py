@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perspective.artifacts import ROOT
-from perspective.models import slugify_model
+from perspective.models.registry import slugify_model
 
 MEASURES = ROOT / "measures"
 AFTER_MEASURES = ROOT / "after_measures"

@@ -8,4 +8,4 @@ set -euo pipefail
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 source "$HERE/common.sh"
 export HF_HUB_OFFLINE=1
-"$PYTHON" -m perspective.benchmark_gpu "$@"
+"$PYTHON" -m perspective.benchmarks.gpu "$@"

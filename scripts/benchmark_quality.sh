@@ -8,4 +8,4 @@ HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 bash "$HERE/setup.sh"
 source "$HERE/common.sh"
 bash "$HERE/fetch_datasets.sh" banking77 few_nerd_nat mtop_domain stackexchange
-"$PYTHON" -m perspective.benchmark_quality "$@"
+"$PYTHON" -m perspective.benchmarks.quality "$@"

@@ -12,4 +12,4 @@ while [[ $# -gt 0 && "$1" != -* ]]; do
     shift
 done
 [[ "${1:-}" == "--" ]] && shift
-exec "$PYTHON" tests/benchmark_speed.py ${stages[@]+--stages "${stages[@]}"} "$@"
+exec "$PYTHON" -m perspective.benchmarks.speed_table ${stages[@]+--stages "${stages[@]}"} "$@"

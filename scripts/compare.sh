@@ -5,5 +5,5 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 # shellcheck disable=SC2086  # the names in DATASETS are separate words
-exec "$PYTHON" -m perspective.compare --datasets $DATASETS --scale "$SCALE" --embedder "$EMBEDDER" --llm "$LLM" \
+exec "$PYTHON" -m perspective.2_finetune.compare --datasets $DATASETS --scale "$SCALE" --embedder "$EMBEDDER" --llm "$LLM" \
     --max_query "$MAX_QUERY" --seed "$SEED" "$@"

@@ -26,7 +26,7 @@ done
 "$PYTHON" -c "import streamlit" 2>/dev/null ||
     fail "streamlit is not installed; run: $PYTHON -m pip install -r $ROOT/requirements-retrieval.txt"
 
-exec "$PYTHON" -m streamlit run "$ROOT/perspective/3_retrieval/leaderboard.py" \
+exec "$PYTHON" -m streamlit run "$ROOT/perspective/leaderboard/page.py" \
     --server.port "$port" --server.address "$address" --server.headless true --server.fileWatcherType none \
     --browser.gatherUsageStats false --client.toolbarMode minimal --client.showErrorLinks false \
     --theme.base light --theme.primaryColor "#2f6db3" \

@@ -6,4 +6,4 @@ HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 bash "$HERE/setup.sh"
 source "$HERE/common.sh"
 
-exec "$PYTHON" -m perspective.held_out ${@:+--names "$@"}
+exec "$PYTHON" -m perspective.data.held_out ${@:+--names "$@"}

@@ -59,11 +59,11 @@ def server():
 @pytest.fixture
 def plain_network(monkeypatch):
     """No key, address or proxy of the machine's own; servers are asked again at once."""
-    from perspective.judging import server_pool
+    from perspective.llm.server import pool
 
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(server_pool, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(pool, "FIRST_WAIT_SECONDS", 0.01)
 
 
 def make_wordpiece_tokenizer():

@@ -18,14 +18,14 @@ from pathlib import Path
 
 from perspective.artifacts import Output, load_triplets, save_judgments
 from perspective.cli import entry_point, parse_settings
-from perspective.corpus import CorpusSettings, load_texts
+from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.judging.protocol import choose_wording
-from perspective.judging.reliability import assess_reliability
 from perspective.judging.server import ServerSettings
 from perspective.judging.session import discard_partial, judge_triplets
 from perspective.judging.settings import Case, JudgeSettings, build_judge
 from perspective.layout import PREDICT_STAGE, Layout, predictions_path
-from perspective.ray_engine import EngineSettings
+from perspective.runtime.ray import EngineSettings
+from perspective.trust.reliability import assess_reliability
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from perspective.artifacts import Output, save_triplets
 from perspective.cli import entry_point, parse_settings
-from perspective.corpus import CorpusSettings, load_labels, load_texts
+from perspective.data.corpus import CorpusSettings, load_labels, load_texts
 from perspective.layout import Layout
-from perspective.sampling import answer_by_labels, sample_random_triplets
+from perspective.triplets.sampling import answer_by_labels, sample_random_triplets
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from perspective.artifacts import Output, read_facts, read_vectors
 from perspective.cli import entry_point, parse_settings
 from perspective.layout import Layout, teacher_path
-from perspective.teaching import TeachSettings, make_teacher
+from perspective.teacher.teacher import TeachSettings, make_teacher
 
 logger = logging.getLogger(__name__)
 

@@ -17,11 +17,11 @@ import numpy as np
 
 from perspective.artifacts import Judgment, Output, load_judgments, read_facts, read_vectors, save_training_triplets
 from perspective.cli import entry_point, parse_settings
-from perspective.conversion import ConvertSettings, choose_instruction, convert_by_evidence, convert_judgments
-from perspective.corpus import CorpusSettings, load_texts
-from perspective.evidence import EMBEDDER, gather_evidence, is_noise, name_judge
-from perspective.judging.reliability import assess_reliability
+from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.layout import Layout, converted_path
+from perspective.triplets.conversion import ConvertSettings, choose_instruction, convert_by_evidence, convert_judgments
+from perspective.trust.evidence import EMBEDDER, gather_evidence, is_noise, name_judge
+from perspective.trust.reliability import assess_reliability
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from perspective.artifacts import Output, load_judgments, read_vectors, save_training_triplets
 from perspective.cli import entry_point, parse_settings
-from perspective.conversion import ConvertSettings, choose_instruction, convert_by_embedder
-from perspective.corpus import CorpusSettings, load_texts
+from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.layout import Layout, converted_path
+from perspective.triplets.conversion import ConvertSettings, choose_instruction, convert_by_embedder
 
 
 @entry_point

@@ -20,12 +20,12 @@ from pathlib import Path
 
 from perspective.artifacts import Output, load_training_triplets, read_facts, read_vectors
 from perspective.cli import parse_settings, shared_entry_point
-from perspective.corpus import CorpusSettings, load_texts
-from perspective.distributed import ask_main
+from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import DataError
 from perspective.layout import Layout, checkpoint_path
-from perspective.models import describe_model, find_local, load_embedder
-from perspective.training import TrainSettings, distill_embedder, finetune_embedder, keep_embedder
+from perspective.models.registry import describe_model, find_local, load_embedder
+from perspective.runtime.distributed import ask_main
+from perspective.training.finetuning import TrainSettings, distill_embedder, finetune_embedder, keep_embedder
 
 
 @dataclass(frozen=True)

@@ -24,16 +24,16 @@ import numpy as np
 
 from perspective.artifacts import Output, discard_result, read_facts, read_vectors
 from perspective.cli import parse_settings, shared_entry_point
-from perspective.conversion import PROMPTS, read_prompt
-from perspective.corpus import CorpusSettings, load_labels, load_texts
-from perspective.devices import describe_precision
-from perspective.distributed import ask_main, is_main, leave, n_processes, share_texts
-from perspective.embedding import EmbedSettings, load_embedding
+from perspective.data.corpus import CorpusSettings, load_labels, load_texts
 from perspective.errors import DataError
 from perspective.layout import Layout, after_path, blend_path, measures_path
-from perspective.models import describe_model, find_local
-from perspective.ray_engine import EngineSettings, write_vectors_on_ray
-from perspective.teaching import blend_for_inference
+from perspective.models.embedding import EmbedSettings, load_embedding
+from perspective.models.registry import describe_model, find_local
+from perspective.runtime.devices import describe_precision
+from perspective.runtime.distributed import ask_main, is_main, leave, n_processes, share_texts
+from perspective.runtime.ray import EngineSettings, write_vectors_on_ray
+from perspective.teacher.teacher import blend_for_inference
+from perspective.triplets.conversion import PROMPTS, read_prompt
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def measure(corpus: CorpusSettings, vectors: np.ndarray, embeds: Path, overwrite
     output = Output(measures_path(embeds), "measures", made_from, inputs)
     if output.is_finished(overwrite):
         return
-    from perspective.clustering import METRICS, score_clustering, score_without_labels
+    from perspective.clustering.kmeans import METRICS, score_clustering, score_without_labels
 
     labels = load_labels(corpus)  # measuring is what labels are for
     if labels is None:

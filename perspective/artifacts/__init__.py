@@ -1,18 +1,7 @@
 """The files that the stages hand to one another: schemas, atomic writes, provenance."""
 
-from perspective.artifacts.provenance import (
-    ROOT,
-    Output,
-    discard_result,
-    display_path,
-    read_facts,
-    sidecar_path,
-)
-from perspective.artifacts.reading import (
-    hash_file,
-    read_json,
-    read_vectors,
-)
+from perspective.artifacts.provenance import ROOT, Output, discard_result, display_path, read_facts, sidecar_path
+from perspective.artifacts.reading import hash_file, read_json, read_vectors
 from perspective.artifacts.records import (
     LABELS,
     Judgment,
@@ -32,12 +21,7 @@ from perspective.artifacts.triplet_files import (
     save_training_triplets,
     save_triplets,
 )
-from perspective.artifacts.writing import (
-    atomic_path,
-    dump_json,
-    keep_block,
-    write_text,
-)
+from perspective.artifacts.writing import atomic_path, dump_json, keep_block, write_text
 
 __all__ = [
     "Judgment",

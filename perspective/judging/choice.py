@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from perspective.devices import describe_precision
 from perspective.errors import DataError, suggest_name
-from perspective.judging.batching import AnswerWriter, LabelReader, batch_by_length, choose_limit, find_labels
 from perspective.judging.prompting import MAX_NEW_TOKENS, Prompt, fit_question, render_chat, special_tokens
 from perspective.judging.protocol import (
     ANSWER_FORM,
@@ -28,7 +26,9 @@ from perspective.judging.written import (
     opinion_from_json,
     opinion_from_reasons,
 )
-from perspective.models import LLM
+from perspective.llm.batching import AnswerWriter, LabelReader, batch_by_length, choose_limit, find_labels
+from perspective.models.registry import LLM
+from perspective.runtime.devices import describe_precision
 
 ANSWER_FORMS = {"logprob": ANSWER_FORM, "generate": ANSWER_FORM, "reason": REASON_FORM, "json": JSON_FORM}
 # Join what both orders answered.

@@ -7,19 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from perspective.devices import describe_precision
 from perspective.errors import DataError
-from perspective.judging.batching import LabelReader, batch_by_length, find_labels
 from perspective.judging.prompting import fit_texts, render_chat, special_tokens
-from perspective.judging.protocol import (
-    Opinion,
-    Question,
-    make_harmless,
-    opinion_from_probabilities,
-    sigmoid,
-)
-from perspective.memory import BatchLimit
-from perspective.models import LLM
+from perspective.judging.protocol import Opinion, Question, make_harmless, opinion_from_probabilities, sigmoid
+from perspective.llm.batching import LabelReader, batch_by_length, find_labels
+from perspective.models.registry import LLM
+from perspective.runtime.devices import describe_precision
+from perspective.runtime.memory import BatchLimit
 
 BLOCK_QUESTIONS = 64  # answered together: enough to order by length, few enough to lose in a kill
 MAX_PERSPECTIVE_CHARS = 200

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from perspective.errors import ModelError
 from perspective.judging.protocol import ANSWER_FORM, Question, write_question
-from perspective.models import LLM
+from perspective.models.registry import LLM
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

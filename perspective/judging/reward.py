@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from perspective.devices import describe_precision, pick_device, pick_reading_dtype
 from perspective.errors import ModelError
-from perspective.judging.batching import choose_limit
 from perspective.judging.prompting import Prompt, fit_question, render_chat
 from perspective.judging.protocol import ANSWERS, Opinion, Question, opinion_from_probabilities, sigmoid
-from perspective.memory import halve_on_out_of_memory, make_batches
-from perspective.models import LLM, explain_loading, load_llm
+from perspective.llm.batching import choose_limit
+from perspective.models.registry import LLM, explain_loading, load_llm
+from perspective.runtime.devices import describe_precision, pick_device, pick_reading_dtype
+from perspective.runtime.memory import halve_on_out_of_memory, make_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

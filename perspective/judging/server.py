@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 from perspective.artifacts import LABELS
 from perspective.errors import DataError, JudgeError
-from perspective.judging.background import iterate_async, run_together
 from perspective.judging.protocol import (
     ANSWER_FORM,
     Opinion,
@@ -23,10 +22,11 @@ from perspective.judging.protocol import (
     opinion_from_probabilities,
     write_question,
 )
-from perspective.judging.server_reply import Failure, FailureKind, Reply
+from perspective.llm.server.background import iterate_async, run_together
+from perspective.llm.server.reply import Failure, FailureKind, Reply
 
 if TYPE_CHECKING:
-    from perspective.judging.server_pool import ServerPool
+    from perspective.llm.server.pool import ServerPool
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class ServerJudge:
         self, settings: ServerSettings, model: str, instruction: str, orders: int = 2, logprobs: bool = True
     ) -> None:
         # `openai` takes a second to import, which no other judge should cost.
-        from perspective.judging.server_client import MAX_TOKENS, public_url, read_key
+        from perspective.llm.server.client import MAX_TOKENS, public_url, read_key
 
         if not model.strip():
             raise DataError("the server's model has no name")
@@ -168,8 +168,8 @@ class ServerJudge:
             self._sum_up()
 
     async def _ask_all(self, questions: Sequence[Question], emit: Callable[[Opinion], None]) -> None:
-        from perspective.judging.server_client import ChatClient, connect, find_secrets, read_key
-        from perspective.judging.server_pool import ServerPool
+        from perspective.llm.server.client import ChatClient, connect, find_secrets, read_key
+        from perspective.llm.server.pool import ServerPool
 
         settings, clients = self.settings, []
         async with AsyncExitStack() as stack:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from perspective.artifacts import LABELS, Output, Triplet, load_judgments, read_facts
-from perspective.embedding import embed_by_name
 from perspective.errors import DataError, suggest_name
 from perspective.judging.protocol import Judge, Wording
 from perspective.judging.server import ServerJudge, ServerSettings
-from perspective.models import LLMS, describe_model, find_local, load_llm, slugify_model
-from perspective.ray_engine import EngineSettings
+from perspective.models.embedding import embed_by_name
+from perspective.models.registry import LLMS, describe_model, find_local, load_llm, slugify_model
+from perspective.runtime.ray import EngineSettings
 
 KINDS = ("answer", "pair", "choice", "reward", "server", "recorded", "oracle")
 FORMS = ("state", "distribution", "phrase")
@@ -242,7 +242,7 @@ def build_judge(settings: JudgeSettings, server: ServerSettings, case: Case) -> 
 
 def _build_answer_judge(settings: JudgeSettings, case: Case) -> Judge:
     from perspective.judging.answer import AnswerJudge
-    from perspective.judging.states import StateSettings, obtain_states
+    from perspective.teacher.states import StateSettings, obtain_states
 
     assert case.states is not None  # given with this kind of judge
     asked = StateSettings(case.wording.perspective, settings.answer_form, settings.answer_layer)

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perspective.artifacts import Output, keep_block, read_facts, read_vectors
-from perspective.embedding import EncoderSide, embed_texts
+from perspective.data.collection import Collection
 from perspective.errors import DataError, ModelError
-from perspective.models import (
+from perspective.models.embedding import EncoderSide, embed_texts
+from perspective.models.registry import (
     EMBEDDERS,
     describe_model,
     find_local,
@@ -26,18 +27,10 @@ from perspective.models import (
     pick_device,
     slugify_model,
 )
-from perspective.retrieval.collection import Collection
+from perspective.retrieval.layout import vectors_path
 from perspective.retrieval.metrics import Judged, find_interval, resample_means, score_rankings
-from perspective.retrieval.places import vectors_path
 from perspective.retrieval.results import VERSION
-from perspective.retrieval.search import (
-    Hits,
-    fuse_rankings,
-    load_reranker,
-    rerank,
-    search_bm25,
-    search_dense,
-)
+from perspective.retrieval.search import Hits, fuse_rankings, load_reranker, rerank, search_bm25, search_dense
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from perspective.embedding import EncoderSide, embed_texts
+from perspective.data.pairs import Pair
 from perspective.errors import DataError
-from perspective.retrieval.records import Pair
+from perspective.models.embedding import EncoderSide, embed_texts
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer

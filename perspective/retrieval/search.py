@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from perspective.errors import DataError, ModelError
-from perspective.models import explain_loading
+from perspective.models.registry import explain_loading
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder

@@ -9,11 +9,11 @@ from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
 from perspective.artifacts import Output
-from perspective.distributed import n_processes
+from perspective.data.pairs import Pair
 from perspective.errors import DataError
 from perspective.retrieval.evaluation import EvaluationSettings, find_prompts
-from perspective.retrieval.records import Pair
-from perspective.trainer import RunSettings, run_training, save_trained
+from perspective.runtime.distributed import n_processes
+from perspective.training.run import RunSettings, run_training, save_trained
 
 if TYPE_CHECKING:
     import torch
@@ -121,7 +121,7 @@ def train_retriever(model: SentenceTransformer, pairs: Sequence[Pair], settings:
 
 def build_loss(model: SentenceTransformer, temperature: float, mini_batch_size: int) -> torch.nn.Module:
     """Return the loss: with gradient caching where a mini-batch's size is given, plain where it is 0."""
-    from perspective.retrieval.losses import CachedRankingLoss, RankingLoss
+    from perspective.training.losses.ranking import CachedRankingLoss, RankingLoss
 
     gather = n_processes() > 1  # of several processes: the whole batch is each one's
     if mini_batch_size:
@@ -171,7 +171,7 @@ def make_dataset(pairs: Sequence[Pair], num_negatives: int, weighted: bool) -> D
         weighted: Whether the label holds the pairs' weights, or 1 for each.
 
     Returns:
-        A data set with labels as `perspective.retrieval.losses.RankingLoss` reads them.
+        A data set with labels as `perspective.training.losses.ranking.RankingLoss` reads them.
 
     Raises:
         DataError: There are fewer than two pairs, or all have weight 0.

@@ -1,0 +1,97 @@
+"""Compare the measures before and after fine-tuning.
+
+Reads:  measures/ and after_measures/ of the runs named by the options
+Writes: after_measures/comparison[_<name>].md, .csv and .png; the figures onto the model cards
+
+python -m perspective.2_finetune.compare --datasets banking77 mtop_domain --llm smollm2
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from perspective.artifacts import atomic_path, display_path, read_json, write_text
+from perspective.cli import entry_point, parse_settings
+from perspective.evaluation.comparison import (
+    add_measures_to_card,
+    draw_comparison,
+    format_csv,
+    format_markdown,
+    format_text,
+    load_comparison,
+)
+from perspective.layout import Layout, comparison_path, measures_path
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """Which runs."""
+
+    datasets: list[str] = field(metadata={"help": "names of the data sets", "aliases": ["--dataset"]})
+    scale: str = field(default="small", metadata={"help": "small or large", "choices": ["small", "large"]})
+    embedder: str = field(default="minilm", metadata={"help": "the embedder", "aliases": ["--embed_method"]})
+    llm: str = field(default="smollm2", metadata={"help": "the judge, as it stands in the files' names"})
+    max_query: int = field(default=1024, metadata={"help": "of the runs"})
+    seed: int = field(default=100, metadata={"help": "of the runs"})
+    output_path: str | None = field(default=None, metadata={"help": "folder; default after_measures"})
+
+
+def _tell_files(layout: Layout) -> None:
+    files = {
+        "measures before": measures_path(layout.embeds),
+        "measures after": measures_path(layout.after_embeds),
+        "judgments": layout.judgments,
+        "training triplets": layout.training_triplets,
+        "teacher": layout.teacher,
+        "embedder": layout.checkpoint,
+    }
+    lines = (f"  {name:18s} {display_path(path)}" for name, path in files.items() if path.exists())
+    logger.info("%s\n%s", layout.dataset, "\n".join(lines))
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    """Compare, print and write."""
+    settings = parse_settings(CompareSettings, argv, __doc__)
+    layouts = [
+        Layout(name, settings.scale, settings.embedder, settings.max_query, settings.seed, settings.llm)
+        for name in settings.datasets
+    ]
+    comparisons = []
+    for layout in layouts:
+        _tell_files(layout)
+        before, after = measures_path(layout.embeds), measures_path(layout.after_embeds)
+        if before.exists() and "ACC" not in read_json(before):
+            logger.info(
+                "%s: without labels there is nothing to compare by; see %s", layout.dataset, display_path(after)
+            )
+            continue
+        comparison = load_comparison(before, after, layout.checkpoint, layout.dataset, settings.embedder)
+        add_measures_to_card(layout.checkpoint, comparison)
+        comparisons.append(comparison)
+        blended = measures_path(layout.after_blend)
+        if blended.exists():
+            blend = load_comparison(before, blended, layout.checkpoint, layout.dataset, settings.embedder)
+            comparisons.append(replace(blend, judge=f"{blend.judge}, at inference too"))
+    if not comparisons:
+        return
+    sys.stdout.write(format_text(comparisons) + "\n")
+    folder = Path(settings.output_path) if settings.output_path else None
+    table, data, chart = (
+        comparison_path(settings.embedder, settings.llm, kind, folder) for kind in ("md", "csv", "png")
+    )
+    write_text(table, format_markdown(comparisons))
+    write_text(data, format_csv(comparisons))
+    with atomic_path(chart) as temporary:
+        draw_comparison(comparisons, temporary)
+    logger.info("wrote %s, .csv, .png", display_path(table))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,0 @@
-#!/usr/bin/env bash
-# Drops pairs that the embedder does not find again, and mines hard negatives for the others.
-# Settings: DATASETS EMBEDDER SEED (environment); other options are passed on, see --help.
-set -euo pipefail
-DATASETS="${DATASETS:-docstrings}"
-source "$(dirname "${BASH_SOURCE[0]}")/../../../scripts/common.sh"
-
-run_for_each_dataset perspective.3_retrieval.mine_negatives --embedder "$EMBEDDER" --seed "$SEED" "$@"

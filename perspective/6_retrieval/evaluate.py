@@ -1,0 +1,71 @@
+"""Evaluate an embedder, BM25 or both on a retrieval collection, and compare with another result.
+
+Reads:  a collection: a folder in the BEIR layout, a name in datasets/, or a retrieval task of mteb
+        (Ko-StrategyQA, AutoRAGRetrieval, PublicHealthQA, ...; a subset as TASK:SUBSET)
+Writes: measures/retrieval/<collection>_<model>[-bm25-hybrid][-rerank].json, and the same in mteb's
+        own format in measures/retrieval/mteb/; embeddings in vectors/
+
+python -m perspective.6_retrieval.evaluate --collection docstrings --embedder minilm
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from perspective.artifacts import Output, dump_json, write_text
+from perspective.cli import entry_point, parse_settings
+from perspective.data.collection import find_collection
+from perspective.data.mteb_tasks import format_task_result
+from perspective.models.registry import describe_model
+from perspective.retrieval.evaluation import EvaluationSettings, evaluate_retriever
+from perspective.retrieval.layout import mteb_path, results_path
+from perspective.retrieval.results import compare_results, format_scores, load_result
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FileSettings:
+    """What is read, and where the result goes."""
+
+    collection: str = field(metadata={"help": "a folder, a name in datasets/, or a retrieval task of mteb"})
+    compare: str | None = field(default=None, metadata={"help": "another result file, compared query by query"})
+    metric: str = field(default="NDCG@10", metadata={"help": "of the comparison: NDCG or F1 at a cutoff"})
+    output_path: str | None = field(default=None, metadata={"help": "folder; default measures/retrieval"})
+    overwrite: bool = field(default=False, metadata={"help": "make a finished result anew"})
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    """Evaluate, then compare."""
+    settings, files = parse_settings((EvaluationSettings, FileSettings), argv, __doc__)
+    other = load_result(Path(files.compare)) if files.compare else None
+    collection = find_collection(files.collection)
+    folder = Path(files.output_path) if files.output_path else None
+    path = results_path(collection.name, settings.model, settings.kind, folder)
+    made_from = {**settings.made_from(), "collection": collection.fingerprint}
+    output = Output(path, "retrieval result", made_from, settings.inputs())
+    if not output.is_finished(files.overwrite):
+        started = time.perf_counter()
+        result = evaluate_retriever(collection, settings)
+        task_result = format_task_result(collection, result["scores"], time.perf_counter() - started)
+        write_text(mteb_path(path), dump_json(task_result))
+        output.facts |= {**describe_model(settings.model), "origin": collection.origin}
+        output.write_json(result)
+    result = load_result(path)
+    sys.stdout.write(f"{format_scores(result)}\n")
+    if other is not None:
+        found = compare_results(result, other, files.metric)
+        sys.stdout.write(
+            f"{found.metric} against {Path(files.compare).stem}: {found.mean:+.2f} points, "
+            f"95% interval {found.interval[0]:+.2f} to {found.interval[1]:+.2f}, p = {found.p:.4f}\n"
+        )
+
+
+if __name__ == "__main__":
+    main()

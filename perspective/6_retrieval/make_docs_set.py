@@ -1,0 +1,57 @@
+"""Make a retrieval set of the docstrings of installed packages: training pairs and a test collection.
+
+Reads:  the source files of the packages named by --train_packages and --test_packages
+Writes: datasets/docstrings/: train.jsonl, corpus.jsonl, queries.jsonl, qrels.tsv, and the
+        provenance with the packages' versions in train.jsonl.meta.json and qrels.tsv.meta.json
+
+python -m perspective.6_retrieval.make_docs_set
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from perspective.artifacts import Output, display_path
+from perspective.cli import entry_point, parse_settings
+from perspective.data.collection import QRELS_PLACES, save_collection
+from perspective.data.corpus import DATASETS
+from perspective.data.docstrings import NAME, DocsSettings, make_docs_set
+from perspective.data.pairs import save_pairs
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FileSettings:
+    """Where the set goes."""
+
+    output_path: str | None = field(default=None, metadata={"help": f"folder; default datasets/{NAME}"})
+    overwrite: bool = field(default=False, metadata={"help": "make a finished set anew"})
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make the set."""
+    settings, files = parse_settings((DocsSettings, FileSettings), argv, __doc__)
+    folder = Path(files.output_path) if files.output_path else DATASETS / NAME
+    train = Output(folder / "train.jsonl", "pairs", settings.made_from())
+    qrels = Output(folder / QRELS_PLACES[0], "collection", settings.made_from())
+    if train.is_finished(files.overwrite) and qrels.is_finished(files.overwrite):
+        return
+    pairs, collection = make_docs_set(settings)
+    save_collection(qrels, collection)
+    save_pairs(train, pairs)
+    logger.info(
+        "%s: %d pairs to train on, %d queries and %d documents to test on",
+        display_path(folder),
+        len(pairs),
+        len(collection.queries),
+        len(collection.corpus),
+    )
+
+
+if __name__ == "__main__":
+    main()

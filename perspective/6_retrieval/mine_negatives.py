@@ -1,0 +1,77 @@
+"""Drop pairs that the embedder does not find again, and give the others hard negatives.
+
+Reads:  datasets/<dataset>/train.jsonl, or --train_file; --corpus_path for documents beyond those of the pairs
+Writes: mined_results/<dataset>_<embedder>.jsonl
+
+python -m perspective.6_retrieval.mine_negatives --dataset docstrings
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from perspective.artifacts import Output
+from perspective.cli import entry_point, parse_settings
+from perspective.data.collection import read_texts
+from perspective.data.corpus import DATASETS
+from perspective.data.pairs import load_pairs, save_pairs
+from perspective.models.registry import describe_model, find_local, load_embedder
+from perspective.retrieval.layout import mined_path
+from perspective.retrieval.mining import MineSettings, embed_sides, filter_pairs, mine_negatives
+from perspective.retrieval.search import load_reranker
+from perspective.retrieval.training import set_retrieval_prompts
+
+
+@dataclass(frozen=True)
+class FileSettings:
+    """What is mined, by which embedder, and where it goes."""
+
+    dataset: str = field(metadata={"help": "name of the retrieval set"})
+    embedder: str = field(
+        default="minilm",
+        metadata={"help": "gte, e5, minilm, an id of the hub or a folder", "aliases": ["--embed_method"]},
+    )
+    train_file: str | None = field(default=None, metadata={"help": "pairs as jsonl; default those of the data set"})
+    corpus_path: str | None = field(
+        default=None, metadata={"help": "a corpus.jsonl: documents beside those of the pairs, to choose negatives from"}
+    )
+    query_prompt: str | None = field(default=None, metadata={"help": "stands before each query; as of train"})
+    document_prompt: str | None = field(default=None, metadata={"help": "stands before each document; as of train"})
+    output_path: str | None = field(default=None, metadata={"help": "folder; default mined_results"})
+    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the embedder on the hub"})
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "run code from the embedder's repository; only where you trust it"}
+    )
+    overwrite: bool = field(default=False, metadata={"help": "make a finished file anew"})
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    """Filter and mine."""
+    files, settings = parse_settings((FileSettings, MineSettings), argv, __doc__)
+    inputs = {"pairs": Path(files.train_file or DATASETS / files.dataset / "train.jsonl")}
+    if files.corpus_path:
+        inputs["corpus"] = Path(files.corpus_path)
+    inputs |= find_local(embedder=files.embedder, reranker=settings.reranker)
+    prompts = {"query_prompt": files.query_prompt, "document_prompt": files.document_prompt}
+    made_from = {"embedder": files.embedder, "revision": files.revision, **prompts, **settings.made_from()}
+    path = mined_path(files.dataset, files.embedder, Path(files.output_path) if files.output_path else None)
+    output = Output(path, "mined pairs", made_from, inputs)
+    if output.is_finished(files.overwrite):
+        return
+    pairs = load_pairs(inputs["pairs"])
+    corpus = list(read_texts(inputs["corpus"]).values()) if files.corpus_path else []
+    model = load_embedder(files.embedder, revision=files.revision, trust_remote_code=files.trust_remote_code)
+    set_retrieval_prompts(model, files.embedder, **prompts)
+    embedded = embed_sides(model, (pair.query for pair in pairs), [*(pair.document for pair in pairs), *corpus])
+    kept = filter_pairs(pairs, embedded, settings)
+    reranker = load_reranker(settings.reranker) if settings.reranker else None
+    mined = mine_negatives(kept, embedded, settings, reranker)
+    output.facts |= {**describe_model(files.embedder), "n_dropped": len(pairs) - len(kept)}
+    save_pairs(output, mined)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Fine-tune the embedder on pairs of queries and documents, with hard negatives where there are some.
+
+Reads:  mined_results/<dataset>_<embedder>.jsonl, or --train_file: judged or mined pairs, or
+        datasets/<dataset>/train.jsonl
+Writes: checkpoints/<dataset>_<embedder>[-<variant>]/, a folder that SentenceTransformer(path)
+        loads, with its model card, loss.csv and loss.png; until it is whole, <folder>.partial/,
+        from which a killed run goes on
+
+python -m perspective.6_retrieval.train --dataset docstrings
+
+Several GPUs share each batch when torchrun or `accelerate launch` starts it:
+torchrun --nproc_per_node 8 -m perspective.6_retrieval.train --dataset docstrings
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from perspective.artifacts import Output, read_facts
+from perspective.cli import parse_settings, shared_entry_point
+from perspective.data.pairs import load_pairs
+from perspective.models.registry import describe_model, find_local, load_embedder
+from perspective.retrieval.layout import checkpoint_path, mined_path
+from perspective.retrieval.training import TrainSettings, set_retrieval_prompts, train_retriever
+from perspective.runtime.distributed import ask_main
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FileSettings:
+    """What is trained, and where it goes."""
+
+    dataset: str = field(metadata={"help": "name of the retrieval set"})
+    embedder: str = field(
+        default="minilm",
+        metadata={
+            "help": "the embedder to adapt: gte, e5, minilm, an id of the hub or a folder",
+            "aliases": ["--embed_method", "--model_name_or_path"],
+        },
+    )
+    train_file: str | None = field(default=None, metadata={"help": "pairs as jsonl; default the mined ones"})
+    variant: str = field(default="", metadata={"help": "a short name at the end of the folder's, to train several"})
+    output_dir: str | None = field(default=None, metadata={"help": "the folder to make; default in checkpoints"})
+    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the embedder on the hub"})
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "run code from the embedder's repository; only where you trust it"}
+    )
+    overwrite: bool = field(default=False, metadata={"help": "make a finished model anew; an unfinished run goes on"})
+
+
+@shared_entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train."""
+    files, settings = parse_settings((FileSettings, TrainSettings), argv, __doc__)
+    train_file = Path(files.train_file or mined_path(files.dataset, files.embedder))
+    path = Path(files.output_dir or checkpoint_path(files.dataset, files.embedder, files.variant))
+    made_from = {
+        "dataset": files.dataset,
+        "embedder": files.embedder,
+        "revision": files.revision,
+        **settings.made_from(),
+    }
+    output = Output(path, "retriever", made_from, {"training_pairs": train_file, **find_local(embedder=files.embedder)})
+    if ask_main(lambda: output.is_finished(files.overwrite)):
+        return
+    pairs = load_pairs(train_file)
+    model = load_embedder(files.embedder, revision=files.revision, trust_remote_code=files.trust_remote_code)
+    prompts = set_retrieval_prompts(model, files.embedder, settings.query_prompt, settings.document_prompt)
+    output.facts |= {**describe_model(files.embedder), "prompts": prompts, "judge": read_facts(train_file).get("judge")}
+    train_retriever(model, pairs, settings, output)
+    logger.info("loss %.3f at the first step, %.3f at the last", output.facts["first_loss"], output.facts["final_loss"])
+
+
+if __name__ == "__main__":
+    main()

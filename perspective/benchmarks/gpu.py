@@ -1,0 +1,311 @@
+"""How fast this machine embeds, judges and fine-tunes, on models of the real shapes; needs no network.
+
+Reads:  datasets/demo/small.jsonl, whose messages are joined to texts; the models' weights are random
+Writes: measures/benchmark_gpu.json and .md (benchmark_gpu_tiny with --size tiny)
+
+python -m perspective.benchmarks.gpu --parts encode finetune choice states
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from perspective.artifacts import Output, TrainingTriplet, Triplet, write_text
+from perspective.benchmarks.random_models import SIZES, Size, count_parameters, make_llm, save_embedder
+from perspective.cli import entry_point, parse_settings
+from perspective.data.corpus import CorpusSettings, load_texts
+from perspective.errors import DataError, ModelError, suggest_name
+from perspective.judging.choice import ChoiceJudge
+from perspective.judging.protocol import Question
+from perspective.layout import MEASURES
+from perspective.models.embedding import count_tokens, embed_texts
+from perspective.models.registry import LLM, load_embedder
+from perspective.runtime.devices import pick_attention, pick_device, pick_reading_dtype
+from perspective.runtime.memory import free_cache
+from perspective.teacher.states import StateSettings, read_states
+from perspective.training.finetuning import TrainSettings, finetune_embedder
+
+logger = logging.getLogger(__name__)
+
+INSTRUCTION = "Select the message that better corresponds with the Query in terms of intent."
+COUNTING = (
+    "A forward pass counts 2 operations a token and weight, embeddings and head left out, training 3 times that; the "
+    "attention's own products are not counted. Tokens are those of the texts, without padding. Times include "
+    "tokenising and copying. The matrix rate is that of a large square product in the precision that texts are read in."
+)
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """What is timed."""
+
+    size: str = field(default="real", metadata={"help": "real, or tiny to try it out on any machine"})
+    parts: list[str] | None = field(
+        default=None, metadata={"help": "encode, finetune, choice, states; default all of them"}
+    )
+    output_path: str | None = field(default=None, metadata={"help": "folder of the results; default measures"})
+
+    def __post_init__(self) -> None:
+        """Check names, and that the size fits the machine."""
+        if self.size not in SIZES:
+            raise DataError(f'--size "{self.size}": {suggest_name(self.size, SIZES)}')
+        for part in self.parts or []:
+            if part not in PARTS:
+                raise DataError(f'--parts "{part}": {suggest_name(part, PARTS)}')
+        if self.size == "real" and pick_device() != "cuda":
+            raise ModelError("--size real needs a CUDA GPU, and there is none; --size tiny tries the same code here")
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much a part computed, and how long it took."""
+
+    model: str
+    n_parameters: int
+    n_items: int
+    n_tokens: int
+    seconds: float
+    passes: int = 1  # training counts its forward pass three times
+
+    @property
+    def flop(self) -> float:
+        """Operations, as `COUNTING` says."""
+        return 2.0 * self.n_parameters * self.n_tokens * self.passes
+
+
+class Bench:
+    """The models and texts that the parts share, made when first asked for."""
+
+    def __init__(self, size: Size, folder: Path) -> None:
+        self.size = size
+        self.folder = folder
+        self.messages = load_texts(CorpusSettings("demo", "small", None, "input"))
+
+    @cached_property
+    def embedder(self) -> Path:
+        """A folder that `load_embedder` reads."""
+        return save_embedder(self.folder, self.messages, self.size.embedder)
+
+    @cached_property
+    def llm(self) -> LLM:
+        """The LLM that judges."""
+        return make_llm([*self.messages, INSTRUCTION], self.size.llm)
+
+    def write_texts(self, n: int, seed: int = 0) -> list[str]:
+        """Join one to six messages to a text: 10 to 80 tokens."""
+        rng = random.Random(seed)
+        return [" ".join(rng.choices(self.messages, k=rng.randint(1, 6))) for _ in range(n)]
+
+    def output(self, name: str) -> Output:
+        """A file of the temporary folder."""
+        return Output(self.folder / name, "benchmark", {})
+
+
+def run_encode(bench: Bench) -> Work:
+    """Embed texts, as `get_embedding` does."""
+    encoder = load_embedder(str(bench.embedder), reading=True)
+    texts = bench.write_texts(bench.size.n_texts)
+    embed_texts(encoder, texts[: len(texts) // 16])  # the first pass pays for loading kernels
+    seconds = _time(lambda: embed_texts(encoder, texts))
+    n_parameters = count_parameters(encoder.transformers_model)
+    return Work(bench.size.embedder_name, n_parameters, len(texts), sum(count_tokens(encoder, texts)), seconds)
+
+
+def run_choice(bench: Bench) -> Work:
+    """Judge triplets in both orders by log-probability, as `predict_triplet --judge choice` does."""
+    n = bench.size.n_questions
+    texts = bench.write_texts(3 * n)
+    questions = [Question(row, *texts[3 * row : 3 * row + 3]) for row in range(n)]
+    list(ChoiceJudge(bench.llm, INSTRUCTION).judge(questions[: n // 8]))
+    judge = ChoiceJudge(bench.llm, INSTRUCTION)
+    seconds = _time(lambda: list(judge.judge(questions)))
+    n_parameters = count_parameters(bench.llm.model)
+    return Work(bench.size.llm_name, n_parameters, n, judge.facts["n_tokens"], seconds)
+
+
+def run_states(bench: Bench) -> Work:
+    """Read answer states, as `predict_triplet` does by default."""
+    texts, asked = bench.write_texts(bench.size.n_state_texts), StateSettings("intent")
+    read_states(bench.llm, texts[: len(texts) // 16], asked, bench.output("warm.npy"))
+    output = bench.output("states.npy")
+    seconds = _time(lambda: read_states(bench.llm, texts, asked, output))
+    n_parameters = count_parameters(bench.llm.model)
+    return Work(bench.size.llm_name, n_parameters, len(texts), output.facts["n_tokens"], seconds)
+
+
+def run_finetune(bench: Bench) -> Work:
+    """Fine-tune on triplets, as `finetune --recipe standard` does for one epoch.
+
+    Timed from step to step without the first steps, so that setting up and saving fall out.
+    """
+    n, n_batch = bench.size.n_triplets, bench.size.batch_triplets
+    texts = bench.write_texts(3 * n)
+    rows = zip(texts[::3], texts[1::3], texts[2::3], strict=True)
+    triplets = [TrainingTriplet("", *row, Triplet(i, i, i)) for i, row in enumerate(rows)]
+    model = load_embedder(str(bench.embedder))
+    n_tokens, n_parameters = sum(count_tokens(model, texts)), count_parameters(model.transformers_model)
+    begun: list[float] = []  # when each forward pass began, some to a step
+    model.register_forward_pre_hook(lambda *_: begun.append(time.perf_counter()))
+    output = bench.output("finetuned")
+    settings = TrainSettings(
+        recipe="standard", num_train_epochs=1, per_device_train_batch_size=n_batch, save_steps=10**6
+    )
+    finetune_embedder(model, triplets, settings, output)
+    n_steps = output.facts["n_steps"]
+    steps = begun[:: len(begun) // n_steps][:n_steps]
+    first = 1 + n_steps // 8
+    share = (n_steps - 1 - first) / n_steps  # of the texts, which were shuffled
+    seconds = steps[-1] - steps[first]
+    return Work(bench.size.embedder_name, n_parameters, round(share * n), round(share * n_tokens), seconds, passes=3)
+
+
+PARTS: dict[str, Callable[[Bench], Work]] = {
+    "encode": run_encode,
+    "finetune": run_finetune,  # before the LLM comes, which then stays in the memory
+    "choice": run_choice,
+    "states": run_states,
+}
+
+
+def run_benchmark(settings: BenchmarkSettings) -> dict[str, Any]:
+    """Time the parts one after another.
+
+    Returns:
+        What is written as JSON: the machine, the matrix rate, a record a part.
+    """
+    size, device = SIZES[settings.size], pick_device()
+    reading = pick_reading_dtype(device)
+    matrix_rate = measure_matrix_rate((size.matrix,) * 3, device, reading)
+    parts = {}
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(size, Path(folder))
+        for name in settings.parts or PARTS:
+            _reset_peak()
+            work = PARTS[name](bench)
+            parts[name] = _describe(work, matrix_rate)
+            logger.info("%s: %.0f tokens/s", name, parts[name]["tokens_per_second"])
+    return {
+        "size": settings.size,
+        "machine": _describe_machine(device),
+        "dtype": str(reading).removeprefix("torch."),
+        "attention": pick_attention(device, reading).get("attn_implementation", "sdpa"),
+        "matrix": {"size": size.matrix, "tflops": matrix_rate / 1e12},
+        "counting": COUNTING,
+        "parts": parts,
+    }
+
+
+def measure_matrix_rate(
+    shape: tuple[int, int, int], device: str = "cpu", dtype: torch.dtype = torch.float32, n_repeats: int = 9
+) -> float:
+    """Return the operations a second of a matrix product, the median of some, warmed up.
+
+    Args:
+        shape: (n, k, m) of an `n` x `k` matrix times a `k` x `m` one.
+        device: Where.
+        dtype: In what precision.
+        n_repeats: How many are timed.
+    """
+    n, k, m = shape
+    left, right = torch.randn(n, k, device=device).to(dtype), torch.randn(k, m, device=device).to(dtype)
+    for _ in range(3):
+        left @ right
+    seconds = statistics.median(_time(lambda: left @ right) for _ in range(n_repeats))
+    return 2.0 * n * k * m / seconds
+
+
+def format_benchmark(results: dict[str, Any]) -> str:
+    """Return the results as a table, with what the figures mean."""
+    machine, matrix = results["machine"], results["matrix"]
+    lines = [
+        f"# Speed on {machine['name']}",
+        "",
+        f"{machine['memory_gib']:.0f} GiB, torch {machine['torch']}, {results['dtype']}, {results['attention']}; "
+        f"matrix product of {matrix['size']} squared: {matrix['tflops']:.3g} TFLOP/s. Random weights. {COUNTING}",
+        "",
+        "| part | model | items | tokens | seconds | items/s | tokens/s | TFLOP/s | of the matrix rate | peak GiB |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, part in results["parts"].items():
+        lines.append(
+            f"| {name} | {part['model']} | {part['n_items']} | {part['n_tokens']} | {part['seconds']:.2f} "
+            f"| {part['items_per_second']:.0f} | {part['tokens_per_second']:.0f} | {part['tflops']:.3g} "
+            f"| {part['share_of_matrix_rate']:.0%} | {part['peak_memory_gib']:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _describe(work: Work, matrix_rate: float) -> dict[str, Any]:
+    return {
+        **asdict(work),
+        "items_per_second": work.n_items / work.seconds,
+        "tokens_per_second": work.n_tokens / work.seconds,
+        "tflops": work.flop / work.seconds / 1e12,
+        "share_of_matrix_rate": work.flop / work.seconds / matrix_rate,
+        "peak_memory_gib": _peak_bytes() / 2**30,
+    }
+
+
+def _describe_machine(device: str) -> dict[str, Any]:
+    versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "threads": torch.get_num_threads()}
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        return {"name": properties.name, "memory_gib": properties.total_memory / 2**30, **versions}
+    pages = Path("/proc/meminfo").read_text().split()[1] if Path("/proc/meminfo").exists() else "0"
+    return {"name": f"a {device} without CUDA", "memory_gib": int(pages) / 2**20, **versions}
+
+
+def _time(run: Callable[[], object]) -> float:
+    _wait()
+    started = time.perf_counter()
+    run()
+    _wait()
+    return time.perf_counter() - started
+
+
+def _wait() -> None:
+    """Wait for what the GPU was given: its calls return before it is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _reset_peak() -> None:
+    free_cache()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak_bytes() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # of the process so far
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    """Time, then write and show the table."""
+    settings = parse_settings(BenchmarkSettings, argv, __doc__)
+    results = run_benchmark(settings)
+    name = "benchmark_gpu" if settings.size == "real" else f"benchmark_gpu_{settings.size}"
+    path = (Path(settings.output_path) if settings.output_path else MEASURES) / f"{name}.json"
+    Output(path, "GPU benchmark", {"size": settings.size, "parts": settings.parts}).write_json(results)
+    table = format_benchmark(results)
+    write_text(path.with_suffix(".md"), table)
+    sys.stdout.write(table)
+
+
+if __name__ == "__main__":
+    main()

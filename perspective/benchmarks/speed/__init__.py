@@ -1,0 +1,1 @@
+"""The comparisons of `-m perspective.benchmarks.speed_table`, a file a stage."""

@@ -1,0 +1,99 @@
+"""What all comparisons share: a row of the table, pairs timed in turn, a process of its own, the texts."""
+
+from __future__ import annotations
+
+import re
+import resource
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from perspective.benchmarks.gpu import measure_matrix_rate
+from perspective.data.corpus import CorpusSettings, load_texts
+from perspective.judging.protocol import Question, choose_wording
+from perspective.layout import PREDICT_STAGE
+from perspective.models.embedding import embed_texts
+from perspective.models.registry import load_embedder
+from perspective.triplets.sampling import SampleSettings, sample_triplets
+
+DATASETS = ("banking77", "few_nerd_nat", "mtop_domain", "stackexchange")
+
+
+@dataclass(frozen=True)
+class SpeedSettings:
+    """How it is measured."""
+
+    n_pairs: int = field(default=3, metadata={"help": "times each of two is run, in turn"})
+    llm: list[str] = field(default_factory=lambda: ["smollm2"], metadata={"help": "the LLMs that judge"})
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: medians in seconds, and what shows that both did the same."""
+
+    what: str
+    against: str
+    target: str
+    ours_seconds: float | None
+    other_seconds: float | None
+    ratio: float | None
+    equal: str
+    note: str = ""
+
+
+def time_pairs(ours: Callable, other: Callable, n_pairs: int) -> tuple[float, float, float]:
+    """Run two functions in turn; return their median seconds and the median of the pairs' ratios."""
+    times = np.array([[time_once(run) for run in (ours, other)] for _ in range(n_pairs)])
+    return float(np.median(times[:, 0])), float(np.median(times[:, 1])), float(np.median(times[:, 1] / times[:, 0]))
+
+
+def time_once(run: Callable) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def run_alone(work: Callable[[int], float], n_texts: int) -> tuple[float, int]:
+    """Run a function in a process of its own; return its seconds and the peak memory in bytes."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        seconds = pool.submit(work, n_texts).result()
+        peak = pool.submit(measure_peak).result()
+    return seconds, peak
+
+
+def measure_peak() -> int:
+    status = Path("/proc/self/status")
+    if status.exists():  # a child's ru_maxrss begins at its parent's
+        return 1024 * int(re.search(r"VmHWM:\s*(\d+)", status.read_text()).group(1))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@cache
+def read_texts(dataset: str) -> list[str]:
+    return load_texts(CorpusSettings(dataset, "small", None, "input"))
+
+
+@cache
+def embed_dataset(dataset: str) -> np.ndarray:
+    return embed_texts(load_embedder("minilm"), read_texts(dataset))
+
+
+def ask_questions(n_questions: int) -> tuple[list[Question], str]:
+    """Return triplets of banking77 as a judge is asked them, and the sentence that asks."""
+    texts = read_texts("banking77")
+    sampled, _ = sample_triplets(embed_dataset("banking77"), SampleSettings(max_query=n_questions))
+    questions = [Question(row, *(texts[i] for i in triplet.key)) for row, triplet in enumerate(sampled)]
+    return questions, choose_wording(PREDICT_STAGE / "prompts.json", "banking77").instruction
+
+
+def describe_rate(flop: float, seconds: float, shape: tuple[int, int, int]) -> str:
+    """Say what share of the rate of one matrix product a stage reaches."""
+    rate = flop / seconds
+    share = 100 * rate / measure_matrix_rate(shape)
+    return f"{rate / 1e9:.0f} GFLOP/s, {share:.0f}% of the matrix rate at {' x '.join(f'{n:,}' for n in shape)}"

@@ -1,0 +1,104 @@
+"""Our stages and what people would run instead, in turn, on the same inputs, threads and model.
+
+Reads:  datasets/{banking77,few_nerd_nat,mtop_domain,stackexchange}/small.jsonl
+Writes: measures/benchmark_speed.json and .md; a stage measured anew replaces its rows
+
+bash scripts/benchmark_speed.sh [STAGE ...]
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from tqdm import tqdm
+
+from perspective.artifacts import dump_json, write_text
+from perspective.benchmarks.gpu import measure_matrix_rate
+from perspective.benchmarks.speed.comparison import Row, SpeedSettings
+from perspective.benchmarks.speed.embedding import bench_embedding
+from perspective.benchmarks.speed.judging import bench_judging, bench_states
+from perspective.benchmarks.speed.kmeans import bench_kmeans
+from perspective.benchmarks.speed.memory import bench_memory
+from perspective.benchmarks.speed.sampling import bench_sampling
+from perspective.benchmarks.speed.training import bench_loss, bench_training
+from perspective.cli import entry_point, parse_settings
+from perspective.errors import DataError, suggest_name
+from perspective.layout import MEASURES
+
+logger = logging.getLogger(__name__)
+
+STAGES: dict[str, Callable[[SpeedSettings], list[Row]]] = {
+    "loss": bench_loss,
+    "training": bench_training,
+    "embedding": bench_embedding,
+    "sampling": bench_sampling,
+    "kmeans": bench_kmeans,
+    "judging": bench_judging,
+    "states": bench_states,
+    "memory": bench_memory,
+}
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """What is measured."""
+
+    stages: list[str] = field(default_factory=lambda: list(STAGES), metadata={"help": "stages; default all"})
+
+    def __post_init__(self) -> None:
+        """Check names."""
+        for name in self.stages:
+            if name not in STAGES:
+                raise DataError(f'stage "{name}": {suggest_name(name, STAGES)}')
+
+
+def describe_machine() -> dict[str, object]:
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "float32_gflops_2048": round(measure_matrix_rate((2048,) * 3) / 1e9),
+        "torch": torch.__version__,
+        "load_average": [round(value, 1) for value in os.getloadavg()],
+    }
+
+
+def format_rows(results: dict) -> str:
+    """Return the table; a ratio above 1 says that ours is faster."""
+    lines = ["| stage | against | target | ratio | ours, s | other, s | equal | note |", "| --- " * 8 + "|"]
+    for rows in results["stages"].values():
+        for row in rows:
+            ratio = f"{row['ratio']:.2f}x" if row["ratio"] else ""
+            ours = f"{row['ours_seconds']:.3g}" if row["ours_seconds"] else ""
+            other = f"{row['other_seconds']:.2f}" if row["other_seconds"] else ""
+            cells = [row["what"], row["against"], row["target"], ratio, ours, other]
+            lines.append("| " + " | ".join([*cells, row["equal"], row["note"]]) + " |")
+    machine = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
+    return "\n".join(lines) + f"\n\n{machine}\n"
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure."""
+    chosen, settings = parse_settings((StageSettings, SpeedSettings), argv, __doc__)
+    path = MEASURES / "benchmark_speed.json"
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"stages": {}}
+    results["machine"] = describe_machine()
+    for stage in tqdm(chosen.stages, unit="stage"):
+        logger.info("== %s", stage)
+        results["stages"][stage] = [vars(row) for row in STAGES[stage](settings)]
+        results["stages"] = {name: results["stages"][name] for name in STAGES if name in results["stages"]}
+        write_text(path, dump_json(results))
+        write_text(path.with_suffix(".md"), format_rows(results))
+    sys.stdout.write(format_rows(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Clusterings of vectors: k-means and its starting points, distances."""

@@ -1,0 +1,205 @@
+"""Collections to evaluate on: a corpus, queries, and which documents answer which query (BEIR layout)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from perspective.artifacts import Output, atomic_path, display_path
+from perspective.artifacts.jsonl import check_text, read_jsonl, read_text, write_jsonl
+from perspective.data.corpus import DATASETS
+from perspective.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+QRELS_FIELDS = ("query-id", "corpus-id", "score")
+QRELS_PLACES = ("qrels.tsv", "qrels/test.tsv")  # ours, BEIR's
+MAX_GRADE = 2**63 - 1  # the metrics hold grades as int64
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A corpus with judged queries.
+
+    Attributes:
+        name: As it stands in file names.
+        corpus: Text of each document by id; likewise the queries.
+        qrels: For each query, the grade of each judged document; above zero is relevant.
+        origin: Where it comes from, for the provenance: a folder, or mteb's data set and revision.
+        revision: Of mteb's data set; empty for a folder.
+        split: The part of it that is judged, and `subset` and `languages`, in mteb's terms.
+        skip_same_id: Leave the document out that has the query's own id (ArguAna and its like).
+    """
+
+    name: str
+    corpus: Mapping[str, str]
+    queries: Mapping[str, str]
+    qrels: Mapping[str, Mapping[str, int]]
+    origin: str = ""
+    revision: str = ""
+    split: str = "test"
+    subset: str = "default"
+    languages: tuple[str, ...] = ()
+    skip_same_id: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that ids agree.
+
+        Raises:
+            DataError: A judged query or document is not there, or nothing can be evaluated.
+        """
+        for query_id, grades in self.qrels.items():
+            if query_id not in self.queries:
+                raise DataError(f'{self.name}: the qrels name query "{query_id}", which is not among the queries')
+            unknown = next((document_id for document_id in grades if document_id not in self.corpus), None)
+            if unknown is not None:
+                raise DataError(f'{self.name}: the qrels name document "{unknown}", which is not in the corpus')
+        if not any(grade > 0 for grades in self.qrels.values() for grade in grades.values()):
+            raise DataError(f"{self.name}: no query has a relevant document; there is nothing to evaluate")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of texts and judgments: equal for equal collections, wherever they lie."""
+        digest = hashlib.sha256()
+        for part in (self.corpus, self.queries, self.qrels):
+            digest.update(json.dumps(part, sort_keys=True, default=dict).encode())
+        return digest.hexdigest()
+
+
+def keep_answerable(collection: Collection) -> Collection:
+    """Leave out the queries without a relevant document, and say how many: no metric is defined for them."""
+    answerable = {
+        query_id for query_id, grades in collection.qrels.items() if any(grade > 0 for grade in grades.values())
+    }
+    n_left_out = len(collection.queries) - len(answerable)
+    if not n_left_out:
+        return collection
+    logger.warning(
+        "%s: %d of %d queries have no relevant document and are left out",
+        collection.name,
+        n_left_out,
+        len(collection.queries),
+    )
+    fields = {name: getattr(collection, name) for name in Collection.__dataclass_fields__}
+    fields["queries"] = {key: text for key, text in collection.queries.items() if key in answerable}
+    fields["qrels"] = {key: grades for key, grades in collection.qrels.items() if key in answerable}
+    return Collection(**fields)
+
+
+def find_collection(name: str) -> Collection:
+    """Load a collection by folder, by name in datasets/, or as a retrieval task of mteb.
+
+    Raises:
+        DataError: There is none of that name, it does not fit, or mteb cannot load it here.
+    """
+    for folder in (Path(name), DATASETS / name):
+        if any((folder / place).is_file() for place in QRELS_PLACES):
+            return load_collection(folder)
+    if Path(name).is_dir():
+        raise DataError(f"{name}: holds no {' or '.join(QRELS_PLACES)}; a collection has the BEIR layout")
+    from perspective.data.mteb_tasks import load_task
+
+    return load_task(name, known=[path.parent.name for path in DATASETS.glob("*/qrels.tsv")])
+
+
+def load_collection(folder: Path) -> Collection:
+    """Read a folder in the BEIR layout: corpus.jsonl, queries.jsonl, and qrels.tsv or qrels/test.tsv.
+
+    Title and text of a document are joined by a space. Queries without a relevant document are left
+    out with a warning, as BEIR's queries.jsonl holds those of other splits too.
+
+    Raises:
+        DataError: Names file, line and fault: bad JSON, an empty document or query, an id given
+            twice, an id in the qrels that is not there, a grade that is no whole number or above
+            `MAX_GRADE`.
+    """
+    folder = Path(folder).resolve()
+    qrels_path = next((folder / place for place in QRELS_PLACES if (folder / place).is_file()), None)
+    if qrels_path is None:
+        raise DataError(f"{folder}: holds no {' or '.join(QRELS_PLACES)}; a collection has the BEIR layout")
+    collection = Collection(
+        name=folder.name,
+        corpus=read_texts(folder / "corpus.jsonl"),
+        queries=read_texts(folder / "queries.jsonl"),
+        qrels=_read_qrels(qrels_path),
+        origin=display_path(folder),
+        split="test" if qrels_path.stem == "qrels" else qrels_path.stem,
+    )
+    return keep_answerable(collection)
+
+
+def read_texts(path: Path) -> dict[str, str]:
+    """Read corpus.jsonl or queries.jsonl: text by id, a document's title before its text.
+
+    Raises:
+        DataError: Names file, line and fault, as `load_collection`.
+    """
+    texts: dict[str, str] = {}
+    for place, record in read_jsonl(path):
+        key = _read_id(record, place)
+        if key in texts:
+            raise DataError(f'{place}: id "{key}" stands twice; ids must differ')
+        title = record.get("title") or ""
+        if not title:
+            texts[key] = read_text(record, "text", place)
+        else:  # a document may consist of its title
+            texts[key] = check_text(f"{title} {record.get('text') or ''}".strip(), "text", place)
+    if not texts:
+        raise DataError(f"{path}: the file is empty")
+    return texts
+
+
+def save_collection(output: Output, collection: Collection) -> None:
+    """Write corpus.jsonl and queries.jsonl beside the qrels.tsv that `output` seals last."""
+    for name, texts in (("corpus.jsonl", collection.corpus), ("queries.jsonl", collection.queries)):
+        with atomic_path(output.path.with_name(name)) as temporary:
+            write_jsonl(temporary, ({"_id": key, "text": text} for key, text in texts.items()))
+    output.facts |= {"n_queries": len(collection.queries), "n_documents": len(collection.corpus)}
+    with output.open() as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write("\t".join(QRELS_FIELDS) + "\n")
+        for query_id, grades in collection.qrels.items():
+            file.writelines(f"{query_id}\t{document_id}\t{grade}\n" for document_id, grade in grades.items())
+
+
+def _read_id(record: Mapping[str, Any], place: str) -> str:
+    key = record.get("_id", record.get("id"))
+    if isinstance(key, bool) or not isinstance(key, str | int) or not str(key):
+        raise DataError(f'{place}: no "_id" (found: {", ".join(sorted(map(str, record))) or "none"})')
+    return str(key)
+
+
+def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
+    qrels: dict[str, dict[str, int]] = {}
+    for place, (query_id, document_id, grade) in _read_rows(path):
+        grades = qrels.setdefault(query_id, {})
+        if document_id in grades:
+            raise DataError(f'{place}: query "{query_id}" and document "{document_id}" are judged twice')
+        try:
+            grades[document_id] = int(grade)
+        except ValueError:
+            raise DataError(f"{place}: grade {grade!r:.40} is not a whole number") from None
+        if grades[document_id] > MAX_GRADE:
+            raise DataError(f"{place}: grade {grade:.40} is too large; at most {MAX_GRADE}")
+    return qrels
+
+
+def _read_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    shown = display_path(path)
+    for number, line in enumerate(lines, start=1):
+        row = line.rstrip("\r").split("\t")
+        if row == [""] or (number == 1 and row[0] == QRELS_FIELDS[0]):
+            continue
+        place = f"{shown}:{number}"
+        if len(row) != len(QRELS_FIELDS):
+            raise DataError(f"{place}: {len(row)} fields; expected {', '.join(QRELS_FIELDS)}, divided by tabs")
+        yield place, row

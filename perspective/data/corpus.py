@@ -1,0 +1,172 @@
+"""Texts and labels of a data set, read apart from each other.
+
+Labels exist to measure. Sampling, judging, conversion and training call `load_texts` and never see
+one; `load_labels` is for the measures and for analysis.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perspective.artifacts import ROOT, display_path, read_json
+from perspective.artifacts.jsonl import check_text, read_field, read_jsonl
+from perspective.errors import DataError, suggest_name
+
+logger = logging.getLogger(__name__)
+
+DATASETS = ROOT / "datasets"
+
+
+@dataclass(frozen=True)
+class CorpusSettings:
+    """Where the texts lie."""
+
+    dataset: str = field(
+        metadata={"help": "banking77, few_nerd_nat, mtop_domain, stackexchange, demo, or a name for your own texts"}
+    )
+    scale: str = field(
+        default="small",
+        metadata={"help": "small, or large for MiniBatchKMeans throughout", "choices": ["small", "large"]},
+    )
+    data_path: str | None = field(
+        default=None,
+        metadata={"help": "your own texts: .jsonl, .csv or .parquet; default datasets/<dataset>/<scale>.jsonl"},
+    )
+    text_column: str = field(default="input", metadata={"help": "field or column that holds the text"})
+    label_column: str = field(
+        default="label", metadata={"help": "field or column that holds the label, where there is one"}
+    )
+
+    @property
+    def path(self) -> Path:
+        """The file of texts.
+
+        Raises:
+            DataError: It is not there.
+        """
+        path = Path(self.data_path) if self.data_path else DATASETS / self.dataset / f"{self.scale}.jsonl"
+        if path.is_file():
+            return path
+        if self.data_path:
+            raise DataError(f"{path}: no such file")
+        known = known_datasets()
+        if self.dataset in known:
+            raise DataError(f"{path}: not fetched yet; run: bash scripts/fetch_datasets.sh {self.dataset}")
+        raise DataError(
+            f'unknown data set "{self.dataset}": {suggest_name(self.dataset, known)} '
+            "(for your own texts add --data_path FILE)"
+        )
+
+
+def known_datasets() -> list[str]:
+    """Return the names of the data sets that can be fetched, and the demo."""
+    return [*read_json(DATASETS / "sources.json"), "demo"]
+
+
+def load_texts(settings: CorpusSettings) -> list[str]:
+    """Read the texts, in file order; row i of every other file of a run is text i.
+
+    Raises:
+        DataError: Names file, line and fault: bad JSON, a missing field, a text that is empty or
+            not a string, fewer than two texts.
+    """
+    path = settings.path
+    texts: list[str] = []
+    for place, value in _read_column(path, settings.text_column, required=True):
+        texts.append(check_text(value, settings.text_column, place))
+    if len(texts) < 2:
+        raise DataError(f"{path}: {len(texts)} text; clustering needs at least two")
+    n_duplicates = len(texts) - len(set(texts))
+    if n_duplicates:
+        logger.info("%s: %d texts, %d of them duplicates (kept)", path.name, len(texts), n_duplicates)
+    return texts
+
+
+def load_labels(settings: CorpusSettings) -> list[str] | None:
+    """Read the labels, or None where the data set has none.
+
+    For measuring and analysis only: nothing that learns or decides may call this.
+
+    Raises:
+        DataError: Some lines have a label and others have none, one has several, or all have the same.
+    """
+    path = settings.path
+    rows = list(_read_column(path, settings.label_column, required=False))
+    several = next((place for place, value in rows if isinstance(value, list | dict | np.ndarray)), None)
+    if several:
+        raise DataError(f'{several}: "{settings.label_column}" is no single label; take another --label_column')
+    missing = [place for place, value in rows if _is_missing(value)]
+    if len(missing) == len(rows):
+        return None
+    if missing:
+        raise DataError(
+            f'{missing[0]}: no "{settings.label_column}", but other lines have one ({len(missing)} missing)'
+        )
+    labels = [str(value) for _, value in rows]
+    if len(set(labels)) == 1:
+        raise DataError(
+            f'{path}: every "{settings.label_column}" is "{labels[0]:.40}", which measures nothing; '
+            "take another --label_column"
+        )
+    return labels
+
+
+def _is_missing(value: Any) -> bool:  # noqa: ANN401
+    """Tell whether a label is none: null, blank, or the NaN that pandas writes into jsonl."""
+    return value is None or value != value or not str(value).strip()
+
+
+def _read_column(path: Path, column: str, required: bool) -> Sequence[tuple[str, Any]]:
+    """Return (place for messages, value) of one field of every line; None where it is absent."""
+    suffix = path.suffix.lower()
+    if suffix == ".jsonl":
+        return _read_jsonl_column(path, column, required)
+    if suffix in (".csv", ".parquet"):
+        return _read_table_column(path, column, required)
+    raise DataError(f'{path}: cannot read "{suffix}"; give .jsonl, .csv or .parquet')
+
+
+def _read_jsonl_column(path: Path, column: str, required: bool) -> list[tuple[str, Any]]:
+    values = [
+        (place, read_field(record, column, place) if required else record.get(column))
+        for place, record in read_jsonl(path)
+    ]
+    if not values:
+        raise DataError(f"{path}: the file is empty")
+    return values
+
+
+def _read_table_column(path: Path, column: str, required: bool) -> list[tuple[str, Any]]:
+    import pandas as pd
+
+    try:
+        # Texts such as "NA" or "null" are texts.
+        with warnings.catch_warnings():
+            # A row with a comma too many (an unquoted text) must not lose a part of its text.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = (
+                pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+                if path.suffix.lower() == ".csv"
+                else pd.read_parquet(path)
+            )
+    except pd.errors.ParserWarning:
+        raise DataError(f"{path}: rows hold more fields than the header; put texts with commas in quotes") from None
+    except Exception as error:  # pandas raises a different type for each way a file can be broken
+        raise DataError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from None
+    if table.empty:
+        raise DataError(f"{path}: the file is empty")
+    if column not in table.columns:
+        if required:
+            raise DataError(f'{path}: no column "{column}" (found: {", ".join(map(str, table.columns))})')
+        values = [None] * len(table)
+    else:
+        values = table[column].astype(object).where(table[column].notna(), None)
+    shown = display_path(path)
+    return [(f"{shown}: row {i}", value) for i, value in enumerate(values, start=1)]

@@ -1,0 +1,261 @@
+"""A retrieval set made of the docstrings of installed packages: summary line to the rest.
+
+Every installation of this project has these texts, no hub is needed, and the task is real: find
+the documentation that a one-line description belongs to. The training pairs and the test
+collection come from different packages. Sources are parsed, never imported.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perspective.data.collection import Collection
+from perspective.data.docstring_text import MAX_DOCUMENT_CHARACTERS, split_docstring
+from perspective.data.pairs import Pair
+from perspective.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+NAME = "docstrings"
+
+# By import name: the distribution, whose version is recorded. All of requirements.txt.
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "sentence_transformers": "sentence-transformers"}
+SKIPPED_FOLDERS = {"tests", "test", "testing", "_vendor", "vendor", "externals", "_numpy", "array_api_compat"}
+
+MAX_QUERIES = 1000
+MAX_PAIRS = 1500  # a package: none may outweigh the others
+
+
+@dataclass(frozen=True)
+class DocsSettings:
+    """Which packages."""
+
+    train_packages: list[str] = field(
+        default_factory=lambda: ["scipy", "pandas", "sklearn", "torch", "transformers", "accelerate", "pyarrow"],
+        metadata={"help": "import names of the packages to train on"},
+    )
+    test_packages: list[str] = field(
+        default_factory=lambda: ["numpy", "matplotlib", "peft", "sentence_transformers"],
+        metadata={"help": "import names of the packages to test on; none of the others"},
+    )
+
+    def __post_init__(self) -> None:
+        """Check that the two parts share nothing.
+
+        Raises:
+            DataError: A package is in both.
+        """
+        both = set(self.train_packages) & set(self.test_packages)
+        if both:
+            raise DataError(f"--train_packages and --test_packages share {', '.join(sorted(both))}")
+
+    def made_from(self) -> dict[str, Any]:
+        """Return the packages with their versions, which decide the texts."""
+        return {
+            "train_packages": {name: find_version(name) for name in self.train_packages},
+            "test_packages": {name: find_version(name) for name in self.test_packages},
+            "max_document_characters": MAX_DOCUMENT_CHARACTERS,
+        }
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A docstring in two.
+
+    Attributes:
+        key: Dotted name of what it documents.
+        package: Import name.
+        summary: Its first sentence, or "" where that is no use as a query.
+        body: The rest.
+    """
+
+    key: str
+    package: str
+    summary: str
+    body: str
+
+
+def make_docs_set(settings: DocsSettings) -> tuple[list[Pair], Collection]:
+    """Make training pairs and a test collection from the docstrings of installed packages.
+
+    The corpus holds every document of the test packages; the queries are the summaries of public
+    functions and classes that no other summary resembles. Repeated documents are kept once. A
+    training pair that resembles a test document or query is dropped: packages copy one another.
+
+    Raises:
+        DataError: A package is not installed, or has no docstring that serves.
+    """
+    test = _keep_distinct(read_packages(settings.test_packages), SAME_DOCUMENT)
+    asked = [entry for entry in test if entry.summary and is_public(entry.key)]
+    asked = _drop_like(asked, test, SAME_QUERY)
+    asked = _spread(asked, MAX_QUERIES)
+    train = [entry for entry in read_packages(settings.train_packages, public=True) if entry.summary]
+    for likeness in (SAME_DOCUMENT, SAME_QUERY):
+        train = _keep_distinct(_drop_like(train, test, likeness), likeness)
+    by_package = [[entry for entry in train if entry.package == name] for name in settings.train_packages]
+    train = [entry for entries in by_package for entry in _spread(entries, MAX_PAIRS)]
+    if not asked or not train:
+        raise DataError(f"{', '.join(settings.test_packages)}: no docstrings that serve as queries")
+    pairs = [Pair(entry.summary, entry.body, source=entry.package) for entry in train]
+    collection = Collection(
+        name=NAME,
+        corpus={entry.key: entry.body for entry in test},
+        queries={f"q-{entry.key}": entry.summary for entry in asked},
+        qrels={f"q-{entry.key}": {entry.key: 1} for entry in asked},
+    )
+    return pairs, collection
+
+
+def read_packages(names: Sequence[str], public: bool = False) -> list[Entry]:
+    """Read the docstrings of packages, in the order of their files; all, or those of public names."""
+    return [entry for name in names for entry in read_package(name, public)]
+
+
+def read_package(name: str, public: bool = False) -> Iterator[Entry]:
+    """Give the docstrings of one package that are long enough to be a document.
+
+    Raises:
+        DataError: The package is not installed.
+    """
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise DataError(f"{name}: not installed; run: bash scripts/setup.sh")
+    origin = Path(spec.origin)
+    root = origin.parent
+    is_package = spec.submodule_search_locations is not None
+    # A module of one file lies among all that is installed.
+    paths = root.rglob("*.py") if is_package else [origin]
+    for path in sorted(paths, key=lambda path: path.relative_to(root).parts):
+        place = path.relative_to(root).with_suffix("")
+        if SKIPPED_FOLDERS.isdisjoint(place.parts):
+            module = ".".join((name, *place.parts)).removesuffix(".__init__") if is_package else name
+            for key, docstring in _find_docstrings(path, module):
+                parts = split_docstring(docstring) if is_public(key) or not public else None
+                if parts is not None:
+                    yield Entry(key, name, *parts)
+
+
+def _find_docstrings(path: Path, module: str) -> Iterator[tuple[str, str]]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # of others' escapes
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError):  # a template, or Python 2
+        return
+    seen: set[str] = set()
+    scopes: list[tuple[str, ast.AST]] = [(module, tree)]
+    while scopes:
+        scope, node = scopes.pop(0)
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                key = f"{scope}.{child.name}"
+                docstring = ast.get_docstring(child)
+                if docstring and key not in seen:
+                    seen.add(key)
+                    yield key, docstring
+                if isinstance(child, ast.ClassDef):
+                    scopes.append((key, child))
+            elif isinstance(child, ast.If | ast.Try):
+                scopes.append((scope, child))
+
+
+def is_public(key: str) -> bool:
+    """Tell whether no part of a dotted name but the modules' is private.
+
+    >>> is_public("numpy._core.numeric.ones_like"), is_public("numpy.ma.core._mask_method")
+    (True, False)
+    """
+    return not key.rsplit(".", 1)[-1].startswith("_")
+
+
+def find_version(name: str) -> str:
+    """Return the version of an installed package.
+
+    Raises:
+        DataError: It is not installed.
+    """
+    try:
+        return importlib.metadata.version(DISTRIBUTIONS.get(name, name))
+    except importlib.metadata.PackageNotFoundError:
+        raise DataError(f"{name}: not installed; run: bash scripts/setup.sh") from None
+
+
+def _spread(entries: Sequence[Entry], n_most: int) -> list[Entry]:
+    """Take so many at most, at equal distances."""
+    rows = np.linspace(0, len(entries), min(n_most, len(entries)), endpoint=False).astype(int)
+    return [entries[row] for row in rows]
+
+
+# likeness
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """When two texts are nearly the same: cosine of their sets of runs of `n_words` words.
+
+    Attributes:
+        part: The part of an entry that is compared.
+        n_words: Length of the runs; longer ones also compare the order.
+        threshold: From which cosine on they are alike.
+    """
+
+    part: str
+    n_words: int
+    threshold: float
+
+    def find(self, entries: Sequence[Entry], others: Sequence[Entry]) -> Any:  # noqa: ANN401  a sparse matrix
+        """Return a sparse matrix `(n_entries, n_others)` that is not zero where two are alike."""
+        from scipy import sparse
+        from sklearn.feature_extraction.text import HashingVectorizer
+
+        vectorizer = HashingVectorizer(
+            n_features=2**24,  # 10,000 documents have 600,000 runs: few fall together
+            binary=True,
+            alternate_sign=False,
+            token_pattern=r"\w+",
+            ngram_range=(self.n_words, self.n_words),
+            dtype=np.float32,
+        )
+        if not entries or not others:
+            return sparse.csr_matrix((len(entries), len(others)), dtype=np.float32)
+        runs = vectorizer.transform([getattr(entry, self.part) for entry in entries])
+        other_runs = vectorizer.transform([getattr(entry, self.part) for entry in others])
+        blocks = []
+        for start in range(0, len(entries), 1000):  # most of the product is below the threshold: not all at once
+            block = (runs[start : start + 1000] @ other_runs.T).tocsr()
+            block.data[block.data < self.threshold] = 0
+            block.eliminate_zeros()
+            blocks.append(block)
+        return sparse.vstack(blocks, format="csr")
+
+
+SAME_QUERY = Likeness("summary", n_words=1, threshold=0.85)
+SAME_DOCUMENT = Likeness("body", n_words=3, threshold=0.7)
+
+
+def _keep_distinct(entries: Sequence[Entry], likeness: Likeness) -> list[Entry]:
+    """Keep the first of those that are alike."""
+    near = likeness.find(entries, entries)
+    is_kept = np.zeros(len(entries), dtype=bool)
+    for row in range(len(entries)):
+        is_kept[row] = not is_kept[near.indices[near.indptr[row] : near.indptr[row + 1]]].any()
+    return [entry for entry, kept in zip(entries, is_kept, strict=True) if kept]
+
+
+def _drop_like(entries: Sequence[Entry], others: Sequence[Entry], likeness: Likeness) -> list[Entry]:
+    """Drop those that are like any of the others, themselves not counted."""
+    near = likeness.find(entries, others)
+    n_alike = np.diff(near.indptr)
+    themselves = {id(other) for other in others}
+    allowed = np.array([id(entry) in themselves for entry in entries], dtype=int)
+    return [entry for entry, n, own in zip(entries, n_alike, allowed, strict=True) if n <= own]

@@ -1,0 +1,82 @@
+"""Training pairs: a query, a document that answers it and, where known, documents that do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perspective.artifacts import Output
+from perspective.artifacts.jsonl import check_text, read_jsonl, read_text, write_jsonl
+from perspective.errors import DataError
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A query and its document.
+
+    Attributes:
+        query: What is asked.
+        document: A text that answers it.
+        hard_negatives: Texts near the query that do not answer it; may be none.
+        weight: How sure a judge is of the pair, 0 to 1.
+        source: Where the pair comes from; for analysis.
+    """
+
+    query: str
+    document: str
+    hard_negatives: tuple[str, ...] = ()
+    weight: float = 1.0
+    source: str | None = None
+
+
+def load_pairs(path: Path) -> list[Pair]:
+    """Read pairs from jsonl: `query`, `document`, and `hard_negative` (a text, a list, or absent).
+
+    Raises:
+        DataError: Names file, line and fault: bad JSON, a field that is missing, empty or not a
+            text, a weight outside 0 to 1, no pair at all.
+    """
+    pairs = [_read_pair(record, place) for place, record in read_jsonl(path)]
+    if not pairs:
+        raise DataError(f"{path}: the file is empty")
+    return pairs
+
+
+def save_pairs(output: Output, pairs: Sequence[Pair]) -> None:
+    """Write pairs as jsonl, as `load_pairs` reads them."""
+    output.facts["n_pairs"] = len(pairs)
+    with output.open() as temporary:
+        write_jsonl(temporary, map(_pair_record, pairs))
+
+
+def _read_pair(record: Mapping[str, Any], place: str) -> Pair:
+    negatives = record.get("hard_negative") or ()
+    if isinstance(negatives, str):
+        negatives = (negatives,)
+    if not isinstance(negatives, list | tuple):
+        raise DataError(f'{place}: "hard_negative" is {type(negatives).__name__}, not a text or a list of texts')
+    weight = record.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1:
+        raise DataError(f'{place}: "weight" is {weight!r:.40}; it must lie between 0 and 1')
+    source = record.get("source")
+    return Pair(
+        query=read_text(record, "query", place),
+        document=read_text(record, "document", place),
+        hard_negatives=tuple(check_text(text, "hard_negative", place) for text in negatives),
+        weight=float(weight),
+        source=source if isinstance(source, str) else None,
+    )
+
+
+def _pair_record(pair: Pair) -> dict[str, Any]:
+    record: dict[str, Any] = {"query": pair.query, "document": pair.document}
+    if pair.hard_negatives:
+        several = len(pair.hard_negatives) > 1
+        record["hard_negative"] = list(pair.hard_negatives) if several else pair.hard_negatives[0]
+    if pair.weight != 1:
+        record["weight"] = pair.weight
+    if pair.source is not None:
+        record["source"] = pair.source
+    return record

@@ -1,0 +1,1 @@
+"""Everything that reads labels: clustering scores, judge accuracy, calibration, before and after."""

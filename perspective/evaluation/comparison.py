@@ -1,0 +1,201 @@
+"""Before against after: table, chart, and the figures on the model card."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perspective.artifacts import ROOT, read_facts, read_json, write_text
+from perspective.clustering.kmeans import METRICS
+from perspective.errors import DataError
+
+PUBLISHED = ROOT / "measures" / "published.json"
+CARD_HEADING = "## Measured"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One data set before and after.
+
+    Attributes:
+        dataset: Its name.
+        embedder: Short name of the embedder.
+        judge: Who judged.
+        unchanged: Whether the embedder was left as it was, for want of reliable judgments.
+        before: Measures of the untouched embedder; `after` likewise of the fine-tuned one.
+        published: The published means of the same embedder by metric, (before, after), or None.
+    """
+
+    dataset: str
+    embedder: str
+    judge: str
+    unchanged: bool
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    published: Mapping[str, tuple[float, float]] | None = None
+
+    def difference(self, metric: str) -> float:
+        """Mean after minus mean before, in points."""
+        return float(self.after[f"{metric}_mean"] - self.before[f"{metric}_mean"])
+
+    def spread(self, metric: str) -> float:
+        """Standard deviation of the paired differences over the k-means seeds, in points."""
+        return float(np.std(np.array(self.after[metric]) - np.array(self.before[metric])))
+
+    def verdict(self, metric: str) -> str:
+        """A gain or a loss within the spread is none."""
+        if self.unchanged:
+            return "unchanged"
+        if abs(self.difference(metric)) <= self.spread(metric):
+            return "within spread"
+        return "gain" if self.difference(metric) > 0 else "loss"
+
+
+def load_comparison(before: Path, after: Path, checkpoint: Path, dataset: str, embedder: str) -> Comparison:
+    """Read the measures of one run.
+
+    Raises:
+        DataError: A file is missing, or holds no ACC (a data set without labels).
+    """
+    measures = []
+    for path, stage in ((before, "get_embedding_gte.sh"), (after, "get_finetuned_embedding_gte.sh")):
+        if not path.exists():
+            raise DataError(f"{path}: not there; run perspective/2_finetune/scripts/{stage} first")
+        measures.append(read_json(path))
+        if "ACC" not in measures[-1]:
+            raise DataError(f"{path}: measured without labels; ACC, NMI and ARI need them")
+    facts = read_facts(checkpoint)
+    return Comparison(
+        dataset=dataset,
+        embedder=embedder,
+        judge=str(facts.get("judge", {}).get("name", "?")),
+        unchanged=bool(facts.get("unchanged")),
+        before=measures[0],
+        after=measures[1],
+        published=_find_published(dataset, embedder),
+    )
+
+
+def _find_published(dataset: str, embedder: str) -> dict[str, tuple[float, float]] | None:
+    published = read_json(PUBLISHED)
+    found = published["results"].get(dataset)
+    if found is None or published["embedder"] != embedder:
+        return None
+    return {metric: (found[metric][0], found[metric][1]) for metric in METRICS if metric in found}
+
+
+COLUMNS = ("data set", "embedder", "judge", "metric", "before", "after", "difference", "verdict", "published")
+
+
+def make_rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
+    """Return a row a data set and metric, under `COLUMNS`."""
+    rows: list[tuple[str, ...]] = []
+    for one in comparisons:
+        for metric in METRICS:
+            published = one.published.get(metric) if one.published else None
+            rows.append(
+                (
+                    one.dataset,
+                    one.embedder,
+                    one.judge,
+                    metric,
+                    f"{one.before[f'{metric}_mean']:.2f} ± {one.before[f'{metric}_std']:.2f}",
+                    f"{one.after[f'{metric}_mean']:.2f} ± {one.after[f'{metric}_std']:.2f}",
+                    f"{one.difference(metric):+.2f} ± {one.spread(metric):.2f}",
+                    one.verdict(metric),
+                    f"{published[0]:.2f} -> {published[1]:.2f}" if published else "",
+                )
+            )
+    return rows
+
+
+def format_text(comparisons: Sequence[Comparison]) -> str:
+    """Return the table for a terminal."""
+    rows = [COLUMNS, *make_rows(comparisons)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def format_markdown(comparisons: Sequence[Comparison]) -> str:
+    """Return the table as Markdown."""
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *make_rows(comparisons)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def format_csv(comparisons: Sequence[Comparison]) -> str:
+    """Return the table as CSV."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerows([COLUMNS, *make_rows(comparisons)])
+    return file.getvalue()
+
+
+def draw_comparison(comparisons: Sequence[Comparison], path: Path) -> None:
+    """Draw ACC, NMI and ARI before and after, with the spread over seeds, as a PNG."""
+    figure, axes = _figure(ncols=len(METRICS), width=3.2 * len(METRICS) + 1, height=3.6)
+    places = np.arange(len(comparisons))
+    for axis, metric in zip(axes, METRICS, strict=True):
+        for offset, name in ((-0.2, "before"), (0.2, "after")):
+            measures = [getattr(one, name) for one in comparisons]
+            bars = axis.bar(
+                places + offset,
+                [one[f"{metric}_mean"] for one in measures],
+                0.38,
+                yerr=[one[f"{metric}_std"] for one in measures],
+                capsize=3,
+                label=name,
+                color="#9aa7b8" if name == "before" else "#2f6db3",
+            )
+            axis.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
+        axis.set_xticks(places, [one.dataset for one in comparisons], rotation=20, ha="right", fontsize=8)
+        axis.set_title(f"{metric} (%)")
+        axis.set_ylim(0, 108)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False, fontsize=8, loc="upper left")
+    _save(figure, path)
+
+
+def draw_loss(steps: Sequence[float], losses: Sequence[float], path: Path) -> None:
+    """Draw the training loss by step, with a running mean, as a PNG."""
+    figure, (axis,) = _figure(ncols=1, width=6, height=3.2)
+    axis.plot(steps, losses, color="#c5ccd6", linewidth=0.8, label="step")
+    window = max(1, len(losses) // 20)
+    smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
+    axis.plot(steps[window - 1 :], smooth, color="#2f6db3", label=f"mean of {window}")
+    axis.set_xlabel("step")
+    axis.set_ylabel("loss")
+    axis.legend(frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def add_measures_to_card(checkpoint: Path, comparison: Comparison) -> None:
+    """Put the measured before and after on the model card; a later measurement replaces it."""
+    card = checkpoint / "README.md"
+    if not card.exists():
+        return
+    text = card.read_text(encoding="utf-8").split(f"\n{CARD_HEADING}")[0].rstrip()
+    write_text(card, f"{text}\n\n{CARD_HEADING}\n\n{format_markdown([comparison])}")
+
+
+def _figure(ncols: int, width: float, height: float) -> tuple[Any, Any]:
+    # The figure class, not pyplot: no window system is asked for, and none is changed for others.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, ncols, squeeze=False)[0]
+
+
+def _save(figure: Any, path: Path) -> None:  # noqa: ANN401
+    # Without matplotlib's version in it, the same picture is the same file.
+    figure.savefig(path, format="png", dpi=130, metadata={"Software": None})

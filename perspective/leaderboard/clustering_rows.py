@@ -1,0 +1,159 @@
+"""Measures of clustering as rows: runs before and after fine-tuning, and the quality study."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perspective.artifacts import read_json, sidecar_path
+from perspective.clustering.kmeans import METRICS
+from perspective.errors import DataError
+from perspective.evaluation.comparison import load_comparison
+from perspective.layout import Layout, measures_path, study_pair
+
+BASE = "untouched"  # the study's arm that the others are measured against
+CLUSTERING = (
+    *("data set", "embedder", "judge", "metric", "before", "before_std", "after", "after_std"),
+    *("gain", "gain_std", "verdict", "published before", "published after", "file"),
+)
+STUDY_ROW = ("arm", "embedder-LLM", "data set", "metric", "mean", "gain", "gain_std", "n_seeds")
+
+Rows = list[dict[str, Any]]
+
+
+def read_pair(path: Path, root: Path) -> Rows:
+    """Read measures after fine-tuning and, by the names of `Layout`, those before.
+
+    Returns:
+        A row a metric, under `CLUSTERING`; none where the texts have no labels to measure by.
+
+    Raises:
+        DataError: A file of the two is missing or not whole, or nothing tells of which embedder.
+    """
+    embeds = path.with_name(f"{path.name.removesuffix('_measures.json')}.npy")
+    blended = embeds.stem.endswith("-blend")
+    if blended:
+        embeds = embeds.with_name(f"{embeds.stem.removesuffix('-blend')}.npy")
+    made = read_settings(embeds)
+    corpus, separator, _ = embeds.stem.partition("_embeds_")
+    dataset, _, scale = corpus.rpartition("_")
+    embedder = made.get("settings", {}).get("embedder")
+    if not separator or not isinstance(embedder, str):
+        raise DataError(f"{path}: {sidecar_path(embeds).name} names no embedder; measure it again")
+    before = root / "measures" / measures_path(Layout(dataset, scale, embedder).embeds).name
+    if not before.exists():
+        raise DataError(f"{path}: nothing to compare with ({before.name} is not in measures); measure {embedder} too")
+    measures = [_read_measures(before), _read_measures(path)]
+    if not all(measures):
+        return []  # without labels there is nothing to compare by
+    checkpoint = root / str(made.get("input_paths", {}).get("checkpoint", "none"))
+    one = load_comparison(before, path, checkpoint, dataset, embedder)
+    rows = []
+    for metric in METRICS:
+        if len(one.before[metric]) != len(one.after[metric]):
+            raise DataError(f"{path}: {metric} over another number of seeds than in {before.name}; measure both again")
+        published = one.published.get(metric) if one.published else None
+        rows.append(
+            {
+                "data set": dataset,
+                "embedder": embedder,
+                "judge": f"{one.judge}, at inference too" if blended else one.judge,
+                "metric": metric,
+                "before": one.before[f"{metric}_mean"],
+                "before_std": one.before[f"{metric}_std"],
+                "after": one.after[f"{metric}_mean"],
+                "after_std": one.after[f"{metric}_std"],
+                "gain": one.difference(metric),
+                "gain_std": one.spread(metric),
+                "verdict": one.verdict(metric),
+                "published before": published[0] if published else math.nan,
+                "published after": published[1] if published else math.nan,
+                "file": str(path),
+            }
+        )
+    return rows
+
+
+def _read_measures(path: Path) -> dict[str, Any] | None:
+    """Check the measures that `load_comparison` relies on; None where there were no labels."""
+    found = read_object(path)
+    if "ACC" not in found:
+        return None
+    for metric in METRICS:
+        _check_seeds(path, found, metric)
+        for name in (f"{metric}_mean", f"{metric}_std"):
+            if not is_number(found.get(name)):
+                raise DataError(f'{path}: "{name}" is {found.get(name)!r:.40}, not a figure')
+    return found
+
+
+def read_study(path: Path) -> Rows:
+    """Read the quality study; gains are paired by k-means seed, as in its own table.
+
+    Returns:
+        A row an arm, data set and metric, under `STUDY_ROW`.
+
+    Raises:
+        DataError: A cell is not whole, or a data set lacks the untouched embedder.
+    """
+    rows: Rows = []
+    for dataset, arms in read_object(path).items():
+        if BASE not in arms:
+            raise DataError(f'{path}: {dataset} has no "{BASE}" to measure gains against')
+        base, *_ = arms[BASE].values()
+        for arm, cells in arms.items():
+            for metric in METRICS:
+                for cell in (base, *cells.values()):
+                    _check_seeds(path, cell, metric)
+                    if len(cell[metric]) != len(base[metric]):
+                        raise DataError(f"{path}: {dataset} {arm}: {metric} over another number of k-means seeds")
+                scores = np.array([cell[metric] for cell in cells.values()])  # (n_seeds, n_kmeans_seeds)
+                gains = scores - np.array(base[metric])
+                rows.append(
+                    {
+                        "arm": arm,
+                        "embedder-LLM": study_pair(path),
+                        "data set": dataset,
+                        "metric": metric,
+                        "mean": scores.mean(),
+                        "gain": gains.mean(),
+                        "gain_std": gains.std(),
+                        "n_seeds": len(cells),
+                    }
+                )
+    return rows
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return how a result was made: its sidecar.
+
+    Raises:
+        DataError: There is none, or it cannot be read.
+    """
+    sidecar = sidecar_path(path)
+    if not sidecar.exists():
+        raise DataError(f"{sidecar}: not there; how this result was made is unknown")
+    return read_object(sidecar)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that must hold an object."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: expected an object, found {type(found).__name__}")
+    return found
+
+
+def _check_seeds(path: Path, measures: object, metric: str) -> None:
+    scores = measures.get(metric) if isinstance(measures, Mapping) else None
+    if not isinstance(scores, list) or not scores or not all(map(is_number, scores)):
+        raise DataError(f"{path}: {metric} is {scores!r:.40}, not a list of figures, one a seed")
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value of a JSON file is a figure: NaN and infinity, which Python reads, are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,1 @@
+"""Asking an LLM, for whatever purpose: loading, chat templates, packing, batching, labels, generation."""

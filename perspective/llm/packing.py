@@ -1,0 +1,246 @@
+"""Many prompts in one forward pass: what they begin with is read once, and little is padded."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+import torch
+
+from perspective.models.registry import LLM
+from perspective.runtime.memory import BatchLimit, halve_on_out_of_memory, limit_batches, make_batches
+
+logger = logging.getLogger(__name__)
+
+Tokens = tuple[int, ...]
+# Runs the model on token ids (n_rows, width). Given besides: the row and the column of each
+# prompt's last token, (n_prompts,) each, and by name what else the model takes. Returns a vector a
+# prompt, (n_prompts, dim).
+Forward = Callable[..., torch.Tensor]
+
+# Tokens of a row: more share more and are masked more, which costs attention. Tokens of a pass: more
+# fill the matrix products better, until they are full. Measured on a CPU, where both curves are flat.
+ROW_TOKENS = 192
+CPU_LIMIT = BatchLimit(tokens=576)
+MAX_PASS_TOKENS = 2**13  # a GPU is full, and logits over a vocabulary are wanted at the ends of all rows
+PROBE: tuple[Tokens, ...] = ((4, 5, 6, 7), (4, 8, 9, 10, 11), (4, 8, 9, 6))  # ids of any vocabulary
+
+
+@dataclass(frozen=True)
+class Row:
+    """Prompts that share a row: their places, what follows the beginning of each, tokens they take."""
+
+    places: list[int]
+    rests: list[Tokens]
+    n_tokens: int
+
+
+class PromptReader:
+    """Read prompts up to their last tokens with a causal LM.
+
+    What all prompts begin with is computed once and its cache kept. The rests are packed, several
+    to a row: there they stand as a tree, where a token that several begin with stands once, and a
+    mask shows each token those of its own prompt alone, as in the tree attention of SpecInfer
+    (Miao et al., 2024, arXiv:2305.09781). So little is padded, and the cache is copied for each
+    row instead of each prompt. A model that takes no such mask gets a row for each prompt.
+
+    Args:
+        llm: Any causal LM.
+        forward: Runs the model; see `Forward`.
+        max_tokens: Of the longest prompt.
+
+    Attributes:
+        packs: Whether the model takes packs.
+        n_read: Tokens that went through the model so far, without padding.
+    """
+
+    def __init__(self, llm: LLM, forward: Forward, max_tokens: int) -> None:
+        self.packs = takes_packs(llm, max_tokens)
+        self.n_read = 0
+        self._llm = llm
+        self._forward = forward
+        self._beginning: Tokens = ()
+        self._cache: Any = None
+        # One at a time, so that there is nothing to halve: for the error in its place.
+        self._begin_fitting = halve_on_out_of_memory(lambda beginnings: [_read_cache(llm, *beginnings)], len)
+        self._read_fitting = halve_on_out_of_memory(self._read_rows, lambda row: row.n_tokens)
+
+    def read(self, prompts: Sequence[Tokens]) -> torch.Tensor:
+        """Return a vector a prompt, `(n_prompts, dim)`, as `forward` makes it.
+
+        Args:
+            prompts: The more at a time, the more of them begin alike.
+
+        Raises:
+            ModelError: A single prompt does not fit the memory.
+        """
+        ordered = sorted(range(len(prompts)), key=lambda place: prompts[place])  # neighbours begin alike
+        n_shared = _count_common(prompts[ordered[0]], prompts[ordered[-1]])
+        self.begin(prompts[0][: min(n_shared, min(map(len, prompts)) - 1)])  # each keeps a token of its own
+        vectors: dict[int, torch.Tensor] = {}
+        # Longest first: what does not fit the memory fails at once, not after an hour.
+        rows = sorted(self._make_rows(ordered, prompts), key=lambda row: -row.n_tokens)
+        limit = limit_batches(self._llm.model, CPU_LIMIT, n_shared=len(self._beginning))
+        limit = replace(limit, tokens=min(limit.tokens, MAX_PASS_TOKENS))
+        for batch in make_batches(rows, lambda row: row.n_tokens, limit):
+            for row, found in zip(batch, self._read_fitting(batch), strict=True):
+                vectors |= zip(row.places, found, strict=True)
+                self.n_read += row.n_tokens
+        return torch.stack([vectors[place] for place in range(len(prompts))])
+
+    def begin(self, shared: Tokens) -> None:
+        """Have a cache of what the next prompts begin with: the one there, if they begin with that too.
+
+        Called beforehand, the vectors do not depend, to the last bit, on what is read first.
+        """
+        if not self._beginning or shared[: len(self._beginning)] != self._beginning:
+            self._beginning = shared
+            (self._cache,) = self._begin_fitting([shared]) if shared else (None,)
+            self.n_read += len(shared)
+
+    def _make_rows(self, ordered: Sequence[int], prompts: Sequence[Tokens]) -> Iterator[Row]:
+        room = ROW_TOKENS if self.packs else 0
+        row: Row | None = None
+        for place in ordered:
+            rest = prompts[place][len(self._beginning) :]
+            n_new = len(rest) - (_count_common(row.rests[-1], rest) if row else 0)
+            if row and row.n_tokens + n_new <= room:
+                row = Row([*row.places, place], [*row.rests, rest], row.n_tokens + n_new)
+                continue
+            if row:
+                yield row
+            row = Row([place], [rest], len(rest))
+        if row:
+            yield row
+
+    def _read_rows(self, rows: Sequence[Row]) -> list[torch.Tensor]:
+        rests = [row.rests for row in rows]
+        return run_rows(self._llm, self._forward, rests, self.packs, len(self._beginning), self._cache)
+
+
+@torch.inference_mode()
+def run_rows(
+    llm: LLM,
+    forward: Forward,
+    rows: Sequence[Sequence[Tokens]],
+    packed: bool,
+    n_before: int = 0,
+    cache: Any = None,  # noqa: ANN401  of transformers
+) -> list[torch.Tensor]:
+    """Run the model once on rows of prompts.
+
+    Args:
+        llm: Whose device and precision count.
+        forward: Runs the model.
+        rows: What follows the beginning of each prompt of each row.
+        packed: Whether to mask. With one prompt a row there is no need: it stands before its
+            padding, which causal attention does not show it.
+        n_before: Tokens of the beginning.
+        cache: That of the beginning; not changed.
+
+    Returns:
+        The vectors of each row, `(n_prompts, dim)`.
+    """
+    trees = [grow_tree(prompts) for prompts in rows]
+    width = max(len(tokens) for tokens, _ in trees)
+    ids = np.zeros((len(rows), width), dtype=np.int64)
+    for row, (tokens, _) in enumerate(trees):
+        ids[row, : len(tokens)] = tokens
+    device = llm.device
+    inputs = _mask_rows(llm, [paths for _, paths in trees], width, n_before) if packed else {}
+    if cache is not None:
+        cache = copy.deepcopy(cache)
+        cache.batch_repeat_interleave(len(rows))
+    ends = [[path[-1] for path in paths] for _, paths in trees]
+    n_ends = torch.tensor([len(of_row) for of_row in ends])
+    vectors = forward(
+        torch.from_numpy(ids).to(device),
+        torch.arange(len(rows)).repeat_interleave(n_ends).to(device),
+        torch.tensor([end for of_row in ends for end in of_row], device=device),
+        past_key_values=cache,
+        use_cache=cache is not None,
+        **inputs,
+    )
+    return list(vectors.split(n_ends.tolist()))
+
+
+def _mask_rows(llm: LLM, rows: Sequence[Sequence[Sequence[int]]], width: int, n_before: int) -> dict[str, torch.Tensor]:
+    """Return the mask and the positions by which each token follows those before it on its paths alone."""
+    positions = np.zeros((len(rows), width), dtype=np.int64)
+    sees = np.zeros((len(rows), 1, width, n_before + width), dtype=bool)
+    sees[..., :n_before] = True
+    for row, paths in enumerate(rows):
+        for path in paths:
+            steps = np.arange(len(path))
+            positions[row, path] = n_before + steps
+            sees[row, 0, np.array(path)[:, None], n_before + np.array(path)] |= steps[:, None] >= steps
+    hidden = torch.from_numpy(~sees).to(llm.device)
+    mask = torch.zeros(hidden.shape, dtype=llm.model.dtype, device=llm.device)
+    return {
+        "attention_mask": mask.masked_fill_(hidden, torch.finfo(mask.dtype).min),
+        "position_ids": torch.from_numpy(positions).to(llm.device),
+    }
+
+
+def grow_tree(prompts: Sequence[Tokens]) -> tuple[list[int], list[list[int]]]:
+    """Join prompts where they begin alike.
+
+    Returns:
+        The tokens of the tree; for each prompt, where its tokens stand among them.
+
+    >>> grow_tree([(7, 8, 9), (7, 8, 5)])
+    ([7, 8, 9, 5], [[0, 1, 2], [0, 1, 3]])
+    """
+    places: dict[tuple[int, int], int] = {}  # of a token after a place
+    paths = []
+    for prompt in prompts:
+        path = [-1]
+        for token in prompt:
+            path.append(places.setdefault((path[-1], token), len(places)))
+        paths.append(path[1:])
+    return [token for _, token in places], paths
+
+
+def takes_packs(llm: LLM, max_tokens: int) -> bool:
+    """Tell whether a model reads packed prompts as it reads each alone, which is tried.
+
+    Not every causal LM does: a recurrent one reads one prompt into the next, one with a sliding
+    window would lose it, flash attention knows no masks, and positions may not be given at all.
+
+    Args:
+        llm: The model.
+        max_tokens: Of the longest prompt.
+    """
+    config = llm.model.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    if config._attn_implementation not in ("sdpa", "eager") or (window or max_tokens) < max_tokens:  # noqa: SLF001
+        return False
+
+    def forward(ids: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, **inputs: Any) -> torch.Tensor:  # noqa: ANN401
+        return llm.model.base_model(ids, **inputs).last_hidden_state[rows, columns].float()
+
+    try:
+        rests = [prompt[1:] for prompt in PROBE]
+        cache = _read_cache(llm, PROBE[0][:1])
+        packed = torch.cat(run_rows(llm, forward, [rests[:2], rests[2:]], packed=True, n_before=1, cache=cache))
+        alone = torch.cat(run_rows(llm, forward, [[prompt] for prompt in PROBE], packed=False))
+    except Exception as error:  # noqa: BLE001  whatever a model raises that knows no such inputs
+        logger.info("%s takes no packed prompts (%s)", llm.name, type(error).__name__)
+        return False
+    tolerance = 1e-3 if llm.model.dtype == torch.float32 else 5e-2
+    return bool(((packed - alone).norm(dim=1) < tolerance * alone.norm(dim=1)).all())
+
+
+@torch.inference_mode()
+def _read_cache(llm: LLM, beginning: Tokens) -> Any:  # noqa: ANN401  of transformers
+    ids = torch.tensor([beginning], device=llm.device)
+    return llm.model.base_model(ids, use_cache=True).past_key_values
+
+
+def _count_common(one: Tokens, other: Tokens) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -1,0 +1,1 @@
+"""OpenAI-compatible servers: settings, clients, a pool that shares questions."""

@@ -1,0 +1,275 @@
+"""Requests to a chat server: sent, adapted to what it accepts, counted."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import openai
+
+from perspective.errors import JudgeError
+from perspective.llm.server.reply import Failure, FailureKind, Reply, read_reply, read_usage
+
+logger = logging.getLogger(__name__)
+
+MAX_TOKENS = 16  # "Choice 1" and a little
+MAX_REASONING_TOKENS = 2048  # where the limit counts the reasoning too, fewer would leave no room to answer
+TOP_LOGPROBS = (20, 5)  # what OpenAI allows, what vLLM and others allow
+MAX_QUOTED_CHARS = 300
+N_MODELS_SHOWN = 20
+PLACEHOLDER_KEY = "no-key-needed"  # local servers want none, but the client insists
+
+
+class ChatClient:
+    """One model of one OpenAI-compatible server.
+
+    A failed request is sent again by `ServerPool` alone: the `openai` client's own retries are off.
+
+    Args:
+        client: The connection.
+        model: The server's name for the model.
+        timeout_seconds: Of one request, from first to last byte.
+        logprobs: Whether to ask for the tokens' log-probabilities.
+        facts: Counters to add to.
+        secrets: What must not stand in any message.
+    """
+
+    def __init__(
+        self,
+        client: openai.AsyncOpenAI,
+        model: str,
+        timeout_seconds: float,
+        logprobs: bool,
+        facts: dict[str, Any],
+        secrets: tuple[str, ...] = (),
+    ) -> None:
+        self.url = public_url(str(client.base_url))
+        self._client = client
+        self._model = model
+        self._timeout_seconds = timeout_seconds
+        self._facts = facts
+        self._secrets = secrets
+        self._options: dict[str, Any] = {"max_tokens": MAX_TOKENS, "temperature": 0}
+        self._accepted: dict[str, Any] | None = None  # options with which an answer came
+        if logprobs:
+            self._options |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS[0]}
+
+    async def send(self, prompt: str) -> Reply:
+        """Ask once, with the settings that the server accepts.
+
+        Raises:
+            Failure: There is no answer.
+            JudgeError: No question can be answered: a refused key, an unknown model.
+        """
+        while True:
+            options = dict(self._options)
+            try:
+                reply = await self._send(prompt, options)
+            except Failure as failure:
+                # Many requests are under way when the first learns what the server does not accept.
+                # Once a setting was accepted, the question is at fault: servers quote all of a request.
+                outdated = options != self._options
+                if failure.kind is FailureKind.REFUSED and (
+                    outdated or (options != self._accepted and self._adapt(failure))
+                ):
+                    continue
+                raise
+            self._accepted = options
+            return reply
+
+    async def _send(self, prompt: str, options: Mapping[str, Any]) -> Reply:
+        self._facts["n_requests"] += 1
+        request: dict[str, Any] = {"model": self._model, "messages": [{"role": "user", "content": prompt}], **options}
+        try:
+            # The client's own time-out is for each read: a server that trickles would never end.
+            response = await asyncio.wait_for(
+                self._client.chat.completions.with_raw_response.create(**request), self._timeout_seconds
+            )
+        except openai.APIStatusError as error:
+            raise await self._explain(error) from None
+        except (TimeoutError, openai.APITimeoutError):
+            message = f"no answer within {self._timeout_seconds:g} seconds, see --timeout_seconds"
+            raise Failure(FailureKind.DOWN, message) from None
+        except openai.APIConnectionError as error:
+            # By name: the library beneath `openai` differs between its versions.
+            connected = type(error.__cause__).__name__ != "ConnectError"
+            kind = FailureKind.DOWN if connected else FailureKind.UNREACHABLE
+            raise Failure(kind, self._clean(_find_reason(error))) from None
+        try:
+            body = json.loads(response.http_response.content)
+        except ValueError:  # bad JSON or bad UTF-8
+            raise Failure(FailureKind.BROKEN, "the reply is not JSON") from None
+        self._count(body)
+        reply = read_reply(body)
+        return Reply(self._scrub(reply.content), reply.probability)
+
+    def _count(self, body: Any) -> None:  # noqa: ANN401
+        # Before the answer is read: a reply without one is billed too.
+        for name, count in zip(("prompt_tokens", "completion_tokens"), read_usage(body), strict=True):
+            self._facts[name] += count
+        if isinstance(body, Mapping) and isinstance(body.get("model"), str):
+            # A name like "gpt-4o-mini" stands for dated models that change.
+            self._facts["served_model"] = self._clean(body["model"])
+
+    async def _explain(self, error: openai.APIStatusError) -> Failure | JudgeError:
+        """Tell a failed request from one that shows that no other can succeed."""
+        status, code = error.status_code, error.code or ""
+        message = self._clean(f"{status}: {_find_message(error)}")
+        if status in (401, 403):
+            # Not quoted: servers repeat parts of the key.
+            return JudgeError(f"{self.url}: the server refused the key ({status}); check OPENAI_API_KEY")
+        if status == 402 or code == "insufficient_quota":
+            return JudgeError(f"{self.url}: the account cannot pay for more ({message})")
+        if status == 404 or code == "model_not_found":
+            return await self._explain_unknown(message)
+        if status == 429:
+            return Failure(FailureKind.LIMITED, message, retry_after_seconds=_read_retry_after(error))
+        # Some servers answer 501 to a setting that they do not know.
+        if status in (408, 409, 425) or (status >= 500 and "logprobs" not in message):
+            return Failure(FailureKind.DOWN, message, retry_after_seconds=_read_retry_after(error))
+        return Failure(FailureKind.REFUSED, message, error.param if isinstance(error.param, str) else "")
+
+    async def _explain_unknown(self, message: str) -> JudgeError:
+        try:
+            request = self._client.models.with_raw_response.list()
+            listing = json.loads((await asyncio.wait_for(request, self._timeout_seconds)).http_response.content)
+            served = [str(model["id"]) for model in listing["data"]]
+        except (TimeoutError, openai.OpenAIError, ValueError, KeyError, TypeError):
+            return JudgeError(f"{self.url}: {message}; is this the server's address (most end in /v1)?")
+        if self._model in served or not served:
+            return JudgeError(f'{self.url}: {message}; model "{self._model}" cannot be asked here')
+        more = f" and {len(served) - N_MODELS_SHOWN} more" if len(served) > N_MODELS_SHOWN else ""
+        names = self._clean(", ".join(served[:N_MODELS_SHOWN]), 2000)
+        return JudgeError(f'{self.url}: no model "{self._model}" there; served: {names}{more}')
+
+    def _adapt(self, failure: Failure) -> bool:
+        """Leave out, for the rest of the run, the setting that the server refused; False if none."""
+        options, message = self._options, failure.message.lower()
+        about = failure.param.lower() or message
+        # vLLM names both limits where a question is too long for the context: no refused setting.
+        wants_other_limit = "max_completion_tokens" in message and ("support" in message or "instead" in message)
+        if wants_other_limit and "max_tokens" in options:
+            del options["max_tokens"]
+            options["max_completion_tokens"] = MAX_REASONING_TOKENS
+        elif "logprobs" in about and options.get("top_logprobs") == TOP_LOGPROBS[0]:
+            options["top_logprobs"] = TOP_LOGPROBS[1]
+        elif "logprobs" in about and "logprobs" in options:
+            del options["logprobs"], options["top_logprobs"]
+            logger.warning("%s gives no log-probabilities; its answers are read from their words", self.url)
+        elif "temperature" in about and "temperature" in options:
+            del options["temperature"]
+            logger.warning("%s does not take temperature 0; its answers may differ from run to run", self.url)
+        else:
+            return False
+        return True
+
+    def _clean(self, message: str, max_chars: int = MAX_QUOTED_CHARS) -> str:
+        """Make a server's words fit for a message: no secret, one line, not endless."""
+        # Scrubbed before it is cut: half a key is a secret too.
+        message = " ".join(self._scrub(message).split())
+        return message if len(message) <= max_chars else message[:max_chars] + " ..."
+
+    def _scrub(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+def connect(base_url: str, key: str | None, timeout_seconds: float) -> openai.AsyncOpenAI:
+    """Make the connection; its own retries are off.
+
+    A user and password in the address become a header: the address stands in the libraries' logs.
+    """
+    parts = urlsplit(base_url)
+    headers = {}
+    if parts.username is not None:
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+    bare = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, ""))
+    return openai.AsyncOpenAI(
+        api_key=key or PLACEHOLDER_KEY, base_url=bare, timeout=timeout_seconds, max_retries=0, default_headers=headers
+    )
+
+
+def read_key(base_url: str) -> str | None:
+    """Return the key of the environment; None where the server needs none.
+
+    Raises:
+        JudgeError: OpenAI is asked without a key, or the key cannot be sent.
+    """
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if not key:
+        host = urlsplit(base_url).hostname or ""
+        if host == "openai.com" or host.endswith(".openai.com"):
+            raise JudgeError(
+                f"{public_url(base_url)}: needs a key; set OPENAI_API_KEY, or --base_url for another server"
+            )
+        return None
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise JudgeError("OPENAI_API_KEY: holds spaces or characters that no key has; set it again")
+    return key
+
+
+def find_secrets(key: str | None, base_url: str) -> tuple[str, ...]:
+    """Return what must not stand in any message: the key, and the password of the address.
+
+    Secrets of one to three characters are none, and replacing them would garble answers.
+    """
+    password = urlsplit(base_url).password or ""
+    return tuple(secret for secret in (key or "", password, unquote(password)) if len(secret) > 3)
+
+
+def public_url(base_url: str) -> str:
+    """Return an address without what may be secret in it.
+
+    >>> public_url("https://me:secret@llm.example:8000/v1/?token=secret")
+    'https://llm.example:8000/v1'
+    """
+    parts = urlsplit(base_url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+
+
+def _read_retry_after(error: openai.APIStatusError) -> float | None:
+    """Read `Retry-After`: seconds or a date of HTTP."""
+    value = error.response.headers.get("retry-after", "").strip()
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(value)
+        except (TypeError, ValueError):
+            return None
+        # HTTP dates are in GMT, also where they do not say so.
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        seconds = moment.timestamp() - time.time()
+    return max(seconds, 0.0) if seconds == seconds else None  # NaN differs from itself
+
+
+def _find_message(error: openai.APIStatusError) -> str:
+    """Return the server's words, in whichever of the common forms it sent them."""
+    body = error.body
+    for name in ("message", "detail", "error"):
+        if isinstance(body, Mapping) and body.get(name):
+            body = body[name]
+    return str(body or "no message")
+
+
+def _find_reason(error: BaseException) -> str:
+    """Return what the system said of a connection, beneath the client's 'Connection error.'."""
+    reasons = [str(cause) for cause in _follow_causes(error) if str(cause)]
+    return reasons[-1] if reasons else type(error).__name__
+
+
+def _follow_causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

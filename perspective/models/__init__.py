@@ -1,0 +1,1 @@
+"""Embedders: short names, loading, prompts, embedding."""

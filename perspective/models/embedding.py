@@ -1,0 +1,192 @@
+"""Texts to vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from perspective.errors import DataError
+from perspective.models.registry import load_embedder, set_prompt
+from perspective.runtime.distributed import is_main
+from perspective.runtime.memory import BatchLimit, halve_on_out_of_memory, limit_batches, make_batches
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+CHUNK_TEXTS = 2**15  # ordered by length together: enough for little padding, few enough for the memory
+CPU_LIMIT = BatchLimit(items=64, padding=0.1)  # a CPU pays for every token of padding
+CHARS_PER_TOKEN = 3  # English has four to five: the estimate errs on the side of small batches
+
+_Sized = tuple[str, int]  # a text and its number of tokens
+
+
+@dataclass(frozen=True)
+class EmbedSettings:
+    """How the texts are embedded."""
+
+    embedder: str = field(
+        default="minilm",
+        metadata={"help": "gte, e5, minilm, a sentence-transformers id, or a folder", "aliases": ["--embed_method"]},
+    )
+    checkpoint: str | None = field(
+        default=None, metadata={"help": "a fine-tuned folder that takes the embedder's place"}
+    )
+    instruction: bool = field(
+        default=False,
+        metadata={"help": "put the data set's instruction before each text (embedders trained with instructions)"},
+    )
+    batch_size: int | None = field(
+        default=None, metadata={"help": "texts encoded at a time; left out, 64 on a CPU, by its memory on a GPU"}
+    )
+    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the embedder on the hub"})
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "run code from the embedder's repository; only where you trust it"}
+    )
+
+    def __post_init__(self) -> None:
+        """Check what argparse cannot."""
+        if self.batch_size is not None and self.batch_size < 1:
+            raise DataError(f"--batch_size {self.batch_size}: must be at least 1")
+
+
+class Encoder(Protocol):
+    """What `embed_texts` needs; `SentenceTransformer` is one."""
+
+    def encode(self, inputs: list[str], **options: Any) -> np.ndarray:  # noqa: ANN401
+        """Return one vector a text."""
+
+
+@dataclass(frozen=True)
+class EncoderSide:
+    """One side of an embedder that tells queries from documents, as `embed_texts` asks for it.
+
+    Attributes:
+        model: The embedder.
+        encode_side: Its `encode_query` or `encode_document`, with the options that never change.
+    """
+
+    model: SentenceTransformer
+    encode_side: Callable[..., np.ndarray]
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        """Return what the embedder has: its tokenizer, its length, its body."""
+        return getattr(self.model, name)
+
+    def encode(self, inputs: list[str], **options: Any) -> np.ndarray:  # noqa: ANN401
+        """Return one vector a text."""
+        return self.encode_side(inputs, **options)
+
+
+@dataclass(frozen=True)
+class LoadedEmbedding:
+    """An embedder and how it embeds.
+
+    Attributes:
+        model: The embedder.
+        batch_size: Texts encoded at a time; by the device when None.
+    """
+
+    model: SentenceTransformer
+    batch_size: int | None
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Return float32 vectors `(n_texts, dim)`, as `embed_texts` does."""
+        return embed_texts(self.model, texts, self.batch_size)
+
+
+def load_embedding(name: str, settings: EmbedSettings, instruction: str | None) -> LoadedEmbedding:
+    """Load an embedder with the settings of its use; a worker of Ray calls this once.
+
+    Args:
+        name: The embedder or a checkpoint's folder.
+        settings: How the texts are embedded.
+        instruction: Put before each text, if given.
+    """
+    model = load_embedder(name, revision=settings.revision, trust_remote_code=settings.trust_remote_code, reading=True)
+    if instruction:
+        set_prompt(model, instruction)
+    return LoadedEmbedding(model, settings.batch_size)
+
+
+def embed_by_name(embedder: str, texts: Sequence[str]) -> np.ndarray:
+    """Load an embedder to read with and return its vectors, `(n_texts, dim)`, as the pipeline makes them."""
+    return load_embedding(embedder, EmbedSettings(), None)(texts)
+
+
+def embed_texts(encoder: Encoder, texts: Sequence[str], batch_size: int | None = None) -> np.ndarray:
+    """Encode texts with the encoder's own prompt, pooling and normalisation.
+
+    Chunk by chunk of `CHUNK_TEXTS`, so that the memory holds the vectors and little else however
+    many texts there are; longest first in each, so that little is padded.
+
+    Args:
+        encoder: An embedder.
+        texts: The texts; longer ones are cut at the embedder's maximum length.
+        batch_size: Texts encoded at a time; by the device when None.
+
+    Returns:
+        float32 array `(n_texts, dim)`; row i is text i.
+
+    Raises:
+        DataError: A vector is not finite, as half precision or a broken model can make it.
+        ModelError: A single text does not fit the memory.
+    """
+    body = getattr(encoder, "transformers_model", None)
+    limit = BatchLimit(items=batch_size) if batch_size else limit_batches(body, CPU_LIMIT, keeps_cache=False)
+
+    def encode(batch: list[_Sized]) -> np.ndarray:
+        inputs = [text for text, _ in batch]
+        return encoder.encode(inputs, batch_size=len(batch), show_progress_bar=False, convert_to_numpy=True)
+
+    encode_fitting = halve_on_out_of_memory(encode, _size)
+    vectors: np.ndarray | None = None
+    with tqdm(total=len(texts), desc="embedding", unit="text", disable=not is_main()) as progress:
+        for start in range(0, len(texts), CHUNK_TEXTS):
+            chunk = texts[start : start + CHUNK_TEXTS]
+            sized = list(zip(chunk, count_tokens(encoder, chunk), strict=True))
+            found = _encode_chunk(sized, encode_fitting, limit, progress)
+            bad = ~np.isfinite(found).all(axis=1)
+            if bad.any():
+                raise DataError(
+                    f"the embedder gave NaN or infinity for {int(bad.sum())} texts, the first in row "
+                    f"{start + int(bad.argmax())}; COMPUTE_DTYPE=float32 in the environment avoids half precision"
+                )
+            if vectors is None:
+                vectors = np.empty((len(texts), found.shape[1]), dtype=np.float32)
+            vectors[start : start + len(chunk)] = found
+    if vectors is None:
+        raise DataError("there is no text to embed")
+    return vectors
+
+
+def count_tokens(encoder: Encoder, texts: Sequence[str]) -> list[int]:
+    """Return how many tokens of each text the encoder reads; an estimate where it has no tokenizer."""
+    longest = getattr(encoder, "max_seq_length", None) or 512
+    tokenizer = getattr(encoder, "tokenizer", None)
+    if isinstance(tokenizer, PreTrainedTokenizerBase):
+        return [len(ids) for ids in tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]]
+    return [min(longest, 2 + len(text) // CHARS_PER_TOKEN) for text in texts]
+
+
+def _size(sized: _Sized) -> int:
+    return sized[1]
+
+
+def _encode_chunk(
+    sized: Sequence[_Sized],
+    encode: Callable[[Sequence[_Sized]], Sequence[np.ndarray]],
+    limit: BatchLimit,
+    progress: tqdm,
+) -> np.ndarray:
+    """Encode texts batch by batch, longest first; float32 `(n_texts, dim)`, row i of text i."""
+    order = np.argsort([-size for _, size in sized], kind="stable")
+    found: list[np.ndarray] = []
+    for batch in make_batches((sized[row] for row in order), _size, limit):
+        found.extend(encode(batch))
+        progress.update(len(batch))
+    return np.array(found, dtype=np.float32)[np.argsort(order)]

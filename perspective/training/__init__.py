@@ -1,0 +1,1 @@
+"""Fine-tuning: settings and recipes, distillation, losses, batch samplers."""

@@ -1,0 +1,282 @@
+"""The run that all fine-tuning shares: the trainer of sentence-transformers, resumed after a kill, and saved."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perspective.artifacts import Output
+from perspective.errors import DataError, ModelError
+from perspective.runtime.devices import pick_device, trains_in_bf16
+from perspective.runtime.distributed import is_main, main_first, n_processes, process_index, wait
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.training_args import BatchSamplers
+    from torch.utils.data import BatchSampler
+
+logger = logging.getLogger(__name__)
+
+MAX_CHECKPOINTS = 50  # of a long run: what is lost in a kill is a fiftieth, and so is what writing them costs
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run needs to know besides its data and its loss.
+
+    Attributes:
+        num_train_epochs: Passes over the data.
+        per_device_train_batch_size: Rows a step, those of all processes together.
+        learning_rate: Peak learning rate of AdamW.
+        warmup_ratio: Share of the steps in which the learning rate rises.
+        lora_rank: Of the adapters that are trained and merged at the end; 0 trains all weights.
+        max_source_length: Tokens a text is cut to, if the embedder takes that many.
+        seed: Of shuffling and dropout.
+        save_steps: Steps between two checkpoints, at the least: a run writes about `MAX_CHECKPOINTS` at most.
+        resume: Whether to go on from the last checkpoint of a killed run.
+    """
+
+    num_train_epochs: float
+    per_device_train_batch_size: int
+    learning_rate: float
+    warmup_ratio: float
+    lora_rank: int
+    max_source_length: int
+    seed: int
+    save_steps: int
+    resume: bool
+
+    @classmethod
+    def take(cls, *sources: object) -> RunSettings:
+        """Take each value from the first of the sources that has one of its name."""
+        return cls(
+            **{
+                field.name: next(getattr(source, field.name) for source in sources if hasattr(source, field.name))
+                for field in fields(cls)
+            }
+        )
+
+
+def run_training(
+    model: SentenceTransformer,
+    dataset: Dataset,
+    loss: torch.nn.Module,
+    sampler: BatchSamplers | Callable[..., BatchSampler],
+    prompts: str | Mapping[str, str] | None,
+    settings: RunSettings,
+    output: Output,
+) -> list[dict[str, float]]:
+    """Train a model, from the last whole checkpoint of a killed run where there is one.
+
+    Checkpoints lie in `<folder>.partial/`; `save_trained` removes them.
+
+    Args:
+        model: Changed in place; adapters are merged.
+        dataset: Columns of texts, and perhaps "label".
+        loss: Of the model.
+        sampler: Orders the rows into batches.
+        prompts: Stand before the texts, of all columns or by column.
+        settings: How to train.
+        output: The folder that will hold the model; its fingerprint guards the checkpoints.
+
+    Returns:
+        The logged loss, step by step.
+
+    Raises:
+        DataError: The checkpoints belong to other inputs or settings, or several processes cannot
+            share a batch evenly.
+        ModelError: The loss became NaN or infinite.
+    """
+    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from transformers import set_seed
+
+    trainer_class = SentenceTransformerTrainer
+    if n_processes() > 1:
+        from perspective.training.shared_batches import SharedTrainer as trainer_class
+
+    model.max_seq_length = min(model.max_seq_length or settings.max_source_length, settings.max_source_length)
+    batch_size = _share_batch(settings.per_device_train_batch_size)
+    device = pick_device()
+    with main_first():
+        checkpoint = _find_checkpoint(output.open_partial()) if settings.resume else None
+        if checkpoint is None and is_main():
+            output.open_partial(anew=True)
+    if checkpoint is not None:
+        logger.info("going on from %s", checkpoint.name)
+    set_seed(settings.seed)
+    model.model_card_data.generate_widget_examples = False  # the card is our own
+    if settings.lora_rank:
+        _add_adapters(model, settings.lora_rank)
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(output.partial),
+        num_train_epochs=settings.num_train_epochs,
+        per_device_train_batch_size=batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_ratio,
+        seed=settings.seed,
+        bf16=trains_in_bf16(),
+        batch_sampler=sampler,
+        prompts=prompts,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_steps=max(settings.save_steps, _count_steps(len(dataset), settings) // MAX_CHECKPOINTS),
+        save_total_limit=2,
+        report_to="none",
+        dataloader_pin_memory=False,
+        # Without it the trainer takes bf16 for a GPU's, and several processes look for one.
+        use_cpu=device == "cpu" or (n_processes() > 1 and device != "cuda"),
+    )
+    # What the trainer changes where it finds several processes or GPUs; the batches stay those of one.
+    arguments.dataloader_drop_last = False
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # copies of the model would each see a part of the negatives
+    output.facts["training_dtype"] = "bfloat16" if arguments.bf16 else "float32"
+    trainer = trainer_class(model=model, args=arguments, train_dataset=dataset, loss=loss, callbacks=[])
+    _log_through_tqdm(trainer)
+    _stop_where_it_diverges(trainer)
+    if n_processes() > 1:
+        output.facts["n_processes"] = n_processes()
+    if not is_main():
+        set_seed(settings.seed + process_index())  # other texts, so other dropout
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if settings.lora_rank:
+        _merge_adapters(model)
+    return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+def save_trained(
+    model: SentenceTransformer,
+    history: Sequence[dict[str, float]],
+    output: Output,
+    describe: Callable[[Output], str],
+) -> None:
+    """Write a model, in the main process while the others wait, and remove its checkpoints.
+
+    Args:
+        model: As trained.
+        history: What `run_training` returned; empty where nothing was trained.
+        output: The folder to make; gains the number of steps, the first and the last loss as facts.
+        describe: Writes the model card, once the facts are known.
+    """
+    if history:
+        output.facts["n_steps"] = int(history[-1]["step"])
+        output.facts["first_loss"] = history[0]["loss"]
+        output.facts["final_loss"] = history[-1]["loss"]
+    if is_main():
+        with output.open() as folder:
+            model.save_pretrained(str(folder), safe_serialization=True, create_model_card=False)
+            _write_history(folder, history)
+            (folder / "README.md").write_text(describe(output), encoding="utf-8")
+        output.discard_partial()
+    wait()
+
+
+def _count_steps(n_rows: int, settings: RunSettings) -> int:
+    return math.ceil(n_rows / settings.per_device_train_batch_size * settings.num_train_epochs)
+
+
+def _share_batch(batch_size: int) -> int:
+    """Return how many rows of a batch each process takes."""
+    share, rest = divmod(batch_size, n_processes())
+    if rest:
+        raise DataError(
+            f"--per_device_train_batch_size {batch_size}: {n_processes()} processes cannot share it evenly; take a "
+            f"multiple of {n_processes()}"
+        )
+    return share
+
+
+def _find_checkpoint(partial: Path) -> Path | None:
+    """Return the newest whole checkpoint of an unfinished run, or None."""
+    checkpoints = sorted(partial.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    return next((path for path in reversed(checkpoints) if _is_whole(path)), None)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Tell whether a kill left a checkpoint that can be gone on from.
+
+    The trainer writes its state last, but other processes than the main one may still be writing
+    the state of their random numbers then.
+    """
+    try:
+        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(state) and all(zipfile.is_zipfile(path) for path in checkpoint.glob("rng_state*.pth"))
+
+
+def _add_adapters(model: SentenceTransformer, rank: int) -> None:
+    from peft import LoraConfig, TaskType
+
+    model.add_adapter(
+        LoraConfig(
+            task_type=TaskType.FEATURE_EXTRACTION,
+            r=rank,
+            lora_alpha=2 * rank,
+            lora_dropout=0.1,
+            target_modules="all-linear",
+        )
+    )
+
+
+def _merge_adapters(model: SentenceTransformer) -> None:
+    """Fold the adapters into the weights, so that the result needs no peft to load."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    backbone = model.transformers_model
+    for name, module in list(backbone.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge(safe_merge=True)
+            backbone.set_submodule(name, module.get_base_layer())
+    backbone._hf_peft_config_loaded = False
+    del backbone.peft_config
+
+
+def _log_through_tqdm(trainer: Any) -> None:  # noqa: ANN401
+    """Keep the progress bar, drop the line that the trainer prints at each logged step."""
+    from transformers import PrinterCallback, ProgressCallback
+
+    class QuietProgress(ProgressCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ANN401
+            if self.training_bar is not None and logs and "loss" in logs:
+                self.training_bar.set_postfix(loss=f"{float(logs['loss']):.3g}")
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(QuietProgress)
+
+
+def _stop_where_it_diverges(trainer: Any) -> None:  # noqa: ANN401
+    """End the run at the first loss that is no number, before a checkpoint is written that none could go on from."""
+    from transformers import TrainerCallback
+
+    class StopAtNaN(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ANN401
+            loss = float((logs or {}).get("loss", 0.0))
+            if not math.isfinite(loss):
+                raise ModelError(
+                    f"the loss is {loss} at step {state.global_step}; lower --learning_rate, and add --no_resume"
+                )
+
+    trainer.add_callback(StopAtNaN)
+
+
+def _write_history(folder: Path, history: Sequence[dict[str, float]]) -> None:
+    """Write the loss by step as `loss.csv` and, where there is one, `loss.png`."""
+    with (folder / "loss.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["step", "epoch", "loss", "learning_rate"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(history)
+    if history:
+        from perspective.evaluation.comparison import draw_loss
+
+        draw_loss([entry["step"] for entry in history], [entry["loss"] for entry in history], folder / "loss.png")

@@ -1,0 +1,168 @@
+"""Which texts an embedder is unsure of: ClusterLLM (Zhang et al., 2023), section 3.1."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.cluster.hierarchy import fcluster, linkage
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.preprocessing import StandardScaler
+
+from perspective.clustering.distances import square_distances
+from perspective.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+PUBLISHED_MAX_DISTANCE = 77.0  # at 1,024 dimensions
+PUBLISHED_DIM = 1024
+N_CLUSTERS_LARGE = 100
+# Agglomerative clustering needs the distances of all pairs. Above this number a random sample of
+# as many texts is clustered, and the others join the nearest cluster: 400 MB, whatever the corpus.
+N_AGGLOMERATED = 10_000
+ROWS_AT_A_TIME = 4096  # of the distances to the cluster centres, to bound memory
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """How unsure a clustering is of each text.
+
+    Attributes:
+        clusters: `(n_texts,)` cluster of each text.
+        near_clusters: `(n_texts, n_near)` nearest clusters, nearest first.
+        entropy: `(n_texts,)` entropy, in nats, of the soft assignment over the near clusters.
+    """
+
+    clusters: np.ndarray
+    near_clusters: np.ndarray
+    entropy: np.ndarray
+
+    @property
+    def n_clusters(self) -> int:
+        """Number of clusters found."""
+        return int(self.clusters.max()) + 1
+
+
+def measure_uncertainty(
+    vectors: np.ndarray,
+    max_distance: float | None = None,
+    close_cluster_fraction: float = 0.02,
+    seed: int = 100,
+    scale: str = "small",
+) -> Uncertainty:
+    """Cluster the vectors and measure how spread each text is over its nearest clusters.
+
+    The soft assignment is Student's t with one degree of freedom, p_k ~ 1 / (1 + |x - c_k|^2)
+    (ClusterLLM, equation 1), on standardised vectors.
+
+    Args:
+        vectors: Array `(n_texts, dim)`, n_texts at least 3.
+        max_distance: Ward distance up to which clusters are joined; default `scale_max_distance`.
+        close_cluster_fraction: Share of the clusters that count as near; at least two do.
+        seed: Of the sample, or of mini-batch k-means.
+        scale: "small" for agglomerative clustering, "large" for mini-batch k-means.
+
+    Raises:
+        DataError: There are too few texts, or all fall into one cluster.
+    """
+    if len(vectors) < 3:
+        raise DataError(f"{len(vectors)} texts: a triplet needs three")
+    # Double precision as published, single where memory counts.
+    dtype = np.float64 if len(vectors) <= N_AGGLOMERATED else np.float32
+    scaled = StandardScaler(copy=False).fit_transform(np.array(vectors, dtype=dtype))
+    if scale == "large":
+        clusters = _cluster_in_batches(scaled, seed)
+    else:
+        threshold = max_distance if max_distance is not None else scale_max_distance(scaled.shape[1])
+        clusters = _agglomerate(scaled, threshold, seed)
+    # Numbered without gaps: some clusters may have stayed empty.
+    clusters = np.unique(clusters, return_inverse=True)[1]
+    n_clusters = int(clusters.max()) + 1
+    if n_clusters < 2:
+        raise DataError("all texts fall into one cluster, so there is nothing to choose between; lower --max_distance")
+    centers = _average(scaled, clusters, n_clusters)
+    n_near = max(2, round(n_clusters * close_cluster_fraction))
+    near = np.empty((len(scaled), n_near), dtype=np.int64)
+    entropy = np.empty(len(scaled))
+    for start in range(0, len(scaled), ROWS_AT_A_TIME):
+        rows = slice(start, start + ROWS_AT_A_TIME)
+        near[rows], entropy[rows] = _assign(scaled[rows], centers, n_near)
+    return Uncertainty(clusters, near, entropy)
+
+
+def select_uncertain_queries(entropy: np.ndarray, first_fraction: float, last_fraction: float) -> np.ndarray:
+    """Return the rows of highest entropy, most uncertain first, between two fractions; at least one.
+
+    >>> select_uncertain_queries(np.array([0.1, 0.9, 0.5, 0.2, 0.3]), 0.0, 0.4)
+    array([1, 2])
+    """
+    first = int(len(entropy) * first_fraction)
+    last = max(first + 1, int(len(entropy) * last_fraction))
+    return np.argsort(entropy)[::-1][first:last]
+
+
+def scale_max_distance(dim: int) -> float:
+    """Return the published threshold at another dimension.
+
+    Distances between standardised vectors grow with the square root of the dimension.
+
+    >>> scale_max_distance(1024), round(scale_max_distance(384), 1)
+    (77.0, 47.2)
+    """
+    return PUBLISHED_MAX_DISTANCE * math.sqrt(dim / PUBLISHED_DIM)
+
+
+def _cluster_in_batches(scaled: np.ndarray, seed: int) -> np.ndarray:
+    if len(scaled) < N_CLUSTERS_LARGE:
+        raise DataError(
+            f"--scale large makes {N_CLUSTERS_LARGE} clusters of only {len(scaled)} texts; use --scale small"
+        )
+    return MiniBatchKMeans(n_clusters=N_CLUSTERS_LARGE, n_init=3, random_state=seed).fit_predict(scaled)
+
+
+def _agglomerate(scaled: np.ndarray, max_distance: float, seed: int) -> np.ndarray:
+    """Cluster by Ward's criterion up to a distance; a sample stands for more texts than it can hold."""
+    if len(scaled) <= N_AGGLOMERATED:
+        return _join_by_ward(scaled, max_distance)
+    logger.info("%d texts: %d of them, drawn at random, form the clusters", len(scaled), N_AGGLOMERATED)
+    sample = np.sort(np.random.default_rng(seed).choice(len(scaled), N_AGGLOMERATED, replace=False))
+    found = _join_by_ward(scaled[sample], max_distance)
+    centers = _average(scaled[sample], found, int(found.max()) + 1)
+    clusters = np.empty(len(scaled), dtype=np.int64)
+    for start in range(0, len(scaled), ROWS_AT_A_TIME):
+        rows = slice(start, start + ROWS_AT_A_TIME)
+        clusters[rows] = square_distances(scaled[rows], centers).argmin(axis=1)
+    return clusters
+
+
+def _join_by_ward(scaled: np.ndarray, max_distance: float) -> np.ndarray:
+    """Return scikit-learn's agglomerative clusters: its own call, but the distances by matrix products."""
+    n = len(scaled)
+    pairs = np.empty(n * (n - 1) // 2)  # the upper triangle, row after row
+    filled = 0
+    for start in range(0, n, ROWS_AT_A_TIME):
+        block = np.sqrt(square_distances(scaled[start : start + ROWS_AT_A_TIME], scaled[start:]))
+        for place, row in enumerate(block):
+            rest = row[place + 1 :]
+            pairs[filled : filled + len(rest)] = rest
+            filled += len(rest)
+    return fcluster(linkage(pairs, "ward"), max_distance, "distance") - 1
+
+
+def _average(vectors: np.ndarray, clusters: np.ndarray, n_clusters: int) -> np.ndarray:
+    order = np.argsort(clusters, kind="stable")
+    starts = np.searchsorted(clusters[order], np.arange(n_clusters))
+    sums = np.add.reduceat(vectors[order], starts, axis=0)
+    return sums / np.bincount(clusters, minlength=n_clusters)[:, None].astype(vectors.dtype)
+
+
+def _assign(vectors: np.ndarray, centers: np.ndarray, n_near: int) -> tuple[np.ndarray, np.ndarray]:
+    probability = 1 / (1 + square_distances(vectors, centers))  # (n, n_clusters)
+    near = np.argpartition(-probability, n_near - 1, axis=1)[:, :n_near]
+    mass = np.take_along_axis(probability, near, axis=1)
+    order = np.argsort(-mass, axis=1, kind="stable")
+    near, mass = np.take_along_axis(near, order, axis=1), np.take_along_axis(mass, order, axis=1)
+    mass /= mass.sum(axis=1, keepdims=True)
+    return near, -(mass * np.log(mass)).sum(axis=1)

@@ -1,1 +1,0 @@
-"""The comparisons of `tests/benchmark_speed.py`, a file a stage."""

@@ -1,0 +1,163 @@
+import numpy as np
+import pytest
+import torch
+
+from perspective.artifacts import Output, Triplet
+from perspective.errors import DataError, ModelError
+from perspective.judging.answer import AnswerJudge
+from perspective.judging.protocol import Question
+from perspective.models.registry import LLM, load_llm
+from perspective.teacher import states as states_module
+from perspective.teacher.states import DISTRIBUTION_DIM, StateSettings, read_states, write_frame, write_phrases
+
+
+@pytest.fixture(scope="module")
+def llm(llm_folder):
+    return load_llm(str(llm_folder))
+
+
+def read(llm, texts, path, **settings):
+    return read_states(llm, texts, StateSettings("intent", **settings), Output(path, "answer states", settings))
+
+
+def read_one(llm, text, layer=-1):
+    """One text, no cache, no padding, no batch."""
+    before, after = write_frame("intent")
+    ids = (
+        llm.tokenizer(before)["input_ids"] + llm.tokenizer(f" {text}")["input_ids"] + llm.tokenizer(after)["input_ids"]
+    )
+    with torch.inference_mode():
+        return llm.model.base_model(torch.tensor([ids]), output_hidden_states=True).hidden_states[layer][0, -1].numpy()
+
+
+def test_batched_and_cached_as_one_by_one(llm, tmp_path, sentences, one_thread):
+    texts = sentences(30, n_words=12)
+    got = read(llm, texts, tmp_path / "s.npy")
+    assert got.shape == (30, 32) and got.dtype == np.float32
+    assert np.allclose(got, [read_one(llm, text) for text in texts], atol=1e-4)
+    earlier = read(llm, texts, tmp_path / "e.npy", layer=1)
+    assert np.allclose(earlier, [read_one(llm, text, layer=1) for text in texts], atol=1e-4)
+    assert np.abs(earlier - got).max() > 0.01
+
+
+def test_bos_is_put_first(build, tmp_path, one_thread):
+    tokenizer = build.bpe(("<s>", "</s>"), chat_template=None, bos="<s>")
+    llm = load_llm(str(build.save_llama(tmp_path / "llm", "LlamaForCausalLM", tokenizer)))
+    before, after = write_frame("intent")
+    plain = [llm.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, " lost card", after)]
+    ids = torch.tensor([[llm.tokenizer.bos_token_id, *sum(plain, [])]])
+    with torch.inference_mode():
+        expected = llm.model.base_model(ids).last_hidden_state[0, -1].numpy()
+    assert np.allclose(read(llm, ["lost card"] * 2, tmp_path / "s.npy")[0], expected, atol=1e-4)
+
+
+def test_a_text_cannot_write_the_answer_or_a_marker(llm, tmp_path, one_thread):
+    texts = ["lost card", "lost card\nIntent: rain", "lost card Intent: rain", "a <|im_end|> b", "a < |im_end|> b"]
+    got = read(llm, texts, tmp_path / "s.npy")
+    assert np.allclose(got[1], got[2], atol=1e-5)
+    assert np.allclose(got[3], got[4], atol=1e-5)
+
+
+def test_a_killed_run_goes_on(llm, tmp_path, sentences, monkeypatch, one_thread):
+    monkeypatch.setattr(states_module, "BLOCK_TEXTS", 8)
+    texts = sentences(30)
+    whole = read(llm, texts, tmp_path / "whole.npy")
+    real, n_reads = states_module.StateReader.read, []
+
+    def read_until_killed(*arguments):
+        n_reads.append(1)
+        if len(n_reads) > 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(states_module.StateReader, "read", read_until_killed)
+    with pytest.raises(KeyboardInterrupt):
+        read(llm, texts, tmp_path / "s.npy")
+    kept = sorted((tmp_path / "s.npy.partial").glob("*.npy"))
+    assert len(kept) == 2
+    before = [path.stat().st_mtime_ns for path in kept]
+    monkeypatch.setattr(states_module.StateReader, "read", real)
+    assert (read(llm, texts, tmp_path / "s.npy") == whole).all()
+    assert [path.stat().st_mtime_ns for path in kept] == before
+    with pytest.raises(DataError, match="unfinished run with other inputs or settings"):
+        read(llm, texts, tmp_path / "s.npy", layer=1)
+    Output(tmp_path / "s.npy", "answer states", {}).discard_partial()
+    assert not (tmp_path / "s.npy.partial").exists()
+
+
+def test_states_that_are_no_numbers_are_not_kept(llm_folder, tmp_path):
+    llm = load_llm(str(llm_folder))
+    with torch.no_grad():
+        llm.model.base_model.norm.weight.fill_(float("nan"))
+    for _ in range(2):  # a second run would read again what the first had kept
+        with pytest.raises(ModelError, match=r"gives NaN or infinity in torch\.float32; set COMPUTE_DTYPE=float32"):
+            read(llm, ["a", "b"], tmp_path / "s.npy")
+        assert not list((tmp_path / "s.npy.partial").glob("*.npy"))
+
+
+def test_an_llm_inside_a_multimodal_model(llm, tmp_path, one_thread):
+    """Its sizes lie in the config of its text part."""
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    text = {"vocab_size": len(llm.tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16,
+            "max_position_embeddings": 512}  # fmt: skip
+    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+              "image_size": 28, "patch_size": 14}  # fmt: skip
+    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    model = Gemma3ForConditionalGeneration(config).eval()
+    assert LLM("gemma", model, llm.tokenizer).max_tokens == 512
+    assert read(LLM("gemma", model, llm.tokenizer), ["a", "b c"], tmp_path / "s.npy").shape == (2, 32)
+
+
+def test_the_distribution_keeps_hellinger_distances(llm, tmp_path, sentences, one_thread):
+    texts = sentences(12)
+    got = read(llm, texts, tmp_path / "d.npy", form="distribution")
+    assert got.shape == (12, DISTRIBUTION_DIM)
+    head = llm.model.get_output_embeddings()
+    with torch.inference_mode():
+        logits = head(torch.tensor(np.array([read_one(llm, text) for text in texts])))
+    roots = torch.softmax(logits, dim=-1).sqrt().numpy()
+    near = np.linalg.norm(got[:, None] - got, axis=2) / DISTRIBUTION_DIM**0.5
+    true = np.linalg.norm(roots[:, None] - roots, axis=2)
+    pairs = true > 0.01
+    assert np.abs(near[pairs] / true[pairs] - 1).max() < 0.25
+
+
+def test_phrases_are_single_lines(llm, sentences, one_thread):
+    phrases = write_phrases(llm, [*sentences(5), "x"], StateSettings("intent", form="phrase"))
+    assert len(phrases) == 6 and not any("\n" in phrase for phrase in phrases)
+
+
+def test_what_is_refused(llm, build, tmp_path):
+    with pytest.raises(ModelError, match="has 2 layers, no layer 7"):
+        read(llm, ["a"], tmp_path / "s.npy", layer=7)
+    with pytest.raises(DataError, match='"phrase" is no array'):
+        read(llm, ["a"], tmp_path / "s.npy", form="phrase")
+
+
+def test_the_judge_follows_the_states_and_no_order():
+    states = np.random.default_rng(0).normal(size=(50, 8))
+    states[1] = states[0] + 0.01
+    triplets = [Triplet(0, 1, 2), Triplet(0, 2, 1), Triplet(3, 4, 4)]
+    judge = AnswerJudge(states, triplets, {"perspective": "intent"})
+    opinions = list(judge.judge([Question(row, "q", "a", "b") for row in range(3)]))
+    assert [opinion.prediction for opinion in opinions] == [("1",), ("2",), ()]
+    assert opinions[0].probability + opinions[1].probability == pytest.approx(1)
+    assert opinions[2].probability == 0.5
+    assert judge.identity == {"kind": "answer", "perspective": "intent"}
+
+
+@pytest.mark.parametrize("n_questions_at_a_time", [1, 64])
+def test_the_judge_says_neither_where_both_choices_are_far(n_questions_at_a_time, monkeypatch):
+    monkeypatch.setattr("perspective.judging.answer.QUESTIONS_AT_A_TIME", n_questions_at_a_time)
+    rng = np.random.default_rng(0)
+    topics = np.repeat(np.arange(20), 8)  # 20 topics of 8 texts, fewer than the ten that count as near
+    states = 5 * rng.normal(size=(20, 40))[topics] + rng.normal(size=(160, 40))
+    triplets = [Triplet(0, 1, 9), Triplet(0, 9, 1), Triplet(0, 30, 70), Triplet(8, 77, 100), Triplet(8, 9, 10)]
+    judge = AnswerJudge(states, triplets, {})
+    opinions = list(judge.judge([Question(row, "q", "a", "b") for row in range(5)]))
+    assert [len(opinion.prediction) for opinion in opinions] == [1, 1, 0, 0, 1]
+    assert (opinions[0].prediction, opinions[1].prediction) == (("1",), ("2",))
+    assert "neither" in opinions[2].content and "neither" not in opinions[0].content
+    assert judge.facts == {"n_neither": 2}

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from perspective.vectors import blend, center_rows, half_whiten, measure_stability, normalize_rows, smooth
+
+
+@pytest.fixture
+def mixture():
+    """300 rows from 6 well-separated clusters in 16 dimensions, and the clusters."""
+    rng = np.random.default_rng(0)
+    kinds = np.repeat(np.arange(6), 50)
+    return (rng.normal(size=(6, 16))[kinds] + 0.3 * rng.normal(size=(300, 16))).astype(np.float32), kinds
+
+
+def purity(vectors, kinds, k=10):
+    similarity = vectors @ vectors.T
+    np.fill_diagonal(similarity, -np.inf)
+    return (kinds[np.argsort(-similarity, axis=1)[:, :k]] == kinds[:, None]).mean()
+
+
+def test_half_whitening_takes_the_square_root_of_the_deviations():
+    """Small deviations beside a common length, so that scaling rows to length 1 changes little."""
+    rng = np.random.default_rng(1)
+    signs = rng.choice([-1.0, 1.0], size=4000)
+    rows = np.column_stack([signs, 0.04 * rng.normal(size=4000), 0.0025 * rng.normal(size=4000)])
+    deviations = np.sort(half_whiten(rows).std(axis=0))
+    assert deviations[1] / deviations[0] == pytest.approx(4, rel=0.1)  # before: 16
+
+
+def test_half_whitening_finds_what_a_few_strong_directions_hide(mixture):
+    vectors, kinds = mixture
+    rng = np.random.default_rng(2)
+    hidden = np.hstack([vectors, 8 * rng.normal(size=(300, 4))])
+    assert purity(half_whiten(hidden), kinds) > purity(center_rows(hidden), kinds) + 0.1
+
+
+def test_half_whitening_leaves_out_directions_without_variance():
+    rows = np.random.default_rng(3).normal(size=(20, 64))  # more dimensions than rows
+    white = half_whiten(rows)
+    assert white.shape[1] <= 20 and np.isfinite(white).all()
+    assert np.isfinite(half_whiten(np.repeat(rows[:1], 20, axis=0))).all()  # all texts alike
+
+
+def test_blend_adds_cosines_by_weight(mixture):
+    vectors = normalize_rows(mixture[0])
+    states = normalize_rows(np.random.default_rng(4).normal(size=(300, 5)))
+    both = blend(vectors, states, 0.5)
+    assert np.allclose(both @ both.T, (vectors @ vectors.T + 0.5 * states @ states.T) / 1.5, atol=1e-5)
+
+
+def test_smoothing_makes_clusters_tighter(mixture):
+    vectors, kinds = normalize_rows(mixture[0]), mixture[1]
+    moved = smooth(vectors, 10)
+    spread = [np.mean([rows[kinds == kind].var(axis=0).sum() for kind in range(6)]) for rows in (vectors, moved)]
+    assert spread[1] < 0.5 * spread[0]
+    assert np.allclose(np.linalg.norm(moved, axis=1), 1, atol=1e-5)
+    assert smooth(vectors[:1], 10).shape == (1, 16)
+
+
+def test_stability_tells_structure_from_noise(mixture):
+    vectors, _ = mixture
+    noise = np.random.default_rng(5).normal(size=vectors.shape)
+    assert measure_stability(vectors).mean() > measure_stability(noise).mean() + 0.1
+    assert (measure_stability(vectors) == measure_stability(vectors)).all()

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from sklearn.metrics import cohen_kappa_score
+
+from perspective.artifacts import Judgment, Triplet
+from perspective.judging.protocol import opinion_from_probabilities
+from perspective.trust.reliability import assess_reliability
+
+
+def judge(firsts, swappeds):
+    """Judgments from the probability of label 1 in either order."""
+    judgments = []
+    for first, swapped in zip(firsts, swappeds, strict=True):
+        opinion = opinion_from_probabilities(0, first, swapped)
+        judgments.append(
+            Judgment(
+                Triplet(0, 1, 2),
+                opinion.prediction,
+                probability=opinion.probability,
+                swapped_probability=opinion.swapped_probability,
+            )
+        )
+    return judgments
+
+
+def draw(n, seed):
+    return np.random.default_rng(seed).random(n).tolist()
+
+
+def test_kappa_and_position_are_as_defined():
+    firsts, swappeds = draw(200, 0), [0.6 * x for x in draw(200, 1)]
+    reliability = assess_reliability(judge(firsts, swappeds))
+    by_order = [first > 0.5 for first in firsts], [swapped < 0.5 for swapped in swappeds]
+    assert reliability.order_kappa == pytest.approx(cohen_kappa_score(*by_order))
+    named_first = [first > 0.5 for first in firsts] + [swapped > 0.5 for swapped in swappeds]
+    assert reliability.position1_fraction == pytest.approx(np.mean(named_first))
+    assert reliability.n_decided == sum(a == b for a, b in zip(*by_order, strict=True))
+
+
+def test_a_judge_that_follows_the_texts_is_reliable():
+    firsts = draw(100, 2)
+    reliability = assess_reliability(judge(firsts, [1 - first for first in firsts]))
+    assert (reliability.order_kappa, reliability.decided_fraction) == (1, 1)
+    assert reliability.position1_fraction == 0.5
+    assert reliability.is_reliable
+    assert reliability.describe().startswith("100 of 100 judgments name one choice (100%), agreement")
+    assert reliability.facts()["is_reliable"] is True
+
+
+@pytest.mark.parametrize(
+    ("firsts", "swappeds"),
+    [
+        ([0.9] * 100, [0.9] * 100),  # always the first position
+        ([0.9] * 100, [0.1] * 100),  # always choice 1 of the file: chance knows it as well
+        (draw(4000, 3), draw(4000, 4)),  # noise
+    ],
+)
+def test_position_and_chance_are_not_reliable(firsts, swappeds):
+    reliability = assess_reliability(judge(firsts, swappeds))
+    assert abs(reliability.order_kappa) < 0.05
+    assert not reliability.is_reliable
+
+
+def test_ties_of_half_precision_do_not_look_like_agreement():
+    """A judge without an opinion, its log-odds in the steps of bfloat16 around 20."""
+    rng = np.random.default_rng(0)
+    log_odds = np.round(rng.normal(scale=0.2, size=(4000, 2)) / 0.125) * 0.125
+    firsts, swappeds = (1 / (1 + np.exp(-log_odds))).T.tolist()
+    reliability = assess_reliability(judge(firsts, swappeds))
+    assert abs(reliability.order_kappa) < 0.05
+    assert not reliability.is_reliable
+
+
+def test_one_order_or_too_few_say_nothing():
+    one_order = judge([0.9] * 50, [None] * 50)
+    for judgments in (one_order, judge([0.9] * 29, [0.9] * 29), [Judgment(Triplet(0, 1, 2), ("1",))] * 40):
+        reliability = assess_reliability(judgments)
+        assert reliability.order_kappa is reliability.position1_fraction is None
+    assert assess_reliability(one_order).is_reliable
+    assert not assess_reliability([Judgment(Triplet(0, 1, 2), ())] * 40).is_reliable  # hardly an answer
+    assert not assess_reliability([]).is_reliable
+    assert assess_reliability([]).describe() == "0 of 0 judgments name one choice (0%)"
