@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perspective.artifacts import ROOT
-from perspective.models.registry import slugify_model
 
 MEASURES = ROOT / "measures"
 AFTER_MEASURES = ROOT / "after_measures"
@@ -161,3 +160,13 @@ if __name__ == "__main__":  # for scripts: dataset, scale, embedder, max_query, 
 
     dataset, scale, embedder, max_query, seed, judge = sys.argv[1:]
     sys.stdout.write(f"{Layout(dataset, scale, embedder, int(max_query), int(seed), judge).checkpoint}\n")
+
+
+def slugify_model(name: str) -> str:
+    """Return a model's name as it stands in file names.
+
+    >>> slugify_model("berkeley-nest/Starling-LM-7B-alpha"), slugify_model("minilm")
+    ('starling-lm-7b-alpha', 'minilm')
+    """
+    slug = Path(name.rstrip("/")).name.lower().removesuffix(".gguf")
+    return "".join(char if char.isalnum() or char in "._" else "-" for char in slug)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.metrics import normalized_mutual_info_score
 from sklearn.neighbors import NearestNeighbors
-from threadpoolctl import threadpool_limits
 
-from perspective.clustering.kmeans_init import Seeding
+from perspective.artifacts import Triplet, stack_rows
 
-N_STABILITY_SEEDS = 10
-STABILITY_DIM = 96
 ROWS_AT_A_TIME = 4096
 
 
@@ -85,36 +82,16 @@ def smooth(vectors: np.ndarray, n_neighbors: int, share: float = 0.5) -> np.ndar
     return normalize_rows(moved)
 
 
-def measure_stability(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Measure how alike clusterings from different starts are: high where clusters really exist.
-
-    k-means with one start each, at a third, once and twice the root of n clusters (the number of
-    classes is not known here); NMI between each two of `N_STABILITY_SEEDS` starts. Source of the
-    criterion: von Luxburg, 2010, "Clustering Stability: An Overview".
+def score_margins(vectors: np.ndarray, triplets: Sequence[Triplet]) -> np.ndarray:
+    """Return by how much choice 1 is nearer to the query than choice 2.
 
     Args:
-        vectors: Array `(n, dim)`, n at least 9.
-        seed: First of the seeds.
+        vectors: `(n_texts, dim)` of any length; a zero vector is equally far from all.
+        triplets: n triplets of its rows.
 
     Returns:
-        One mean NMI, 0 to 1, a number of clusters: `(3,)`.
+        `(n,)`: cos(query, choice 1) - cos(query, choice 2), -2 to 2.
     """
-    rows = vectors - vectors.mean(axis=0)
-    if rows.shape[1] > STABILITY_DIM:  # a few times faster, and the same answer
-        rows = rows @ np.linalg.eigh(rows.T @ rows)[1][:, -STABILITY_DIM:]
-    root = len(rows) ** 0.5
-    seeding = Seeding(rows)
-    return np.array(
-        [_agree(rows, seeding, n_clusters, seed) for n_clusters in (max(2, int(root / 3)), int(root), int(2 * root))]
-    )
-
-
-def _agree(rows: np.ndarray, seeding: Seeding, n_clusters: int, seed: int) -> float:
-    n_clusters = min(n_clusters, len(rows) - 1)
-    with threadpool_limits(1):  # see clustering.cluster_vectors
-        clusterings = [
-            KMeans(n_clusters, init=seeding, n_init=1, max_iter=50, random_state=seed + i).fit_predict(rows)
-            for i in range(N_STABILITY_SEEDS)
-        ]
-    pairs = [(one, other) for i, one in enumerate(clusterings) for other in clusterings[:i]]
-    return float(np.mean([normalized_mutual_info_score(one, other) for one, other in pairs]))
+    rows = stack_rows(triplets)
+    query, choice1, choice2 = (normalize_rows(np.asarray(vectors)[rows[:, i]].astype(np.float64)) for i in range(3))
+    return (query * (choice1 - choice2)).sum(axis=1)

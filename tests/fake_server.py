@@ -8,7 +8,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from perspective.judging.protocol import Question
-from perspective.judging.server import ServerJudge, ServerSettings
+from perspective.judging.server import ServerJudge
+from perspective.llm.server.settings import ServerSettings
 
 KEY = "sk-very-secret-0123456789"
 MODEL = "tiny-chat"

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from perspective.vectors import blend, center_rows, half_whiten, measure_stability, normalize_rows, smooth
+from perspective.trust.stability import measure_stability
+from perspective.vectors import blend, center_rows, half_whiten, normalize_rows, smooth
 
 
 @pytest.fixture

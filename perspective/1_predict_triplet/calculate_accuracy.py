@@ -15,11 +15,12 @@ from pathlib import Path
 
 from perspective.artifacts import Output, load_judgments, read_facts, read_vectors
 from perspective.cli import entry_point, parse_settings
-from perspective.data.corpus import CorpusSettings, load_labels, load_texts
+from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import DataError
+from perspective.evaluation.gold import answer_by_labels
 from perspective.evaluation.judge_accuracy import analyse_judgments, format_analysis
+from perspective.evaluation.labels import load_labels
 from perspective.layout import Layout
-from perspective.triplets.sampling import answer_by_labels
 from perspective.trust.evidence import name_judge
 
 

@@ -20,10 +20,10 @@ from perspective.artifacts import Output, load_triplets, save_judgments
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.judging.protocol import choose_wording
-from perspective.judging.server import ServerSettings
 from perspective.judging.session import discard_partial, judge_triplets
-from perspective.judging.settings import Case, JudgeSettings, build_judge
+from perspective.judging.settings import JudgeSettings, JudgingTask, build_judge
 from perspective.layout import PREDICT_STAGE, Layout, predictions_path
+from perspective.llm.server.settings import ServerSettings
 from perspective.runtime.ray import EngineSettings
 from perspective.trust.reliability import assess_reliability
 
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if output.is_finished(files.overwrite):
         discard_partial(output.path)  # a kill may have come between the two
         return
-    case = Case(files.dataset, wording, texts, triplets, states, files.embedder, files.overwrite, engine)
+    case = JudgingTask(files.dataset, wording, texts, triplets, states, files.embedder, files.overwrite, engine)
     source = build_judge(judge, server, case)
     judgments = judge_triplets(source, triplets, texts, output)
     reliability = assess_reliability(judgments)

@@ -14,9 +14,11 @@ from pathlib import Path
 
 from perspective.artifacts import Output, save_triplets
 from perspective.cli import entry_point, parse_settings
-from perspective.data.corpus import CorpusSettings, load_labels, load_texts
+from perspective.data.corpus import CorpusSettings, load_texts
+from perspective.evaluation.gold import answer_by_labels
+from perspective.evaluation.labels import load_labels
 from perspective.layout import Layout
-from perspective.triplets.sampling import answer_by_labels, sample_random_triplets
+from perspective.triplets.sampling import sample_random_triplets
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ from pathlib import Path
 
 from perspective.artifacts import Output, read_vectors, save_triplets
 from perspective.cli import entry_point, parse_settings
-from perspective.data.corpus import CorpusSettings, load_labels, load_texts
+from perspective.data.corpus import CorpusSettings, load_texts
+from perspective.evaluation.gold import answer_by_labels, measure_answerable
+from perspective.evaluation.labels import load_labels
 from perspective.layout import Layout
-from perspective.triplets.sampling import SampleSettings, answer_by_labels, measure_answerable, sample_triplets
+from perspective.triplets.sampling import SampleSettings, sample_triplets
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,8 @@ from perspective.artifacts import Judgment, Output, load_judgments, read_facts, 
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.layout import Layout, converted_path
-from perspective.triplets.conversion import ConvertSettings, choose_instruction, convert_by_evidence, convert_judgments
+from perspective.models.prompts import choose_instruction
+from perspective.triplets.conversion import ConvertSettings, convert_by_evidence, convert_judgments
 from perspective.trust.evidence import EMBEDDER, gather_evidence, is_noise, name_judge
 from perspective.trust.reliability import assess_reliability
 

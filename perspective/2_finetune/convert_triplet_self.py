@@ -16,7 +16,8 @@ from perspective.artifacts import Output, load_judgments, read_vectors, save_tra
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.layout import Layout, converted_path
-from perspective.triplets.conversion import ConvertSettings, choose_instruction, convert_by_embedder
+from perspective.models.prompts import choose_instruction
+from perspective.triplets.conversion import ConvertSettings, convert_by_embedder
 
 
 @entry_point

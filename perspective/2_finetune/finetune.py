@@ -23,9 +23,12 @@ from perspective.cli import parse_settings, shared_entry_point
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import DataError
 from perspective.layout import Layout, checkpoint_path
-from perspective.models.registry import describe_model, find_local, load_embedder
-from perspective.runtime.distributed import ask_main
-from perspective.training.finetuning import TrainSettings, distill_embedder, finetune_embedder, keep_embedder
+from perspective.models.embedders import load_embedder
+from perspective.models.registry import describe_model, find_local
+from perspective.runtime.distributed import broadcast_from_main
+from perspective.training.distillation import distill_embedder
+from perspective.training.finetuning import finetune_embedder, keep_embedder
+from perspective.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     inputs = {"teacher": train_file, "texts": corpus.path} if by_teacher else {"training_triplets": train_file}
     inputs |= find_local(embedder=files.embedder)
     output = Output(path, "embedder", made_from, inputs)
-    if ask_main(lambda: output.is_finished(files.overwrite)):
+    if broadcast_from_main(lambda: output.is_finished(files.overwrite)):
         return
     facts = read_facts(train_file)
     output.facts |= {**describe_model(files.embedder), "judge": facts.get("judge", {})}

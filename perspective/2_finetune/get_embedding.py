@@ -24,16 +24,17 @@ import numpy as np
 
 from perspective.artifacts import Output, discard_result, read_facts, read_vectors
 from perspective.cli import parse_settings, shared_entry_point
-from perspective.data.corpus import CorpusSettings, load_labels, load_texts
+from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import DataError
+from perspective.evaluation.labels import load_labels
 from perspective.layout import Layout, after_path, blend_path, measures_path
 from perspective.models.embedding import EmbedSettings, load_embedding
+from perspective.models.prompts import PROMPTS, read_prompt
 from perspective.models.registry import describe_model, find_local
 from perspective.runtime.devices import describe_precision
-from perspective.runtime.distributed import ask_main, is_main, leave, n_processes, share_texts
+from perspective.runtime.distributed import broadcast_from_main, is_main, leave, n_processes, share_texts
 from perspective.runtime.ray import EngineSettings, write_vectors_on_ray
 from perspective.teacher.teacher import blend_for_inference
-from perspective.triplets.conversion import PROMPTS, read_prompt
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "text_column": corpus.text_column,
     }
     output = Output(path, "embeddings", made_from, inputs)
-    if not ask_main(lambda: output.is_finished(files.overwrite)):
+    if not broadcast_from_main(lambda: output.is_finished(files.overwrite)):
         load = partial(load_embedding, str(checkpoint or settings.embedder), settings, instruction)
         output.facts |= describe_model(settings.embedder)
         if engine.engine == "ray":
@@ -129,7 +130,8 @@ def measure(corpus: CorpusSettings, vectors: np.ndarray, embeds: Path, overwrite
     output = Output(measures_path(embeds), "measures", made_from, inputs)
     if output.is_finished(overwrite):
         return
-    from perspective.clustering.kmeans import METRICS, score_clustering, score_without_labels
+    from perspective.clustering.n_clusters import score_without_labels
+    from perspective.evaluation.clustering_scores import METRICS, score_clustering
 
     labels = load_labels(corpus)  # measuring is what labels are for
     if labels is None:

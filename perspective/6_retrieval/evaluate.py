@@ -19,12 +19,12 @@ from pathlib import Path
 
 from perspective.artifacts import Output, dump_json, write_text
 from perspective.cli import entry_point, parse_settings
-from perspective.data.collection import find_collection
-from perspective.data.mteb_tasks import format_task_result
+from perspective.data.mteb_tasks import find_collection
 from perspective.models.registry import describe_model
-from perspective.retrieval.evaluation import EvaluationSettings, evaluate_retriever
+from perspective.retrieval.evaluation import evaluate_retriever
 from perspective.retrieval.layout import mteb_path, results_path
-from perspective.retrieval.results import compare_results, format_scores, load_result
+from perspective.retrieval.results import compare_results, format_scores, format_task_result, load_result
+from perspective.retrieval.settings import EvaluationSettings
 
 logger = logging.getLogger(__name__)
 

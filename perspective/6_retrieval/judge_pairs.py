@@ -19,22 +19,23 @@ from perspective.cli import entry_point, parse_settings
 from perspective.data.collection import read_texts
 from perspective.data.pairs import load_pairs, save_pairs
 from perspective.errors import DataError
-from perspective.judging.server import ServerSettings
-from perspective.judging.settings import Case, JudgeSettings, build_judge
-from perspective.models.registry import find_local, load_embedder
+from perspective.judging.settings import JudgeSettings, JudgingTask, build_judge
+from perspective.llm.server.settings import ServerSettings
+from perspective.models.embedders import load_embedder
+from perspective.models.prompts import set_retrieval_prompts
+from perspective.models.registry import find_local
+from perspective.retrieval.embedding import embed_sides
 from perspective.retrieval.judged_pairs import (
     JudgedSettings,
     Questions,
     ask_about_corpus,
     ask_about_pairs,
     judged_path,
+    load_or_ask_judgments,
     make_pairs,
-    obtain_judgments,
     weigh_pairs,
 )
 from perspective.retrieval.layout import mined_path
-from perspective.retrieval.mining import embed_sides
-from perspective.retrieval.training import set_retrieval_prompts
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     pairs = [] if by_corpus else load_pairs(files.inputs["pairs"])
     questions = _rank_corpus(files, settings) if by_corpus else ask_about_pairs(pairs, settings.seed)
     states = Output(path.with_name(f"{path.stem}-states.npy"), "answer states", asked, inputs)
-    case = Case(files.dataset, settings.wording, questions.texts, questions.triplets, states, files.embedder)
+    case = JudgingTask(files.dataset, settings.wording, questions.texts, questions.triplets, states, files.embedder)
     judgments_output = Output(path.with_name(f"{path.stem}-judgments.json"), "judgments", asked, inputs)
-    judgments = obtain_judgments(
+    judgments = load_or_ask_judgments(
         questions, files.dataset, judgments_output, lambda: build_judge(judge, server, case), files.overwrite
     )
     if by_corpus:

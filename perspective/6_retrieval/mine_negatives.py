@@ -17,11 +17,13 @@ from perspective.cli import entry_point, parse_settings
 from perspective.data.collection import read_texts
 from perspective.data.corpus import DATASETS
 from perspective.data.pairs import load_pairs, save_pairs
-from perspective.models.registry import describe_model, find_local, load_embedder
+from perspective.models.embedders import load_embedder
+from perspective.models.prompts import set_retrieval_prompts
+from perspective.models.registry import describe_model, find_local
+from perspective.retrieval.embedding import embed_sides
 from perspective.retrieval.layout import mined_path
-from perspective.retrieval.mining import MineSettings, embed_sides, filter_pairs, mine_negatives
+from perspective.retrieval.mining import MineSettings, filter_pairs, mine_negatives
 from perspective.retrieval.search import load_reranker
-from perspective.retrieval.training import set_retrieval_prompts
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,12 @@ from pathlib import Path
 from perspective.artifacts import Output, read_facts
 from perspective.cli import parse_settings, shared_entry_point
 from perspective.data.pairs import load_pairs
-from perspective.models.registry import describe_model, find_local, load_embedder
+from perspective.models.embedders import load_embedder
+from perspective.models.prompts import set_retrieval_prompts
+from perspective.models.registry import describe_model, find_local
 from perspective.retrieval.layout import checkpoint_path, mined_path
-from perspective.retrieval.training import TrainSettings, set_retrieval_prompts, train_retriever
-from perspective.runtime.distributed import ask_main
+from perspective.retrieval.training import RetrieverTrainSettings, train_retriever
+from perspective.runtime.distributed import broadcast_from_main
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ class FileSettings:
 @shared_entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Train."""
-    files, settings = parse_settings((FileSettings, TrainSettings), argv, __doc__)
+    files, settings = parse_settings((FileSettings, RetrieverTrainSettings), argv, __doc__)
     train_file = Path(files.train_file or mined_path(files.dataset, files.embedder))
     path = Path(files.output_dir or checkpoint_path(files.dataset, files.embedder, files.variant))
     made_from = {
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         **settings.made_from(),
     }
     output = Output(path, "retriever", made_from, {"training_pairs": train_file, **find_local(embedder=files.embedder)})
-    if ask_main(lambda: output.is_finished(files.overwrite)):
+    if broadcast_from_main(lambda: output.is_finished(files.overwrite)):
         return
     pairs = load_pairs(train_file)
     model = load_embedder(files.embedder, revision=files.revision, trust_remote_code=files.trust_remote_code)

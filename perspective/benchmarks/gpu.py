@@ -31,12 +31,14 @@ from perspective.errors import DataError, ModelError, suggest_name
 from perspective.judging.choice import ChoiceJudge
 from perspective.judging.protocol import Question
 from perspective.layout import MEASURES
+from perspective.llm.loading import LLM
+from perspective.models.embedders import load_embedder
 from perspective.models.embedding import count_tokens, embed_texts
-from perspective.models.registry import LLM, load_embedder
 from perspective.runtime.devices import pick_attention, pick_device, pick_reading_dtype
 from perspective.runtime.memory import free_cache
 from perspective.teacher.states import StateSettings, read_states
-from perspective.training.finetuning import TrainSettings, finetune_embedder
+from perspective.training.finetuning import finetune_embedder
+from perspective.training.settings import TrainSettings
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ import torch
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import DATASETS
 from perspective.data.pairs import load_pairs
-from perspective.models.registry import load_embedder
+from perspective.models.embedders import load_embedder
 from perspective.retrieval.training import build_loss, draw_pairs, make_dataset
 
 

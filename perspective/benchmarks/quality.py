@@ -32,20 +32,25 @@ from perspective.artifacts import (
     write_text,
 )
 from perspective.cli import entry_point, parse_settings
-from perspective.clustering.kmeans import METRICS, score_clustering
-from perspective.data.corpus import CorpusSettings, load_labels, load_texts
+from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import DataError, suggest_name
+from perspective.evaluation.clustering_scores import METRICS, score_clustering
+from perspective.evaluation.labels import load_labels
 from perspective.judging.answer import AnswerJudge
 from perspective.judging.protocol import choose_wording
 from perspective.judging.session import judge_at_once
-from perspective.layout import PREDICT_STAGE, STUDY_PAIR, study_folder
+from perspective.layout import PREDICT_STAGE, STUDY_PAIR, slugify_model, study_folder
+from perspective.llm.loading import load_llm
+from perspective.models.embedders import load_embedder
 from perspective.models.embedding import embed_by_name
-from perspective.models.registry import load_embedder, load_llm, slugify_model
-from perspective.teacher.states import StateSettings, obtain_states
-from perspective.teacher.teacher import TeachSettings, Trust, blend_for_inference, make_teacher
-from perspective.training.finetuning import TrainSettings, distill_embedder, finetune_embedder
+from perspective.teacher.states import StateSettings, load_or_compute_states
+from perspective.teacher.teacher import TeachSettings, blend_for_inference, make_teacher
+from perspective.training.distillation import distill_embedder
+from perspective.training.finetuning import finetune_embedder
+from perspective.training.settings import TrainSettings
 from perspective.triplets.conversion import convert_by_embedder, convert_judgments
 from perspective.triplets.sampling import SampleSettings, sample_random_triplets, sample_triplets
+from perspective.trust.stability import Trust
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +115,7 @@ class Case:
         asked = StateSettings(choose_wording(PREDICT_STAGE / "prompts.json", self.dataset).perspective)
         name = f"{self.dataset}-{slugify_model(self.settings.llm)}-states.npy"
         output = self.output(name, "answer states", {"llm": self.settings.llm, **asdict(asked)})
-        return obtain_states(
+        return load_or_compute_states(
             output,
             self.texts,
             asked,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from perspective.errors import ModelError
-from perspective.models.registry import LLM
+from perspective.llm.loading import LLM
 from perspective.runtime.devices import pick_attention, pick_device, pick_reading_dtype
 from perspective.runtime.memory import is_out_of_memory
 

@@ -10,7 +10,7 @@ ALL_PAIRS_ROWS = 10_000  # up to here the distances of all pairs are kept, in at
 ROWS_AT_A_TIME = 1024
 
 
-class Seeding:
+class CachedKMeansPlusPlus:
     """Choose k-means' first centres as scikit-learn does, several times faster.
 
     scikit-learn measures the distances to its candidates anew for every centre: four fifths of a
@@ -25,7 +25,7 @@ class Seeding:
     Example:
         >>> from sklearn.cluster import KMeans
         >>> points = np.array([[0.0], [1.0], [10.0], [11.0]], dtype=np.float32)
-        >>> KMeans(2, init=Seeding(points), n_init=3, random_state=0).fit(points).inertia_
+        >>> KMeans(2, init=CachedKMeansPlusPlus(points), n_init=3, random_state=0).fit(points).inertia_
         1.0
     """
 

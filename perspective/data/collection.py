@@ -13,7 +13,6 @@ from typing import Any
 
 from perspective.artifacts import Output, atomic_path, display_path
 from perspective.artifacts.jsonl import check_text, read_jsonl, read_text, write_jsonl
-from perspective.data.corpus import DATASETS
 from perspective.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -90,22 +89,6 @@ def keep_answerable(collection: Collection) -> Collection:
     fields["queries"] = {key: text for key, text in collection.queries.items() if key in answerable}
     fields["qrels"] = {key: grades for key, grades in collection.qrels.items() if key in answerable}
     return Collection(**fields)
-
-
-def find_collection(name: str) -> Collection:
-    """Load a collection by folder, by name in datasets/, or as a retrieval task of mteb.
-
-    Raises:
-        DataError: There is none of that name, it does not fit, or mteb cannot load it here.
-    """
-    for folder in (Path(name), DATASETS / name):
-        if any((folder / place).is_file() for place in QRELS_PLACES):
-            return load_collection(folder)
-    if Path(name).is_dir():
-        raise DataError(f"{name}: holds no {' or '.join(QRELS_PLACES)}; a collection has the BEIR layout")
-    from perspective.data.mteb_tasks import load_task
-
-    return load_task(name, known=[path.parent.name for path in DATASETS.glob("*/qrels.tsv")])
 
 
 def load_collection(folder: Path) -> Collection:

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from perspective.artifacts import ROOT, display_path, read_json
 from perspective.artifacts.jsonl import check_text, read_field, read_jsonl
 from perspective.errors import DataError, suggest_name
@@ -79,7 +77,7 @@ def load_texts(settings: CorpusSettings) -> list[str]:
     """
     path = settings.path
     texts: list[str] = []
-    for place, value in _read_column(path, settings.text_column, required=True):
+    for place, value in read_column(path, settings.text_column, required=True):
         texts.append(check_text(value, settings.text_column, place))
     if len(texts) < 2:
         raise DataError(f"{path}: {len(texts)} text; clustering needs at least two")
@@ -89,41 +87,7 @@ def load_texts(settings: CorpusSettings) -> list[str]:
     return texts
 
 
-def load_labels(settings: CorpusSettings) -> list[str] | None:
-    """Read the labels, or None where the data set has none.
-
-    For measuring and analysis only: nothing that learns or decides may call this.
-
-    Raises:
-        DataError: Some lines have a label and others have none, one has several, or all have the same.
-    """
-    path = settings.path
-    rows = list(_read_column(path, settings.label_column, required=False))
-    several = next((place for place, value in rows if isinstance(value, list | dict | np.ndarray)), None)
-    if several:
-        raise DataError(f'{several}: "{settings.label_column}" is no single label; take another --label_column')
-    missing = [place for place, value in rows if _is_missing(value)]
-    if len(missing) == len(rows):
-        return None
-    if missing:
-        raise DataError(
-            f'{missing[0]}: no "{settings.label_column}", but other lines have one ({len(missing)} missing)'
-        )
-    labels = [str(value) for _, value in rows]
-    if len(set(labels)) == 1:
-        raise DataError(
-            f'{path}: every "{settings.label_column}" is "{labels[0]:.40}", which measures nothing; '
-            "take another --label_column"
-        )
-    return labels
-
-
-def _is_missing(value: Any) -> bool:  # noqa: ANN401
-    """Tell whether a label is none: null, blank, or the NaN that pandas writes into jsonl."""
-    return value is None or value != value or not str(value).strip()
-
-
-def _read_column(path: Path, column: str, required: bool) -> Sequence[tuple[str, Any]]:
+def read_column(path: Path, column: str, required: bool) -> Sequence[tuple[str, Any]]:
     """Return (place for messages, value) of one field of every line; None where it is absent."""
     suffix = path.suffix.lower()
     if suffix == ".jsonl":

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import logging
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from perspective.data.collection import Collection, keep_answerable
+from perspective.data.collection import QRELS_PLACES, Collection, keep_answerable, load_collection
+from perspective.data.corpus import DATASETS
 from perspective.errors import DataError, suggest_name
-from perspective.retrieval.search import REQUIREMENTS
 
 logger = logging.getLogger(__name__)
 
@@ -94,31 +94,20 @@ def _read_task(task: Any, subset: str) -> Collection:  # noqa: ANN401  a mteb.Ab
     )
 
 
-def format_task_result(collection: Collection, scores: Mapping[str, float], seconds: float) -> dict[str, Any]:
-    """Return an evaluation as mteb writes it (`mteb.TaskResult`), values from 0 to 1.
+REQUIREMENTS = "requirements-retrieval.txt"
 
-    Args:
-        collection: What was evaluated on.
-        scores: Percent, by names such as "NDCG@10".
-        seconds: That it took.
+
+def find_collection(name: str) -> Collection:
+    """Load a collection by folder, by name in datasets/, or as a retrieval task of mteb.
+
+    Raises:
+        DataError: There is none of that name, it does not fit, or mteb cannot load it here.
     """
-    version = importlib.metadata.version("mteb") if collection.revision else None
-    values = {_mteb_name(name): round(value / 100, 6) for name, value in scores.items()}
-    deepest = max(int(name.split("@")[1]) for name in scores)
-    main = values.get("ndcg_at_10", values[f"ndcg_at_{deepest}"])
-    languages = list(collection.languages) or ["und-Zyyy"]  # ISO 639 and 15924 for: not known
-    part = {**values, "main_score": main, "hf_subset": collection.subset, "languages": languages}
-    return {
-        "dataset_revision": collection.revision or collection.fingerprint[:40],
-        "task_name": collection.name.removesuffix(f"-{collection.subset}"),
-        "mteb_version": version,
-        "scores": {collection.split: [{**part, "mteb_version": version}]},
-        "evaluation_time": seconds,
-        "kg_co2_emissions": None,
-        "date": datetime.now(UTC).timestamp(),
-    }
+    for folder in (Path(name), DATASETS / name):
+        if any((folder / place).is_file() for place in QRELS_PLACES):
+            return load_collection(folder)
+    if Path(name).is_dir():
+        raise DataError(f"{name}: holds no {' or '.join(QRELS_PLACES)}; a collection has the BEIR layout")
+    pass
 
-
-def _mteb_name(name: str) -> str:
-    metric, k = name.split("@")
-    return f"{metric.lower()}_at_{k}"
+    return load_task(name, known=[path.parent.name for path in DATASETS.glob("*/qrels.tsv")])

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from perspective.artifacts import ROOT, read_facts, read_json, write_text
-from perspective.clustering.kmeans import METRICS
 from perspective.errors import DataError
+from perspective.evaluation.clustering_scores import METRICS
+from perspective.plots import make_figure, save_figure
 
 PUBLISHED = ROOT / "measures" / "published.json"
 CARD_HEADING = "## Measured"
@@ -140,7 +141,7 @@ def format_csv(comparisons: Sequence[Comparison]) -> str:
 
 def draw_comparison(comparisons: Sequence[Comparison], path: Path) -> None:
     """Draw ACC, NMI and ARI before and after, with the spread over seeds, as a PNG."""
-    figure, axes = _figure(ncols=len(METRICS), width=3.2 * len(METRICS) + 1, height=3.6)
+    figure, axes = make_figure(ncols=len(METRICS), width=3.2 * len(METRICS) + 1, height=3.6)
     places = np.arange(len(comparisons))
     for axis, metric in zip(axes, METRICS, strict=True):
         for offset, name in ((-0.2, "before"), (0.2, "after")):
@@ -160,21 +161,7 @@ def draw_comparison(comparisons: Sequence[Comparison], path: Path) -> None:
         axis.set_ylim(0, 108)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False, fontsize=8, loc="upper left")
-    _save(figure, path)
-
-
-def draw_loss(steps: Sequence[float], losses: Sequence[float], path: Path) -> None:
-    """Draw the training loss by step, with a running mean, as a PNG."""
-    figure, (axis,) = _figure(ncols=1, width=6, height=3.2)
-    axis.plot(steps, losses, color="#c5ccd6", linewidth=0.8, label="step")
-    window = max(1, len(losses) // 20)
-    smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
-    axis.plot(steps[window - 1 :], smooth, color="#2f6db3", label=f"mean of {window}")
-    axis.set_xlabel("step")
-    axis.set_ylabel("loss")
-    axis.legend(frameon=False)
-    axis.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def add_measures_to_card(checkpoint: Path, comparison: Comparison) -> None:
@@ -184,18 +171,3 @@ def add_measures_to_card(checkpoint: Path, comparison: Comparison) -> None:
         return
     text = card.read_text(encoding="utf-8").split(f"\n{CARD_HEADING}")[0].rstrip()
     write_text(card, f"{text}\n\n{CARD_HEADING}\n\n{format_markdown([comparison])}")
-
-
-def _figure(ncols: int, width: float, height: float) -> tuple[Any, Any]:
-    # The figure class, not pyplot: no window system is asked for, and none is changed for others.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, ncols, squeeze=False)[0]
-
-
-def _save(figure: Any, path: Path) -> None:  # noqa: ANN401
-    # Without matplotlib's version in it, the same picture is the same file.
-    figure.savefig(path, format="png", dpi=130, metadata={"Software": None})

@@ -9,8 +9,7 @@ import numpy as np
 
 from perspective.artifacts import LABELS, Triplet, stack_rows
 from perspective.judging.protocol import Opinion, Question, sigmoid
-from perspective.trust.evidence import score_margins
-from perspective.vectors import half_whiten
+from perspective.vectors import half_whiten, score_margins
 
 # A choice counts as near if it is among this share of the texts, those closest to the query: about
 # one cluster's share of all, at the hundred and more that the sampler finds. Of few texts, ten.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from perspective.errors import DataError, suggest_name
-from perspective.judging.prompting import MAX_NEW_TOKENS, Prompt, fit_question, render_chat, special_tokens
+from perspective.judging.prompting import Prompt, fit_question
 from perspective.judging.protocol import (
     ANSWER_FORM,
     ANSWERS,
@@ -26,8 +26,11 @@ from perspective.judging.written import (
     opinion_from_json,
     opinion_from_reasons,
 )
-from perspective.llm.batching import AnswerWriter, LabelReader, batch_by_length, choose_limit, find_labels
-from perspective.models.registry import LLM
+from perspective.llm.batching import batch_by_length, choose_limit
+from perspective.llm.chat import MAX_NEW_TOKENS, list_special_tokens, render_chat
+from perspective.llm.labels import LabelReader, find_label_token_ids
+from perspective.llm.loading import LLM
+from perspective.llm.writing import AnswerWriter
 from perspective.runtime.devices import describe_precision
 
 ANSWER_FORMS = {"logprob": ANSWER_FORM, "generate": ANSWER_FORM, "reason": REASON_FORM, "json": JSON_FORM}
@@ -82,10 +85,10 @@ class ChoiceJudge:
         self.facts: dict[str, Any] = {**describe_precision(llm.model), "n_prompts": 0, "n_tokens": 0}
         # After an explanation the answer begins in a line of ours, else where the template ends.
         before = REASON_END if response == "reason" else self._render("x")
-        self.answer_begin, label_ids = find_labels(llm.tokenizer, before, LABEL_WAYS)
+        self.answer_begin, label_ids = find_label_token_ids(llm.tokenizer, before, LABEL_WAYS)
         self._labels = LabelReader(llm, label_ids, self.facts)
         self._reason_end = self._encode(REASON_END + self.answer_begin)
-        self._special_ids = set(llm.tokenizer.convert_tokens_to_ids(list(special_tokens(llm.tokenizer))))
+        self._special_ids = set(llm.tokenizer.convert_tokens_to_ids(list(list_special_tokens(llm.tokenizer))))
         n_reason = REASON_TOKENS + len(self._reason_end)
         self._n_new_tokens = {"reason": n_reason, "json": JSON_TOKENS}.get(response, MAX_NEW_TOKENS)
         n_written = REASON_TOKENS if response == "reason" else self._n_new_tokens

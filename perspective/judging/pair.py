@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from perspective.errors import DataError
-from perspective.judging.prompting import fit_texts, render_chat, special_tokens
-from perspective.judging.protocol import Opinion, Question, make_harmless, opinion_from_probabilities, sigmoid
-from perspective.llm.batching import LabelReader, batch_by_length, find_labels
-from perspective.models.registry import LLM
+from perspective.judging.protocol import Opinion, Question, opinion_from_probabilities, sigmoid
+from perspective.llm.batching import batch_by_length
+from perspective.llm.chat import fit_texts, list_special_tokens, make_harmless, render_chat
+from perspective.llm.labels import LabelReader, find_label_token_ids
+from perspective.llm.loading import LLM
 from perspective.runtime.devices import describe_precision
 from perspective.runtime.memory import BatchLimit
 
@@ -48,7 +49,7 @@ class PairJudge:
 
     def __init__(self, llm: LLM, perspective: str, batch_size: int | None = None) -> None:
         self.llm = llm
-        self._markers = special_tokens(llm.tokenizer)
+        self._markers = list_special_tokens(llm.tokenizer)
         self.perspective = make_harmless(perspective, self._markers, MAX_PERSPECTIVE_CHARS)
         if not self.perspective:
             raise DataError(f'perspective "{perspective}": say in a few words what should be alike, such as "intent"')
@@ -57,7 +58,7 @@ class PairJudge:
         self.facts: dict[str, Any] = {**describe_precision(llm.model), "n_prompts": 0, "n_tokens": 0}
         prompt = self._render(["x", "y"])
         ways = (PLAIN_WAY, *SPACED_WAYS) if prompt[-1:].isspace() else (*SPACED_WAYS, PLAIN_WAY)
-        self.answer_begin, label_ids = find_labels(llm.tokenizer, prompt, ways)
+        self.answer_begin, label_ids = find_label_token_ids(llm.tokenizer, prompt, ways)
         self._labels = LabelReader(llm, label_ids, self.facts)
         self._answers: dict[tuple[str, str], _Answer] = {}
 

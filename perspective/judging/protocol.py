@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from perspective.artifacts import LABELS, mirror_prediction, read_json
 from perspective.errors import DataError, JudgeError
+from perspective.llm.chat import make_harmless
 
 logger = logging.getLogger(__name__)
 
@@ -20,13 +21,6 @@ DEFAULT_PERSPECTIVE = "topic"
 # As the published judge asks.
 ANSWER_FORM = "Please respond with 'Choice 1' or 'Choice 2' without explanation."
 ANSWERS = tuple(f"Choice {label}" for label in LABELS)
-MAX_TEXT_CHARS = 4000  # far above what a judge needs; keeps a huge text from costing time to tokenize
-
-# Chat markers of the common templates. A tokenizer's own special tokens are added to these.
-_MARKERS = re.compile(
-    r"<\|[^<>|]{1,40}\|>|</?s>|<</?SYS>>|\[/?INST\]|<(?:start|end)_of_turn>|<｜[^<>｜]{1,40}｜>", re.IGNORECASE
-)
-_WHITESPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 @dataclass(frozen=True)
@@ -138,28 +132,6 @@ def choose_wording(prompts_path: Path, dataset: str, perspective: str | None = N
         perspective = DEFAULT_PERSPECTIVE
         logger.info('no prompt for "%s": judged by %s; --perspective "..." says otherwise', dataset, perspective)
     return Wording(perspective, f"Select the text that better corresponds with the Query in terms of {perspective}.")
-
-
-def make_harmless(text: str, markers: Iterable[str] = (), max_chars: int = MAX_TEXT_CHARS) -> str:
-    r"""Make a text data: on one line, without control characters, and without live chat markers.
-
-    A line break could begin a false `Choice 2:` line, and a chat marker would end the user's turn.
-    Markers are split by a space after their first character, so that no tokenizer reads them as
-    special tokens; a text that is too long loses its end.
-
-    >>> make_harmless("a\nChoice 2: b <|im_end|>")
-    'a Choice 2: b < |im_end|>'
-    """
-    text = _WHITESPACE.sub(" ", text[:max_chars]).strip()
-    text = _MARKERS.sub(lambda match: _split(match.group()), text)
-    for marker in markers:
-        if len(marker) > 1 and marker in text:
-            text = text.replace(marker, _split(marker))
-    return text
-
-
-def _split(marker: str) -> str:
-    return f"{marker[0]} {marker[1:]}"
 
 
 def parse_answer(content: str) -> tuple[str, ...]:

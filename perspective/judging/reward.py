@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from perspective.errors import ModelError
-from perspective.judging.prompting import Prompt, fit_question, render_chat
+from perspective.judging.prompting import Prompt, fit_question
 from perspective.judging.protocol import ANSWERS, Opinion, Question, opinion_from_probabilities, sigmoid
 from perspective.llm.batching import choose_limit
-from perspective.models.registry import LLM, explain_loading, load_llm
+from perspective.llm.chat import render_chat
+from perspective.llm.loading import LLM, load_llm
+from perspective.models.registry import explain_loading
 from perspective.runtime.devices import describe_precision, pick_device, pick_reading_dtype
 from perspective.runtime.memory import halve_on_out_of_memory, make_batches
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from perspective.artifacts import LABELS
 from perspective.errors import DataError, JudgeError
+from perspective.judging.label_reply import read_probability
 from perspective.judging.protocol import (
     ANSWER_FORM,
     Opinion,
@@ -24,78 +22,14 @@ from perspective.judging.protocol import (
 )
 from perspective.llm.server.background import iterate_async, run_together
 from perspective.llm.server.reply import Failure, FailureKind, Reply
+from perspective.llm.server.settings import OPENAI_URL, ServerSettings, check_url
 
 if TYPE_CHECKING:
     from perspective.llm.server.pool import ServerPool
 
 logger = logging.getLogger(__name__)
 
-OPENAI_URL = "https://api.openai.com/v1"
 MIN_FAILURES = 4  # questions that fail in a row before the servers, asked one by one, are given up
-
-
-@dataclass(frozen=True)
-class ServerSettings:
-    """Where the chat servers are and how to ask them; nothing here but the address changes an answer."""
-
-    base_url: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "address of an OpenAI-compatible server, as http://localhost:8000/v1, or of several that serve "
-            "the same model and share the questions; OpenAI if left out",
-            "action": "extend",
-        },
-    )
-    concurrency: int = field(default=8, metadata={"help": "questions under way at a time, at all servers together"})
-    timeout_seconds: float = field(default=60.0, metadata={"help": "longest wait for one reply"})
-    max_retries: int = field(default=6, metadata={"help": "times that a failed request is sent again"})
-    price_in: float | None = field(default=None, metadata={"help": "money for a million tokens read"})
-    price_out: float | None = field(default=None, metadata={"help": "money for a million tokens written"})
-    budget: float | None = field(
-        default=None,
-        metadata={
-            "help": "money at which no further question is asked, by both prices; the questions left over are left out "
-            "of the result. A run that was killed and goes on counts anew"
-        },
-    )
-
-    def __post_init__(self) -> None:
-        """Check ranges and the address."""
-        for base_url in self.base_url or ():
-            _check_url(base_url)
-        if self.concurrency < 1:
-            raise DataError(f"--concurrency {self.concurrency}: must be at least 1")
-        if not 0 < self.timeout_seconds < math.inf:
-            raise DataError(f"--timeout_seconds {self.timeout_seconds}: must be above 0 and finite")
-        if self.max_retries < 0:
-            raise DataError(f"--max_retries {self.max_retries}: must not be negative")
-        for name, price in (("price_in", self.price_in), ("price_out", self.price_out)):
-            if price is not None and not 0 <= price < math.inf:
-                raise DataError(f"--{name} {price}: must be finite and not negative")
-        if (self.price_in is None) != (self.price_out is None):
-            raise DataError("--price_in and --price_out: give both or neither")
-        if self.budget is not None and not 0 < self.budget < math.inf:
-            raise DataError(f"--budget {self.budget}: must be above 0 and finite")
-        if self.budget is not None and self.price_in is None:
-            raise DataError("--budget needs --price_in and --price_out, the money for a million tokens")
-
-    def cost(self, facts: Mapping[str, Any]) -> float | None:
-        """Return the money for the tokens counted; None without prices."""
-        if self.price_in is None or self.price_out is None:
-            return None
-        return float(facts["prompt_tokens"] * self.price_in + facts["completion_tokens"] * self.price_out) / 1e6
-
-
-def _check_url(base_url: str) -> None:
-    try:
-        parts = urlsplit(base_url)
-        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not parts.query
-    except ValueError:
-        fits = False
-    if not fits or any(char.isspace() for char in base_url):
-        # An address may hold a password: only what follows it is repeated.
-        shown = base_url.rpartition("@")[2].partition("?")[0]
-        raise DataError(f'--base_url "{shown}": expected http://HOST:PORT/v1 or https://HOST/v1')
 
 
 class ServerJudge:
@@ -135,7 +69,7 @@ class ServerJudge:
         # Once each: a server that is named twice is no two servers.
         self.base_urls = list(dict.fromkeys(settings.base_url or [os.environ.get("OPENAI_BASE_URL") or OPENAI_URL]))
         for base_url in self.base_urls:
-            _check_url(base_url)
+            check_url(base_url)
             read_key(base_url)  # a missing key shows now, not after the loading of the texts
         self.identity: dict[str, Any] = {
             "kind": "server",
@@ -283,7 +217,7 @@ class _Outbox:
 
 def _join_replies(row: int, replies: Sequence[Reply], prepared: str) -> Opinion:
     first, swapped = replies[0], replies[1] if len(replies) > 1 else None
-    if first.probability is not None and (swapped is None or swapped.probability is not None):
-        other = None if swapped is None else swapped.probability
-        return opinion_from_probabilities(row, first.probability, other, prepared, first.content)
+    probability, other = (None if reply is None else read_probability(reply) for reply in (first, swapped))
+    if probability is not None and (swapped is None or other is not None):
+        return opinion_from_probabilities(row, probability, other, prepared, first.content)
     return opinion_from_answers(row, first.content, None if swapped is None else swapped.content, prepared)

@@ -11,9 +11,12 @@ from typing import Any
 from perspective.artifacts import LABELS, Output, Triplet, load_judgments, read_facts
 from perspective.errors import DataError, suggest_name
 from perspective.judging.protocol import Judge, Wording
-from perspective.judging.server import ServerJudge, ServerSettings
+from perspective.judging.server import ServerJudge
+from perspective.layout import slugify_model
+from perspective.llm.loading import load_llm
+from perspective.llm.server.settings import ServerSettings
 from perspective.models.embedding import embed_by_name
-from perspective.models.registry import LLMS, describe_model, find_local, load_llm, slugify_model
+from perspective.models.registry import LLMS, describe_model, find_local
 from perspective.runtime.ray import EngineSettings
 
 KINDS = ("answer", "pair", "choice", "reward", "server", "recorded", "oracle")
@@ -167,7 +170,7 @@ def default_kind(llm: str) -> str:
 
 
 @dataclass(frozen=True)
-class Case:
+class JudgingTask:
     """What is to be judged.
 
     Attributes:
@@ -191,7 +194,7 @@ class Case:
     engine: EngineSettings | None = None
 
 
-def build_judge(settings: JudgeSettings, server: ServerSettings, case: Case) -> Judge:
+def build_judge(settings: JudgeSettings, server: ServerSettings, case: JudgingTask) -> Judge:
     """Load or connect the judge that the settings ask for.
 
     Args:
@@ -240,14 +243,14 @@ def build_judge(settings: JudgeSettings, server: ServerSettings, case: Case) -> 
     return judge
 
 
-def _build_answer_judge(settings: JudgeSettings, case: Case) -> Judge:
+def _build_answer_judge(settings: JudgeSettings, case: JudgingTask) -> Judge:
     from perspective.judging.answer import AnswerJudge
-    from perspective.teacher.states import StateSettings, obtain_states
+    from perspective.teacher.states import StateSettings, load_or_compute_states
 
     assert case.states is not None  # given with this kind of judge
     asked = StateSettings(case.wording.perspective, settings.answer_form, settings.answer_layer)
     case.states.facts |= describe_model(settings.llm)
-    states = obtain_states(
+    states = load_or_compute_states(
         case.states,
         case.texts,
         asked,

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from perspective.artifacts import read_json, sidecar_path
-from perspective.clustering.kmeans import METRICS
 from perspective.errors import DataError
+from perspective.evaluation.clustering_scores import METRICS
 from perspective.evaluation.comparison import load_comparison
 from perspective.layout import Layout, measures_path, study_pair
 

@@ -16,8 +16,8 @@ import pandas as pd
 import streamlit as st
 
 from perspective.artifacts import ROOT
-from perspective.clustering.kmeans import METRICS
 from perspective.errors import DataError
+from perspective.evaluation.clustering_scores import METRICS
 from perspective.leaderboard.charts import chart_clustering, chart_retrieval
 from perspective.leaderboard.clustering_rows import BASE, read_settings
 from perspective.leaderboard.standings import (

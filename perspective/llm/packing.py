@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from perspective.models.registry import LLM
+from perspective.llm.loading import LLM
 from perspective.runtime.memory import BatchLimit, halve_on_out_of_memory, limit_batches, make_batches
 
 logger = logging.getLogger(__name__)

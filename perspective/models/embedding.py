@@ -11,7 +11,8 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from perspective.errors import DataError
-from perspective.models.registry import load_embedder, set_prompt
+from perspective.models.embedders import load_embedder
+from perspective.models.prompts import set_prompt
 from perspective.runtime.distributed import is_main
 from perspective.runtime.memory import BatchLimit, halve_on_out_of_memory, limit_batches, make_batches
 

@@ -20,9 +20,9 @@ from perspective.data.pairs import Pair
 from perspective.errors import DataError
 from perspective.judging.protocol import Judge, Wording
 from perspective.judging.session import discard_partial, judge_triplets
-from perspective.models.registry import slugify_model
+from perspective.layout import slugify_model
+from perspective.retrieval.embedding import EmbeddedTexts
 from perspective.retrieval.layout import RETRIEVAL_STAGE
-from perspective.retrieval.mining import EmbeddedTexts
 from perspective.retrieval.search import search_dense
 from perspective.triplets.conversion import convert_judgments
 from perspective.trust.reliability import Reliability, assess_reliability
@@ -146,7 +146,7 @@ def ask_about_corpus(embedded: EmbeddedTexts, settings: JudgedSettings) -> Quest
     return Questions(list(rows), triplets)
 
 
-def obtain_judgments(
+def load_or_ask_judgments(
     questions: Questions, dataset: str, output: Output, build: Callable[[], Judge], overwrite: bool = False
 ) -> list[Judgment]:
     """Return the judge's answers, asked where no finished file holds them; a killed run goes on.

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from perspective.artifacts import ROOT
-from perspective.layout import MEASURES
-from perspective.models.registry import slugify_model
+from perspective.layout import MEASURES, slugify_model
 
 RETRIEVAL_STAGE = ROOT / "perspective" / "6_retrieval"
 RESULTS = MEASURES / "retrieval"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +12,10 @@ from tqdm import tqdm
 
 from perspective.data.pairs import Pair
 from perspective.errors import DataError
-from perspective.models.embedding import EncoderSide, embed_texts
+from perspective.retrieval.embedding import EmbeddedTexts
 
 if TYPE_CHECKING:
-    from sentence_transformers import CrossEncoder, SentenceTransformer
+    from sentence_transformers import CrossEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -76,46 +75,6 @@ class MineSettings:
     def made_from(self) -> dict[str, Any]:
         """Return the settings that change the pairs, for the provenance."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class EmbeddedTexts:
-    """An embedder that has read all queries and documents; `mine_hard_negatives` takes it for the embedder.
-
-    Attributes:
-        model: The embedder.
-        queries: Unit vector of each query; likewise the documents.
-    """
-
-    model: SentenceTransformer
-    queries: Mapping[str, np.ndarray]
-    documents: Mapping[str, np.ndarray]
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        """Return what the embedder has: its device, its similarity."""
-        return getattr(self.model, name)
-
-    def encode_query(self, inputs: Sequence[str], **options: Any) -> np.ndarray:  # noqa: ANN401, ARG002
-        """Return the vectors `(n, dim)` of queries that were read."""
-        return np.stack([self.queries[text] for text in inputs])
-
-    def encode_document(self, inputs: Sequence[str], **options: Any) -> np.ndarray:  # noqa: ANN401, ARG002
-        """Return the vectors `(n, dim)` of documents that were read."""
-        return np.stack([self.documents[text] for text in inputs])
-
-
-def embed_sides(model: SentenceTransformer, queries: Iterable[str], documents: Iterable[str]) -> EmbeddedTexts:
-    """Embed each distinct query and document once, with the model's prompts for them."""
-    queries, documents = list(dict.fromkeys(queries)), list(dict.fromkeys(documents))
-    query_side, document_side = (
-        EncoderSide(model, partial(encode, normalize_embeddings=True))
-        for encode in (model.encode_query, model.encode_document)
-    )
-    return EmbeddedTexts(
-        model,
-        dict(zip(queries, embed_texts(query_side, queries), strict=True)),
-        dict(zip(documents, embed_texts(document_side, documents), strict=True)),
-    )
 
 
 def filter_pairs(pairs: Sequence[Pair], embedded: EmbeddedTexts, settings: MineSettings) -> list[Pair]:

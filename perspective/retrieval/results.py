@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from perspective.artifacts import read_json, sidecar_path
+from perspective.data.collection import Collection
 from perspective.errors import DataError
 from perspective.retrieval.metrics import METRICS, find_interval, find_p_value, resample_means
 
@@ -88,3 +91,33 @@ def format_scores(result: Mapping[str, Any]) -> str:
     name = f"NDCG@{max(cutoffs)}"
     low, high = result["interval"][name]
     return "\n".join([*lines, f"{name} {result['scores'][name]:.2f}, 95% interval {low:.2f} to {high:.2f}"])
+
+
+def format_task_result(collection: Collection, scores: Mapping[str, float], seconds: float) -> dict[str, Any]:
+    """Return an evaluation as mteb writes it (`mteb.TaskResult`), values from 0 to 1.
+
+    Args:
+        collection: What was evaluated on.
+        scores: Percent, by names such as "NDCG@10".
+        seconds: That it took.
+    """
+    version = importlib.metadata.version("mteb") if collection.revision else None
+    values = {_mteb_name(name): round(value / 100, 6) for name, value in scores.items()}
+    deepest = max(int(name.split("@")[1]) for name in scores)
+    main = values.get("ndcg_at_10", values[f"ndcg_at_{deepest}"])
+    languages = list(collection.languages) or ["und-Zyyy"]  # ISO 639 and 15924 for: not known
+    part = {**values, "main_score": main, "hf_subset": collection.subset, "languages": languages}
+    return {
+        "dataset_revision": collection.revision or collection.fingerprint[:40],
+        "task_name": collection.name.removesuffix(f"-{collection.subset}"),
+        "mteb_version": version,
+        "scores": {collection.split: [{**part, "mteb_version": version}]},
+        "evaluation_time": seconds,
+        "kg_co2_emissions": None,
+        "date": datetime.now(UTC).timestamp(),
+    }
+
+
+def _mteb_name(name: str) -> str:
+    metric, k = name.split("@")
+    return f"{metric.lower()}_at_{k}"

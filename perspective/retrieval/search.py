@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from perspective.data.mteb_tasks import REQUIREMENTS
 from perspective.errors import DataError, ModelError
 from perspective.models.registry import explain_loading
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 DOCUMENTS_AT_A_TIME = 16_384
 QUERIES_AT_A_TIME = 256
 RRF_K = 60  # Cormack, Clarke and Buettcher (2009)
-REQUIREMENTS = "requirements-retrieval.txt"
 
 # Korean, Japanese and Chinese put particles on words or no spaces between them: Lucene's CJK
 # analyzer indexes their pairs of characters.

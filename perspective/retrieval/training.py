@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from perspective.artifacts import Output
 from perspective.data.pairs import Pair
 from perspective.errors import DataError
-from perspective.retrieval.evaluation import EvaluationSettings, find_prompts
 from perspective.runtime.distributed import n_processes
 from perspective.training.run import RunSettings, run_training, save_trained
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TrainSettings:
+class RetrieverTrainSettings:
     """How the retriever is trained."""
 
     temperature: float = field(default=0.02, metadata={"help": "divides the cosine similarities in the loss"})
@@ -90,7 +89,9 @@ class TrainSettings:
         return {name: value for name, value in asdict(self).items() if name not in ("save_steps", "resume")}
 
 
-def train_retriever(model: SentenceTransformer, pairs: Sequence[Pair], settings: TrainSettings, output: Output) -> None:
+def train_retriever(
+    model: SentenceTransformer, pairs: Sequence[Pair], settings: RetrieverTrainSettings, output: Output
+) -> None:
     """Fine-tune an embedder on pairs and write it as a folder that `SentenceTransformer(path)` loads.
 
     Queries and documents are trained with their prompts, which are saved with the model: its
@@ -127,28 +128,6 @@ def build_loss(model: SentenceTransformer, temperature: float, mini_batch_size: 
     if mini_batch_size:
         return CachedRankingLoss(model, temperature, mini_batch_size, gather)
     return RankingLoss(model, temperature, gather)
-
-
-def set_retrieval_prompts(
-    model: SentenceTransformer, embedder: str, query_prompt: str | None = None, document_prompt: str | None = None
-) -> tuple[str, str]:
-    """Decide what stands before queries and before documents, as evaluation does, and keep it in the model.
-
-    Args:
-        model: Its prompts are changed in place, and saved with it.
-        embedder: Its name, hub id or folder, by which E5 is known.
-        query_prompt: Given; may be empty for none. None for the model's own.
-        document_prompt: Likewise.
-
-    Returns:
-        The two prompts.
-    """
-    settings = EvaluationSettings(embedder, query_prompt=query_prompt, document_prompt=document_prompt)
-    prompts = find_prompts(model, settings)
-    model.prompts["query"], model.prompts["document"] = prompts
-    if not any(prompts):
-        model.default_prompt_name = None  # it would take the place of prompts that are empty
-    return prompts
 
 
 def draw_pairs(pairs: Sequence[Pair], max_pairs: int | None, seed: int) -> list[Pair]:

@@ -88,7 +88,7 @@ def main_first() -> Iterator[None]:
         wait()
 
 
-def ask_main(question: Callable[[], bool]) -> bool:
+def broadcast_from_main(question: Callable[[], bool]) -> bool:
     """Return the main process's answer in all processes; the others are not asked."""
     if n_processes() == 1:
         return question()

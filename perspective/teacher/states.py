@@ -20,11 +20,12 @@ from tqdm import tqdm
 
 from perspective.artifacts import Output, keep_block, read_vectors
 from perspective.errors import DataError, ModelError
-from perspective.judging.prompting import special_tokens
-from perspective.judging.protocol import make_harmless
-from perspective.llm.batching import AnswerWriter, batch_by_length, choose_limit
+from perspective.llm.batching import batch_by_length, choose_limit
+from perspective.llm.chat import list_special_tokens, make_harmless
+from perspective.llm.loading import LLM
 from perspective.llm.packing import PromptReader
-from perspective.models.registry import LLM, describe_model
+from perspective.llm.writing import AnswerWriter
+from perspective.models.registry import describe_model
 from perspective.runtime.devices import describe_precision
 from perspective.runtime.ray import EngineSettings, write_vectors_on_ray
 
@@ -80,7 +81,7 @@ def write_frame(perspective: str) -> tuple[str, str]:
     return f"{EXAMPLES}Text:", f"\n{perspective[:1].upper()}{perspective[1:]}:"
 
 
-def obtain_states(
+def load_or_compute_states(
     output: Output,
     texts: Sequence[str],
     settings: StateSettings,
@@ -262,7 +263,7 @@ class _Frame:
         return cls(llm, tuple(begin[: start + len(plain)]), tuple(tail), room)
 
     def tokenize(self, texts: Sequence[str]) -> list[np.ndarray]:
-        markers = special_tokens(self.llm.tokenizer)
+        markers = list_special_tokens(self.llm.tokenizer)
         rows = []
         # In arrays, chunk by chunk: lists of the tokens of 10^7 texts would fill the memory.
         for start in range(0, len(texts), CHUNK_TEXTS):

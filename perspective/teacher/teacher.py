@@ -12,13 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from perspective.errors import DataError
-from perspective.vectors import blend, center_rows, half_whiten, measure_stability, normalize_rows, smooth
+from perspective.trust.stability import Trust, decide_trust
+from perspective.vectors import blend, center_rows, half_whiten, normalize_rows, smooth
 
-# Of an LLM that is believed, against the embedder's 1. Less of it moves the clusters by less than
-# the starts do, so that the criterion could not tell a good LLM from a bad one.
-TRUSTED_WEIGHT = 1.0
-# A rise of stability below this is within the noise of the starts (measured: about 0.01).
-MIN_RISE = 0.01
 N_NEIGHBORS = 10
 # Fewer texts have too few of a kind nearby to average over: on 360 demo texts it cost 3 NMI points.
 MIN_TEXTS_TO_SMOOTH = 500
@@ -43,41 +39,6 @@ class TeachSettings:
         """Check values."""
         if self.weight is not None and not 0 <= self.weight < float("inf"):
             raise DataError(f"--weight {self.weight}: must be a number of at least 0")
-
-
-@dataclass(frozen=True)
-class Trust:
-    """Whether the LLM is believed about these texts, and why.
-
-    Attributes:
-        weight: Of the answer states, against 1 of the embedder.
-        stability: Mean NMI between clusterings from different starts, by weight; empty where not tried.
-    """
-
-    weight: float
-    stability: dict[str, float]
-
-    def describe(self) -> str:
-        """Return the decision in one line."""
-        tried = ", ".join(f"{weight}: {value:.3f}" for weight, value in self.stability.items())
-        if not tried:
-            return f"answer states at weight {self.weight:g}, as told"
-        verdict = f"believed at weight {self.weight:g}" if self.weight else "not believed"
-        return f"answer states {verdict} (stability of clusterings by weight: {tried})"
-
-
-def decide_trust(vectors: np.ndarray, states: np.ndarray) -> Trust:
-    """Decide without labels whether the answer states are believed: do clusters get stabler with them?
-
-    Args:
-        vectors: The embedder's, centred unit rows `(n_texts, dim)`.
-        states: The LLM's, half-whitened unit rows `(n_texts, state_dim)`.
-    """
-    alone, together = (
-        float(measure_stability(blend(vectors, states, weight)).mean()) for weight in (0.0, TRUSTED_WEIGHT)
-    )
-    weight = TRUSTED_WEIGHT if together >= alone + MIN_RISE else 0.0
-    return Trust(weight, {"0": round(alone, 4), f"{TRUSTED_WEIGHT:g}": round(together, 4)})
 
 
 def make_teacher(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import math
@@ -16,6 +15,8 @@ from perspective.artifacts import Output
 from perspective.errors import DataError, ModelError
 from perspective.runtime.devices import pick_device, trains_in_bf16
 from perspective.runtime.distributed import is_main, main_first, n_processes, process_index, wait
+from perspective.training.adapters import add_adapters, merge_adapters
+from perspective.training.history import write_history
 
 if TYPE_CHECKING:
     import torch
@@ -115,7 +116,7 @@ def run_training(
     set_seed(settings.seed)
     model.model_card_data.generate_widget_examples = False  # the card is our own
     if settings.lora_rank:
-        _add_adapters(model, settings.lora_rank)
+        add_adapters(model, settings.lora_rank)
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(output.partial),
         num_train_epochs=settings.num_train_epochs,
@@ -149,7 +150,7 @@ def run_training(
         set_seed(settings.seed + process_index())  # other texts, so other dropout
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if settings.lora_rank:
-        _merge_adapters(model)
+        merge_adapters(model)
     return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
@@ -174,7 +175,7 @@ def save_trained(
     if is_main():
         with output.open() as folder:
             model.save_pretrained(str(folder), safe_serialization=True, create_model_card=False)
-            _write_history(folder, history)
+            write_history(folder, history)
             (folder / "README.md").write_text(describe(output), encoding="utf-8")
         output.discard_partial()
     wait()
@@ -214,33 +215,6 @@ def _is_whole(checkpoint: Path) -> bool:
     return bool(state) and all(zipfile.is_zipfile(path) for path in checkpoint.glob("rng_state*.pth"))
 
 
-def _add_adapters(model: SentenceTransformer, rank: int) -> None:
-    from peft import LoraConfig, TaskType
-
-    model.add_adapter(
-        LoraConfig(
-            task_type=TaskType.FEATURE_EXTRACTION,
-            r=rank,
-            lora_alpha=2 * rank,
-            lora_dropout=0.1,
-            target_modules="all-linear",
-        )
-    )
-
-
-def _merge_adapters(model: SentenceTransformer) -> None:
-    """Fold the adapters into the weights, so that the result needs no peft to load."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    backbone = model.transformers_model
-    for name, module in list(backbone.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            module.merge(safe_merge=True)
-            backbone.set_submodule(name, module.get_base_layer())
-    backbone._hf_peft_config_loaded = False
-    del backbone.peft_config
-
-
 def _log_through_tqdm(trainer: Any) -> None:  # noqa: ANN401
     """Keep the progress bar, drop the line that the trainer prints at each logged step."""
     from transformers import PrinterCallback, ProgressCallback
@@ -268,15 +242,3 @@ def _stop_where_it_diverges(trainer: Any) -> None:  # noqa: ANN401
                 )
 
     trainer.add_callback(StopAtNaN)
-
-
-def _write_history(folder: Path, history: Sequence[dict[str, float]]) -> None:
-    """Write the loss by step as `loss.csv` and, where there is one, `loss.png`."""
-    with (folder / "loss.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["step", "epoch", "loss", "learning_rate"], extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(history)
-    if history:
-        from perspective.evaluation.comparison import draw_loss
-
-        draw_loss([entry["step"] for entry in history], [entry["loss"] for entry in history], folder / "loss.png")

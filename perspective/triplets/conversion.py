@@ -8,18 +8,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from perspective.artifacts import LABELS, ROOT, Judgment, TrainingTriplet, read_json, stack_rows
-from perspective.errors import DataError, suggest_name
-from perspective.models.registry import EMBEDDERS
+from perspective.artifacts import LABELS, Judgment, TrainingTriplet, stack_rows
+from perspective.errors import DataError
 from perspective.trust.evidence import Evidence
 
 logger = logging.getLogger(__name__)
 
-PROMPTS = ROOT / "perspective" / "2_finetune" / "prompts.json"
 MIN_EVIDENCE = 0.1  # |2p - 1| below which combined evidence is no answer: p between 0.45 and 0.55
 
 
@@ -137,36 +134,6 @@ def convert_by_embedder(
         _make_triplet(judgment, LABELS[0] if first_is_nearer else LABELS[1], texts, instruction, weight=1.0)
         for judgment, first_is_nearer in zip(judgments, to_choice1 < to_choice2, strict=True)
     ]
-
-
-def choose_instruction(embedder: str, dataset: str, instructed: bool) -> str:
-    """Decide what stands before each text in training.
-
-    Only an embedder trained with instructions gains from one: `instructed` takes the data set's
-    from `prompts.json`. E5 keeps its plain prefix, as the published conversion writes it. GTE and
-    MiniLM get nothing here; GTE's own prefix is put before every text when it encodes, in training
-    too.
-
-    Raises:
-        DataError: The data set has no instruction.
-    """
-    if instructed:
-        return read_prompt(PROMPTS, dataset)
-    return EMBEDDERS["e5"].prompt if embedder == "e5" else ""
-
-
-def read_prompt(path: Path, dataset: str) -> str:
-    """Return a data set's sentence from a `prompts.json`.
-
-    Raises:
-        DataError: There is none.
-    """
-    prompts = read_json(path)
-    if dataset not in prompts:
-        raise DataError(
-            f'{path}: no prompt for "{dataset}": {suggest_name(dataset, prompts)}; add one line for your data'
-        )
-    return str(prompts[dataset])
 
 
 def _weigh(judgment: Judgment) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from perspective.artifacts import OPTIONS, Triplet
+from perspective.artifacts import Triplet
 from perspective.errors import DataError, suggest_name
 from perspective.triplets.uncertainty import Uncertainty, measure_uncertainty, select_uncertain_queries
 from perspective.vectors import normalize_rows
@@ -242,29 +242,3 @@ def _order_choices(rows: np.ndarray, rng: np.random.Generator) -> list[Triplet]:
     swap = rng.random(len(rows)) < 0.5
     rows[swap, 1], rows[swap, 2] = rows[swap, 2], rows[swap, 1].copy()
     return [Triplet(query, choice1, choice2) for query, choice1, choice2 in rows.tolist()]
-
-
-def answer_by_labels(triplets: list[Triplet], labels: list[str] | None) -> list[Triplet]:
-    """Add the gold answers, for analysis alone: drawn first, so that no label can steer the draw."""
-    if labels is None:
-        return triplets
-    return [Triplet(*triplet.key, gold=_gold(*(labels[row] for row in triplet.key))) for triplet in triplets]
-
-
-def measure_answerable(triplets: Sequence[Triplet]) -> float | None:
-    """Return the fraction of triplets with exactly one right choice; None without gold answers.
-
-    For analysis alone: it joins after the draw.
-
-    >>> measure_answerable([Triplet(0, 1, 2, " 1"), Triplet(0, 1, 2, "both"), Triplet(0, 1, 2)])
-    0.3333333333333333
-    """
-    if all(triplet.gold is None for triplet in triplets):
-        return None
-    return sum(triplet.gold in OPTIONS for triplet in triplets) / len(triplets)
-
-
-def _gold(query: str, choice1: str, choice2: str) -> str | None:
-    if query == choice1:
-        return "both" if query == choice2 else " 1"
-    return " 2" if query == choice2 else None

@@ -7,22 +7,22 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, linkage
-from sklearn.cluster import MiniBatchKMeans
 from sklearn.preprocessing import StandardScaler
 
 from perspective.clustering.distances import square_distances
+from perspective.clustering.ward import (
+    N_AGGLOMERATED,
+    ROWS_AT_A_TIME,
+    agglomerate,
+    average_by_cluster,
+    cluster_in_batches,
+)
 from perspective.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 PUBLISHED_MAX_DISTANCE = 77.0  # at 1,024 dimensions
 PUBLISHED_DIM = 1024
-N_CLUSTERS_LARGE = 100
-# Agglomerative clustering needs the distances of all pairs. Above this number a random sample of
-# as many texts is clustered, and the others join the nearest cluster: 400 MB, whatever the corpus.
-N_AGGLOMERATED = 10_000
-ROWS_AT_A_TIME = 4096  # of the distances to the cluster centres, to bound memory
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,16 @@ def measure_uncertainty(
     dtype = np.float64 if len(vectors) <= N_AGGLOMERATED else np.float32
     scaled = StandardScaler(copy=False).fit_transform(np.array(vectors, dtype=dtype))
     if scale == "large":
-        clusters = _cluster_in_batches(scaled, seed)
+        clusters = cluster_in_batches(scaled, seed)
     else:
         threshold = max_distance if max_distance is not None else scale_max_distance(scaled.shape[1])
-        clusters = _agglomerate(scaled, threshold, seed)
+        clusters = agglomerate(scaled, threshold, seed)
     # Numbered without gaps: some clusters may have stayed empty.
     clusters = np.unique(clusters, return_inverse=True)[1]
     n_clusters = int(clusters.max()) + 1
     if n_clusters < 2:
         raise DataError("all texts fall into one cluster, so there is nothing to choose between; lower --max_distance")
-    centers = _average(scaled, clusters, n_clusters)
+    centers = average_by_cluster(scaled, clusters, n_clusters)
     n_near = max(2, round(n_clusters * close_cluster_fraction))
     near = np.empty((len(scaled), n_near), dtype=np.int64)
     entropy = np.empty(len(scaled))
@@ -112,50 +112,6 @@ def scale_max_distance(dim: int) -> float:
     (77.0, 47.2)
     """
     return PUBLISHED_MAX_DISTANCE * math.sqrt(dim / PUBLISHED_DIM)
-
-
-def _cluster_in_batches(scaled: np.ndarray, seed: int) -> np.ndarray:
-    if len(scaled) < N_CLUSTERS_LARGE:
-        raise DataError(
-            f"--scale large makes {N_CLUSTERS_LARGE} clusters of only {len(scaled)} texts; use --scale small"
-        )
-    return MiniBatchKMeans(n_clusters=N_CLUSTERS_LARGE, n_init=3, random_state=seed).fit_predict(scaled)
-
-
-def _agglomerate(scaled: np.ndarray, max_distance: float, seed: int) -> np.ndarray:
-    """Cluster by Ward's criterion up to a distance; a sample stands for more texts than it can hold."""
-    if len(scaled) <= N_AGGLOMERATED:
-        return _join_by_ward(scaled, max_distance)
-    logger.info("%d texts: %d of them, drawn at random, form the clusters", len(scaled), N_AGGLOMERATED)
-    sample = np.sort(np.random.default_rng(seed).choice(len(scaled), N_AGGLOMERATED, replace=False))
-    found = _join_by_ward(scaled[sample], max_distance)
-    centers = _average(scaled[sample], found, int(found.max()) + 1)
-    clusters = np.empty(len(scaled), dtype=np.int64)
-    for start in range(0, len(scaled), ROWS_AT_A_TIME):
-        rows = slice(start, start + ROWS_AT_A_TIME)
-        clusters[rows] = square_distances(scaled[rows], centers).argmin(axis=1)
-    return clusters
-
-
-def _join_by_ward(scaled: np.ndarray, max_distance: float) -> np.ndarray:
-    """Return scikit-learn's agglomerative clusters: its own call, but the distances by matrix products."""
-    n = len(scaled)
-    pairs = np.empty(n * (n - 1) // 2)  # the upper triangle, row after row
-    filled = 0
-    for start in range(0, n, ROWS_AT_A_TIME):
-        block = np.sqrt(square_distances(scaled[start : start + ROWS_AT_A_TIME], scaled[start:]))
-        for place, row in enumerate(block):
-            rest = row[place + 1 :]
-            pairs[filled : filled + len(rest)] = rest
-            filled += len(rest)
-    return fcluster(linkage(pairs, "ward"), max_distance, "distance") - 1
-
-
-def _average(vectors: np.ndarray, clusters: np.ndarray, n_clusters: int) -> np.ndarray:
-    order = np.argsort(clusters, kind="stable")
-    starts = np.searchsorted(clusters[order], np.arange(n_clusters))
-    sums = np.add.reduceat(vectors[order], starts, axis=0)
-    return sums / np.bincount(clusters, minlength=n_clusters)[:, None].astype(vectors.dtype)
 
 
 def _assign(vectors: np.ndarray, centers: np.ndarray, n_near: int) -> tuple[np.ndarray, np.ndarray]:

@@ -25,9 +25,9 @@ import numpy as np
 from scipy.special import expit as sigmoid
 from scipy.special import logit
 
-from perspective.artifacts import LABELS, Judgment, Triplet, stack_rows
+from perspective.artifacts import LABELS, Judgment
 from perspective.errors import DataError
-from perspective.vectors import half_whiten, normalize_rows
+from perspective.vectors import half_whiten, score_margins
 
 LLM, EMBEDDER, STATES = "llm", "embedder", "states"
 DEPENDENT = (EMBEDDER, STATES)  # share errors: each reads one text at a time
@@ -134,21 +134,6 @@ def score_judgments(judgments: Sequence[Judgment]) -> np.ndarray:
     scores = answers * np.median(np.abs(logits))
     scores[known] = logits
     return scores
-
-
-def score_margins(vectors: np.ndarray, triplets: Sequence[Triplet]) -> np.ndarray:
-    """Return by how much choice 1 is nearer to the query than choice 2.
-
-    Args:
-        vectors: `(n_texts, dim)` of any length; a zero vector is equally far from all.
-        triplets: n triplets of its rows.
-
-    Returns:
-        `(n,)`: cos(query, choice 1) - cos(query, choice 2), -2 to 2.
-    """
-    rows = stack_rows(triplets)
-    query, choice1, choice2 = (normalize_rows(np.asarray(vectors)[rows[:, i]].astype(np.float64)) for i in range(3))
-    return (query * (choice1 - choice2)).sum(axis=1)
 
 
 def combine_sources(sources: Mapping[str, np.ndarray], dependent: Collection[str] = DEPENDENT) -> Evidence:

@@ -8,8 +8,8 @@ from perspective.artifacts import sidecar_path
 from perspective.benchmarks import gpu
 from perspective.benchmarks.gpu import PARTS, Bench, measure_matrix_rate
 from perspective.benchmarks.random_models import SIZES, count_parameters
+from perspective.models.embedders import load_embedder
 from perspective.models.embedding import embed_texts
-from perspective.models.registry import load_embedder
 
 FIGURES = {
     *("model", "n_parameters", "n_items", "n_tokens", "seconds", "passes"),

@@ -39,7 +39,7 @@ def test_the_study_runs_and_goes_on(tmp_path, monkeypatch, sentences, embedder_f
     arms = ["untouched", "method", "method+llm", "no_guard", "no_training", "self_triplets", "starling"]
     settings = study.StudySettings(["banking77"], arms, [7], str(embedder_folder), str(llm_folder))
     # Random weights are not believed: told to be, so that the blend has something to blend.
-    monkeypatch.setattr("perspective.teacher.teacher.MIN_RISE", -1.0)
+    monkeypatch.setattr("perspective.trust.stability.MIN_RISE", -1.0)
     path = tmp_path / "measures" / "study.json"
     results = study.run_study(settings, path)
     assert set(results["banking77"]) == {*arms} - {"starling"}  # no recorded answers were given
@@ -47,7 +47,7 @@ def test_the_study_runs_and_goes_on(tmp_path, monkeypatch, sentences, embedder_f
     assert trained == {"banking77-taught-1-7", "banking77-self_triplets-7"}  # one training for equal teachers
     stamp = json.loads(path.read_text())
     anew = dataclasses.replace(settings, arms=["no_guard"], overwrite=True)
-    monkeypatch.setattr("perspective.teacher.teacher.MIN_RISE", 2.0)
+    monkeypatch.setattr("perspective.trust.stability.MIN_RISE", 2.0)
     assert study.run_study(anew, path)["banking77"]["method"] == stamp["banking77"]["method"]
     monkeypatch.setattr(study, "ARMS", dict.fromkeys(arms))
     settings = study.StudySettings(["banking77"], arms[:-1], [7], str(embedder_folder), str(llm_folder))

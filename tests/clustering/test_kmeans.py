@@ -3,15 +3,10 @@ import itertools
 import numpy as np
 import pytest
 
-from perspective.clustering.kmeans import (
-    METRICS,
-    SEEDS,
-    cluster_vectors,
-    clustering_accuracy,
-    score_clustering,
-    score_without_labels,
-)
+from perspective.clustering.kmeans import SEEDS, cluster_vectors
+from perspective.clustering.n_clusters import score_without_labels
 from perspective.errors import DataError
+from perspective.evaluation.clustering_scores import METRICS, clustering_accuracy, score_clustering
 
 
 def make_blobs(n_blobs, size, dim=8, seed=0):

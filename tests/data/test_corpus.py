@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 
 from perspective.data import corpus
-from perspective.data.corpus import CorpusSettings, load_labels, load_texts
+from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import DataError
+from perspective.evaluation.labels import load_labels
 
 
 @pytest.fixture

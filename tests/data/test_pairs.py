@@ -7,7 +7,8 @@ import pytest
 from helpers import write_jsonl
 
 from perspective.artifacts import Output
-from perspective.data.collection import Collection, find_collection, load_collection, save_collection
+from perspective.data.collection import Collection, load_collection, save_collection
+from perspective.data.mteb_tasks import find_collection
 from perspective.data.pairs import Pair, load_pairs, save_pairs
 from perspective.errors import DataError
 

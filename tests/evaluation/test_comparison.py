@@ -14,13 +14,13 @@ from perspective.evaluation.comparison import (
     Comparison,
     add_measures_to_card,
     draw_comparison,
-    draw_loss,
     format_csv,
     format_markdown,
     format_text,
     load_comparison,
     make_rows,
 )
+from perspective.training.history import draw_loss
 
 
 def measures(acc, nmi=(70, 70, 70), ari=(50, 50, 50)):

@@ -5,7 +5,6 @@ import torch
 
 from perspective.errors import DataError, ModelError
 from perspective.judging.choice import ChoiceJudge
-from perspective.judging.prompting import MAX_NEW_TOKENS
 from perspective.judging.protocol import ANSWER_FORM, Question, opinion_from_answers, write_question
 from perspective.judging.written import (
     JSON_FORM,
@@ -16,7 +15,8 @@ from perspective.judging.written import (
     opinion_from_json,
     parse_json_answer,
 )
-from perspective.models.registry import LLM, load_llm
+from perspective.llm.chat import MAX_NEW_TOKENS
+from perspective.llm.loading import LLM, load_llm
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 INSTRUCTION = "Select the banking utterance that better corresponds with the Query in terms of intent."

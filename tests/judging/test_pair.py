@@ -10,9 +10,9 @@ from perspective.artifacts import Judgment, Triplet
 from perspective.errors import DataError, ModelError
 from perspective.judging import pair as pair_module
 from perspective.judging.pair import PairJudge
-from perspective.judging.prompting import MAX_NEW_TOKENS
 from perspective.judging.protocol import Question
-from perspective.models.registry import LLM, load_llm
+from perspective.llm.chat import MAX_NEW_TOKENS
+from perspective.llm.loading import LLM, load_llm
 from perspective.trust.reliability import assess_reliability
 
 pytestmark = pytest.mark.usefixtures("one_thread")

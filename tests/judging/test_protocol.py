@@ -7,18 +7,17 @@ import pytest
 from perspective.errors import DataError, JudgeError
 from perspective.judging.protocol import (
     ANSWER_FORM,
-    MAX_TEXT_CHARS,
     Opinion,
     Question,
     Wording,
     choose_wording,
-    make_harmless,
     opinion_from_answers,
     opinion_from_probabilities,
     parse_answer,
     sigmoid,
     write_question,
 )
+from perspective.llm.chat import MAX_TEXT_CHARS, make_harmless
 
 # texts
 

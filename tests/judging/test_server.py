@@ -33,10 +33,11 @@ from perspective.artifacts import Output, Triplet
 from perspective.cli import parse_settings
 from perspective.errors import DataError, JudgeError
 from perspective.judging.protocol import Question
-from perspective.judging.server import ServerJudge, ServerSettings
+from perspective.judging.server import ServerJudge
 from perspective.judging.session import judge_triplets, partial_path
 from perspective.judging.settings import JudgeSettings
 from perspective.llm.server.client import public_url
+from perspective.llm.server.settings import ServerSettings
 
 pytestmark = pytest.mark.usefixtures("plain_network")
 

@@ -7,8 +7,8 @@ import torch
 import transformers
 
 from perspective.llm import packing
+from perspective.llm.loading import LLM
 from perspective.llm.packing import PromptReader, grow_tree, takes_packs
-from perspective.models.registry import LLM
 
 SIZES = {
     "vocab_size": 64,

@@ -4,8 +4,8 @@ import torch
 
 from perspective.errors import DataError
 from perspective.models import embedding as embedding_module
+from perspective.models.embedders import load_embedder
 from perspective.models.embedding import EmbedSettings, embed_texts
-from perspective.models.registry import load_embedder
 
 
 class LengthEncoder:

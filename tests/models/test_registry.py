@@ -5,18 +5,12 @@ import numpy as np
 import pytest
 
 from perspective.errors import ModelError
+from perspective.layout import slugify_model
+from perspective.llm.loading import load_llm
 from perspective.models import registry
-from perspective.models.registry import (
-    EmbedderSpec,
-    LLMSpec,
-    PackagedFile,
-    describe_model,
-    get_prompt,
-    load_embedder,
-    load_llm,
-    set_prompt,
-    slugify_model,
-)
+from perspective.models.embedders import load_embedder
+from perspective.models.prompts import get_prompt, set_prompt
+from perspective.models.registry import EmbedderSpec, LLMSpec, PackagedFile, describe_model
 from perspective.runtime.devices import pick_reading_dtype
 
 

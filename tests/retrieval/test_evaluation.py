@@ -11,12 +11,14 @@ from helpers import write_jsonl
 
 from perspective.artifacts import read_json
 from perspective.data.collection import Collection, load_collection
-from perspective.data.mteb_tasks import format_task_result, load_task
+from perspective.data.mteb_tasks import load_task
 from perspective.errors import DataError
+from perspective.models.prompts import find_prompts
 from perspective.retrieval import evaluation
-from perspective.retrieval.evaluation import EvaluationSettings, evaluate_retriever, find_prompts
+from perspective.retrieval.evaluation import evaluate_retriever
 from perspective.retrieval.layout import mteb_path
-from perspective.retrieval.results import compare_results, load_result
+from perspective.retrieval.results import compare_results, format_task_result, load_result
+from perspective.retrieval.settings import EvaluationSettings
 
 evaluate = importlib.import_module("perspective.6_retrieval.evaluate")
 
@@ -164,12 +166,11 @@ def model_with(prompts, default=None):
     ],
 )
 def test_prompts(name, prompts, default, expected):
-    assert find_prompts(model_with(prompts, default), EvaluationSettings(embedder=name)) == expected
+    assert find_prompts(model_with(prompts, default), name) == expected
 
 
 def test_prompts_given_win():
-    settings = EvaluationSettings(embedder="e5", query_prompt="", document_prompt="text: ")
-    assert find_prompts(model_with({}), settings) == ("", "text: ")
+    assert find_prompts(model_with({}), "e5", query_prompt="", document_prompt="text: ") == ("", "text: ")
 
 
 def test_the_document_with_the_query_s_own_id_is_left_out_where_asked():

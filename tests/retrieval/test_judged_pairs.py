@@ -9,15 +9,15 @@ from perspective.artifacts import Output
 from perspective.data.pairs import Pair, load_pairs
 from perspective.errors import DataError
 from perspective.judging.protocol import opinion_from_probabilities
+from perspective.retrieval.embedding import EmbeddedTexts
 from perspective.retrieval.judged_pairs import (
     JudgedSettings,
     ask_about_corpus,
     ask_about_pairs,
+    load_or_ask_judgments,
     make_pairs,
-    obtain_judgments,
     weigh_pairs,
 )
-from perspective.retrieval.mining import EmbeddedTexts
 
 
 class Reader:
@@ -48,7 +48,7 @@ def pairs():
 
 def ask(tmp_path, questions, judge, name="j.json", **options):
     output = Output(tmp_path / name, "judgments", {"kind": "reader"})
-    return obtain_judgments(questions, "tiny", output, lambda: judge, **options)
+    return load_or_ask_judgments(questions, "tiny", output, lambda: judge, **options)
 
 
 def test_pairs_are_weighed_and_false_negatives_dropped(tmp_path, pairs):
@@ -95,8 +95,8 @@ def test_answers_are_kept_and_no_question_is_asked_twice(tmp_path, pairs):
     assert judgments == ask(tmp_path, questions, None, overwrite=True)  # no judge is needed any more
     other = Output(tmp_path / "j.json", "judgments", {"kind": "another"})
     with pytest.raises(DataError, match="made with other kind"):
-        obtain_judgments(questions, "tiny", other, Reader)
-    assert len(obtain_judgments(questions, "tiny", other, Reader, overwrite=True)) == 80
+        load_or_ask_judgments(questions, "tiny", other, Reader)
+    assert len(load_or_ask_judgments(questions, "tiny", other, Reader, overwrite=True)) == 80
 
 
 def embed(n_queries, n_documents):

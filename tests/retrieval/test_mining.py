@@ -6,9 +6,10 @@ from helpers import write_jsonl
 
 from perspective.data.pairs import Pair, load_pairs
 from perspective.errors import DataError
-from perspective.models.registry import load_embedder
+from perspective.models.embedders import load_embedder
 from perspective.retrieval import mining
-from perspective.retrieval.mining import EmbeddedTexts, MineSettings, embed_sides, filter_pairs, mine_negatives
+from perspective.retrieval.embedding import EmbeddedTexts, embed_sides
+from perspective.retrieval.mining import MineSettings, filter_pairs, mine_negatives
 
 
 class Plane:

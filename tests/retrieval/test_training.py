@@ -9,15 +9,9 @@ from helpers import write_jsonl
 from perspective.artifacts import Output, hash_file
 from perspective.data.pairs import Pair
 from perspective.errors import DataError
-from perspective.models.registry import load_embedder
-from perspective.retrieval.evaluation import EvaluationSettings, find_prompts
-from perspective.retrieval.training import (
-    TrainSettings,
-    _prompts_by_column,
-    make_dataset,
-    set_retrieval_prompts,
-    train_retriever,
-)
+from perspective.models.embedders import load_embedder
+from perspective.models.prompts import find_prompts, set_retrieval_prompts
+from perspective.retrieval.training import RetrieverTrainSettings, _prompts_by_column, make_dataset, train_retriever
 from perspective.training.losses.ranking import CachedRankingLoss, RankingLoss
 
 
@@ -37,7 +31,7 @@ def pairs(sentences):
 
 
 def train(folder, embedder_folder, pairs, prompts=(None, None), **settings):
-    settings = TrainSettings(
+    settings = RetrieverTrainSettings(
         **{"num_train_epochs": 2, "per_device_train_batch_size": 8, "mini_batch_size": 4, "learning_rate": 1e-3}
         | settings
     )
@@ -189,7 +183,7 @@ def test_evaluation_takes_the_empty_prompts_of_training(tmp_path, embedder_folde
     options = ["--dataset", "tiny", "--embedder", embedder_folder, "--train_file", train_file, "--output_dir", folder]
     main([*map(str, options), "--query_prompt", "", "--document_prompt", ""])
     model = load_embedder(str(folder), device="cpu")
-    assert find_prompts(model, EvaluationSettings(embedder=str(folder))) == ("", "")
+    assert find_prompts(model, str(folder)) == ("", "")
 
 
 @pytest.mark.parametrize("mini_batch_size", [0, 4])
@@ -233,11 +227,11 @@ def test_killed_training_goes_on_to_the_same_weights(
 
 def test_settings_and_pairs_that_do_not_fit(tmp_path, embedder_folder, pairs):
     with pytest.raises(DataError, match="--temperature 0"):
-        TrainSettings(temperature=0.0)
+        RetrieverTrainSettings(temperature=0.0)
     with pytest.raises(DataError, match="--mini_batch_size -1"):
-        TrainSettings(mini_batch_size=-1)
+        RetrieverTrainSettings(mini_batch_size=-1)
     with pytest.raises(DataError, match="--warmup_ratio 1"):
-        TrainSettings(warmup_ratio=1.0)
+        RetrieverTrainSettings(warmup_ratio=1.0)
     with pytest.raises(DataError, match=r"1 training pair\(s\)"):
         train(tmp_path / "out", embedder_folder, pairs[:1])
     unsure = [Pair("a", "b", weight=0.0), Pair("c", "d", weight=0.0)]

@@ -3,7 +3,8 @@ import torch
 import transformers.utils
 
 from perspective.errors import DataError
-from perspective.models.registry import load_embedder, load_llm
+from perspective.llm.loading import load_llm
+from perspective.models.embedders import load_embedder
 from perspective.runtime import devices
 from perspective.runtime.devices import (
     describe_precision,

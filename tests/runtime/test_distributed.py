@@ -17,12 +17,14 @@ from perspective.artifacts import Output, TrainingTriplet, Triplet, hash_file, l
 from perspective.cli import entry_point, shared_entry_point
 from perspective.data.pairs import Pair
 from perspective.errors import DataError
+from perspective.models.embedders import load_embedder
 from perspective.models.embedding import embed_texts
-from perspective.models.registry import load_embedder
-from perspective.retrieval.training import TrainSettings as RetrieverSettings
+from perspective.retrieval.training import RetrieverTrainSettings as RetrieverSettings
 from perspective.retrieval.training import train_retriever
 from perspective.runtime.distributed import is_main, n_processes, share_texts
-from perspective.training.finetuning import TrainSettings, distill_embedder, finetune_embedder
+from perspective.training.distillation import distill_embedder
+from perspective.training.finetuning import finetune_embedder
+from perspective.training.settings import TrainSettings
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 STEPS = {"num_train_epochs": 2.0, "per_device_train_batch_size": 8}

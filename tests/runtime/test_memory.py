@@ -6,8 +6,9 @@ from transformers import BertConfig, MistralConfig
 
 from perspective.errors import ModelError
 from perspective.judging.reward import RewardJudge
-from perspective.llm.batching import AnswerWriter, LabelReader
-from perspective.models.registry import load_llm
+from perspective.llm.labels import LabelReader
+from perspective.llm.loading import load_llm
+from perspective.llm.writing import AnswerWriter
 from perspective.runtime.memory import (
     MAX_BATCH_TOKENS,
     BatchLimit,

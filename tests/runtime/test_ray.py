@@ -117,13 +117,13 @@ def test_a_killed_worker_loses_nothing(cluster, embedder_folder, sentences, tmp_
 
 @pytest.mark.slow
 def test_answer_states_as_in_one_process(cluster, llm_folder, sentences, tmp_path, one_thread):
-    from perspective.models.registry import load_llm
-    from perspective.teacher.states import StateSettings, obtain_states
+    from perspective.llm.loading import load_llm
+    from perspective.teacher.states import StateSettings, load_or_compute_states
 
     texts = sentences(40, n_words=12)
     load = partial(load_llm, str(llm_folder))
     found = [
-        obtain_states(
+        load_or_compute_states(
             Output(tmp_path / f"{name}.npy", "answer states", {}),
             texts,
             StateSettings("intent"),

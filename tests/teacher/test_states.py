@@ -6,7 +6,7 @@ from perspective.artifacts import Output, Triplet
 from perspective.errors import DataError, ModelError
 from perspective.judging.answer import AnswerJudge
 from perspective.judging.protocol import Question
-from perspective.models.registry import LLM, load_llm
+from perspective.llm.loading import LLM, load_llm
 from perspective.teacher import states as states_module
 from perspective.teacher.states import DISTRIBUTION_DIM, StateSettings, read_states, write_frame, write_phrases
 

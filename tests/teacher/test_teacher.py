@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from perspective.errors import DataError
-from perspective.teacher.teacher import TeachSettings, blend_for_inference, decide_trust, fit_to_embedder, make_teacher
+from perspective.teacher.teacher import TeachSettings, blend_for_inference, fit_to_embedder, make_teacher
+from perspective.trust.stability import decide_trust
 from perspective.vectors import center_rows, half_whiten, normalize_rows
 
 

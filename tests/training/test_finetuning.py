@@ -12,8 +12,11 @@ from transformers import Trainer
 
 from perspective.artifacts import Output, TrainingTriplet, Triplet, hash_file, load_training_triplets, read_facts
 from perspective.errors import DataError, ModelError
-from perspective.models.registry import get_prompt, load_embedder
-from perspective.training.finetuning import RECIPES, TrainSettings, distill_embedder, finetune_embedder
+from perspective.models.embedders import load_embedder
+from perspective.models.prompts import get_prompt
+from perspective.training.distillation import distill_embedder
+from perspective.training.finetuning import finetune_embedder
+from perspective.training.settings import RECIPES, TrainSettings
 
 
 @pytest.fixture
@@ -251,7 +254,7 @@ def test_a_broken_embedder_is_no_result(tmp_path, embedder_folder, shift):
 def breaking_rate(monkeypatch):
     """A recipe whose own rate breaks the embedder, and whose next one is that of the real recipe."""
     monkeypatch.setitem(RECIPES, "distill", replace(RECIPES["distill"], learning_rate=30.0))
-    monkeypatch.setattr("perspective.training.finetuning.RATE_STEP", 1e5)
+    monkeypatch.setattr("perspective.training.distillation.RATE_STEP", 1e5)
 
 
 @pytest.mark.usefixtures("breaking_rate")
@@ -265,7 +268,7 @@ def test_a_broken_embedder_begins_again_more_slowly(tmp_path, embedder_folder, s
     rates = [read_facts(folder)["peak_learning_rate"] for folder in (found, asked)]
     assert rates == pytest.approx([3e-4, 3e-4])
 
-    monkeypatch.setattr("perspective.training.finetuning.RATE_STEP", 1)
+    monkeypatch.setattr("perspective.training.distillation.RATE_STEP", 1)
     with pytest.raises(ModelError, match="led away from the teacher"):
         distill(tmp_path / "none", embedder_folder, *data)
     assert caplog.text.count("it begins again") == 3

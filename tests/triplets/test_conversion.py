@@ -6,17 +6,17 @@ from helpers import run_stage, write_jsonl
 
 from perspective.artifacts import ROW_FIELDS, Judgment, TrainingTriplet, Triplet, read_json
 from perspective.errors import DataError
+from perspective.models.prompts import choose_instruction, read_prompt
 from perspective.triplets import conversion
 from perspective.triplets.conversion import (
     MIN_EVIDENCE,
     ConvertSettings,
-    choose_instruction,
     convert_by_embedder,
     convert_by_evidence,
     convert_judgments,
-    read_prompt,
 )
-from perspective.trust.evidence import Evidence, score_margins
+from perspective.trust.evidence import Evidence
+from perspective.vectors import score_margins
 
 TEXTS = ["query", "near", "far", "middle"]
 VECTORS = np.array([[0, 0], [1, 0], [0, 5], [-2, 0]], dtype=np.float32)

@@ -8,13 +8,8 @@ from helpers import make_vectors
 
 from perspective.artifacts import Triplet
 from perspective.errors import DataError
-from perspective.triplets.sampling import (
-    SampleSettings,
-    answer_by_labels,
-    measure_answerable,
-    sample_random_triplets,
-    sample_triplets,
-)
+from perspective.evaluation.gold import answer_by_labels, measure_answerable
+from perspective.triplets.sampling import SampleSettings, sample_random_triplets, sample_triplets
 from perspective.triplets.uncertainty import select_uncertain_queries
 
 # triplets

@@ -49,7 +49,7 @@ def test_uncertainty_is_that_of_the_paper(n_texts, max_distance, close_cluster_p
 def test_uncertainty_does_not_depend_on_the_rows_taken_at_a_time(monkeypatch):
     vectors = make_vectors()
     whole = measure_uncertainty(vectors, 3.0)
-    monkeypatch.setattr("perspective.triplets.uncertainty.ROWS_AT_A_TIME", 7)
+    monkeypatch.setattr("perspective.clustering.ward.ROWS_AT_A_TIME", 7)
     parts = measure_uncertainty(vectors, 3.0)
     np.testing.assert_array_equal(whole.near_clusters, parts.near_clusters)
     np.testing.assert_allclose(whole.entropy, parts.entropy, atol=1e-12)
@@ -81,7 +81,7 @@ def test_a_sample_stands_for_a_large_corpus(monkeypatch):
     groups = rng.integers(5, size=900)
     vectors = (20 * rng.standard_normal((5, 6)))[groups] + rng.standard_normal((900, 6))
     assert adjusted_rand_score(groups, measure_uncertainty(vectors, 5.0).clusters) == 1
-    monkeypatch.setattr("perspective.triplets.uncertainty.N_AGGLOMERATED", 300)
+    monkeypatch.setattr("perspective.clustering.ward.N_AGGLOMERATED", 300)
     sampled = measure_uncertainty(vectors, 5.0)
     assert adjusted_rand_score(groups, sampled.clusters) == 1
     again = measure_uncertainty(vectors, 5.0)

@@ -14,9 +14,9 @@ from perspective.trust.evidence import (
     is_noise,
     logit,
     score_judgments,
-    score_margins,
     sigmoid,
 )
+from perspective.vectors import score_margins
 
 N = 6000
 TRIPLET = Triplet(0, 1, 2)

@@ -18,8 +18,8 @@ from perspective.benchmarks.gpu import measure_matrix_rate
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.judging.protocol import Question, choose_wording
 from perspective.layout import PREDICT_STAGE
+from perspective.models.embedders import load_embedder
 from perspective.models.embedding import embed_texts
-from perspective.models.registry import load_embedder
 from perspective.triplets.sampling import SampleSettings, sample_triplets
 
 DATASETS = ("banking77", "few_nerd_nat", "mtop_domain", "stackexchange")

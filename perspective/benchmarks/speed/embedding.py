@@ -6,8 +6,8 @@ import numpy as np
 
 from perspective.benchmarks.random_models import count_parameters
 from perspective.benchmarks.speed.comparison import DATASETS, Row, SpeedSettings, describe_rate, read_texts, time_pairs
+from perspective.models.embedders import load_embedder
 from perspective.models.embedding import count_tokens, embed_texts
-from perspective.models.registry import load_embedder
 
 
 def bench_embedding(settings: SpeedSettings) -> list[Row]:

@@ -21,7 +21,7 @@ from perspective.benchmarks.speed.comparison import (
 from perspective.judging.choice import ChoiceJudge
 from perspective.judging.protocol import choose_wording
 from perspective.layout import PREDICT_STAGE
-from perspective.models.registry import load_llm
+from perspective.llm.loading import load_llm
 from perspective.teacher.states import StateSettings, read_states
 
 N_QUESTIONS, N_PLAIN = 64, 8  # triplets judged by ours, and how many of them one prompt at a time

@@ -8,8 +8,10 @@ import numpy as np
 from sklearn.cluster import KMeans
 
 from perspective.benchmarks.speed.comparison import DATASETS, Row, SpeedSettings, embed_dataset, time_pairs
-from perspective.clustering.kmeans import SEEDS, cluster_by_seed, clustering_accuracy
-from perspective.data.corpus import CorpusSettings, load_labels
+from perspective.clustering.kmeans import SEEDS, cluster_by_seed
+from perspective.data.corpus import CorpusSettings
+from perspective.evaluation.clustering_scores import clustering_accuracy
+from perspective.evaluation.labels import load_labels
 
 
 def bench_kmeans(settings: SpeedSettings) -> list[Row]:

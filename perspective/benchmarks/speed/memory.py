@@ -12,10 +12,13 @@ from perspective.artifacts import Output, TrainingTriplet, Triplet
 from perspective.benchmarks.speed.comparison import Row, SpeedSettings, ask_questions, read_texts, run_alone, time_once
 from perspective.clustering.kmeans import cluster_by_seed
 from perspective.judging.choice import ChoiceJudge
+from perspective.llm.loading import load_llm
+from perspective.models.embedders import load_embedder
 from perspective.models.embedding import embed_texts
-from perspective.models.registry import load_embedder, load_llm
 from perspective.teacher.states import StateSettings, read_states
-from perspective.training.finetuning import TrainSettings, distill_embedder, finetune_embedder
+from perspective.training.distillation import distill_embedder
+from perspective.training.finetuning import finetune_embedder
+from perspective.training.settings import TrainSettings
 
 
 def bench_memory(settings: SpeedSettings) -> list[Row]:

@@ -30,7 +30,7 @@ def bench_sampling(settings: SpeedSettings) -> list[Row]:
     )
     scaled = StandardScaler().fit_transform(vectors.astype(float))
     ward = time_pairs(
-        lambda: perspective.triplets.uncertainty._join_by_ward(scaled, threshold),
+        lambda: perspective.clustering.ward.join_by_ward(scaled, threshold),
         lambda: AgglomerativeClustering(n_clusters=None, distance_threshold=threshold).fit(scaled),
         settings.n_pairs,
     )
@@ -70,8 +70,8 @@ def compare_sampled_clusters() -> str:
     exact = measure_uncertainty(vectors)
     noise = np.random.default_rng(0).normal(scale=0.05 * vectors.std(axis=0), size=vectors.shape)
     shaken = measure_uncertainty(vectors + noise)
-    perspective.triplets.uncertainty.N_AGGLOMERATED = len(vectors) // 2
+    perspective.clustering.ward.N_AGGLOMERATED = len(vectors) // 2
     sampled = measure_uncertainty(vectors)
-    perspective.triplets.uncertainty.N_AGGLOMERATED = len(vectors)
+    perspective.clustering.ward.N_AGGLOMERATED = len(vectors)
     by_sample, by_noise = (adjusted_rand_score(exact.clusters, other.clusters) for other in (sampled, shaken))
     return f"ARI to the exact clusters: from a sample of half {by_sample:.2f}, exact with 5% noise {by_noise:.2f}"

@@ -18,10 +18,11 @@ from perspective.benchmarks.speed.comparison import (
     read_texts,
     time_pairs,
 )
+from perspective.models.embedders import load_embedder
 from perspective.models.embedding import count_tokens
-from perspective.models.registry import load_embedder
-from perspective.training.finetuning import TrainSettings, finetune_embedder
+from perspective.training.finetuning import finetune_embedder
 from perspective.training.losses import PublishedLoss
+from perspective.training.settings import TrainSettings
 from perspective.triplets.sampling import SampleSettings, sample_triplets
 
 EPOCH_STEPS = 512  # of the published loop: 1,024 triplets, two at a time

@@ -110,7 +110,7 @@ class ChatClient:
             raise Failure(FailureKind.BROKEN, "the reply is not JSON") from None
         self._count(body)
         reply = read_reply(body)
-        return Reply(self._scrub(reply.content), reply.probability)
+        return Reply(self._scrub(reply.content), reply.tokens)
 
     def _count(self, body: Any) -> None:  # noqa: ANN401
         # Before the answer is read: a reply without one is billed too.

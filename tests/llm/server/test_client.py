@@ -28,8 +28,9 @@ from fake_server import (
 )
 
 from perspective.errors import JudgeError
-from perspective.judging.server import ServerJudge, ServerSettings
+from perspective.judging.server import ServerJudge
 from perspective.llm.server import pool
+from perspective.llm.server.settings import ServerSettings
 
 pytestmark = pytest.mark.usefixtures("plain_network")
 

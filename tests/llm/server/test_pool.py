@@ -23,9 +23,10 @@ from fake_server import (
 from perspective.artifacts import Output, Triplet
 from perspective.cli import parse_settings
 from perspective.errors import JudgeError
-from perspective.judging.server import ServerJudge, ServerSettings
+from perspective.judging.server import ServerJudge
 from perspective.judging.session import judge_triplets, partial_path
 from perspective.llm.server import pool
+from perspective.llm.server.settings import ServerSettings
 
 pytestmark = pytest.mark.usefixtures("plain_network")
 

@@ -1,0 +1,70 @@
+"""Ward's agglomerative clustering, and its mini-batch stand-in for many texts."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+from scipy.cluster.hierarchy import fcluster, linkage
+from sklearn.cluster import MiniBatchKMeans
+
+from perspective.clustering.distances import square_distances
+from perspective.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+N_CLUSTERS_LARGE = 100
+# Agglomerative clustering needs the distances of all pairs. Above this number a random sample of
+# as many texts is clustered, and the others join the nearest cluster: 400 MB, whatever the corpus.
+N_AGGLOMERATED = 10_000
+ROWS_AT_A_TIME = 4096  # of the distances to the cluster centres, to bound memory
+
+
+def cluster_in_batches(scaled: np.ndarray, seed: int) -> np.ndarray:
+    """Cluster rows `(n, dim)` into `N_CLUSTERS_LARGE` by mini-batch k-means; `(n,)` cluster numbers.
+
+    Raises:
+        DataError: There are fewer rows than clusters.
+    """
+    if len(scaled) < N_CLUSTERS_LARGE:
+        raise DataError(
+            f"--scale large makes {N_CLUSTERS_LARGE} clusters of only {len(scaled)} texts; use --scale small"
+        )
+    return MiniBatchKMeans(n_clusters=N_CLUSTERS_LARGE, n_init=3, random_state=seed).fit_predict(scaled)
+
+
+def agglomerate(scaled: np.ndarray, max_distance: float, seed: int) -> np.ndarray:
+    """Cluster by Ward's criterion up to a distance; a sample stands for more texts than it can hold."""
+    if len(scaled) <= N_AGGLOMERATED:
+        return join_by_ward(scaled, max_distance)
+    logger.info("%d texts: %d of them, drawn at random, form the clusters", len(scaled), N_AGGLOMERATED)
+    sample = np.sort(np.random.default_rng(seed).choice(len(scaled), N_AGGLOMERATED, replace=False))
+    found = join_by_ward(scaled[sample], max_distance)
+    centers = average_by_cluster(scaled[sample], found, int(found.max()) + 1)
+    clusters = np.empty(len(scaled), dtype=np.int64)
+    for start in range(0, len(scaled), ROWS_AT_A_TIME):
+        rows = slice(start, start + ROWS_AT_A_TIME)
+        clusters[rows] = square_distances(scaled[rows], centers).argmin(axis=1)
+    return clusters
+
+
+def join_by_ward(scaled: np.ndarray, max_distance: float) -> np.ndarray:
+    """Return scikit-learn's agglomerative clusters: its own call, but the distances by matrix products."""
+    n = len(scaled)
+    pairs = np.empty(n * (n - 1) // 2)  # the upper triangle, row after row
+    filled = 0
+    for start in range(0, n, ROWS_AT_A_TIME):
+        block = np.sqrt(square_distances(scaled[start : start + ROWS_AT_A_TIME], scaled[start:]))
+        for place, row in enumerate(block):
+            rest = row[place + 1 :]
+            pairs[filled : filled + len(rest)] = rest
+            filled += len(rest)
+    return fcluster(linkage(pairs, "ward"), max_distance, "distance") - 1
+
+
+def average_by_cluster(vectors: np.ndarray, clusters: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Return the mean row of each cluster, `(n_clusters, dim)`; no cluster may be empty."""
+    order = np.argsort(clusters, kind="stable")
+    starts = np.searchsorted(clusters[order], np.arange(n_clusters))
+    sums = np.add.reduceat(vectors[order], starts, axis=0)
+    return sums / np.bincount(clusters, minlength=n_clusters)[:, None].astype(vectors.dtype)

@@ -1,0 +1,53 @@
+"""How well clusterings match the labels: ACC, NMI, ARI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from sklearn.metrics.cluster import contingency_matrix
+from tqdm import tqdm
+
+from perspective.clustering.kmeans import SEEDS, cluster_by_seed
+
+METRICS = ("ACC", "NMI", "ARI")
+
+
+def clustering_accuracy(labels: np.ndarray, clusters: np.ndarray) -> float:
+    """Fraction of texts whose cluster is matched to their class, by the best one-to-one matching.
+
+    The Hungarian assignment maximises the matched texts; there may be more classes than clusters
+    or fewer.
+
+    >>> clustering_accuracy(np.array([0, 0, 1, 1]), np.array([5, 5, 7, 5]))
+    0.75
+    """
+    table = contingency_matrix(labels, clusters)  # (n_classes, n_clusters)
+    return float(table[linear_sum_assignment(table, maximize=True)].sum() / len(labels))
+
+
+def score_clustering(vectors: np.ndarray, labels: Sequence[str], scale: str = "small") -> dict[str, Any]:
+    """Measure k-means against the labels: ACC, NMI and ARI in percent, over `SEEDS`.
+
+    Args:
+        vectors: Array `(n_texts, dim)`.
+        labels: One a text. The number of classes is the number of clusters.
+        scale: As in `cluster_vectors`.
+
+    Returns:
+        A list a metric, and its mean and (population) standard deviation.
+    """
+    classes, label_ids = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
+    measures: dict[str, Any] = {metric: [] for metric in METRICS}
+    runs = cluster_by_seed(vectors, len(classes), scale)
+    for clusters in tqdm(runs, desc="k-means", unit="seed", total=len(SEEDS)):
+        measures["ACC"].append(100 * clustering_accuracy(label_ids, clusters))
+        measures["NMI"].append(100 * float(normalized_mutual_info_score(label_ids, clusters)))
+        measures["ARI"].append(100 * float(adjusted_rand_score(label_ids, clusters)))
+    for metric in METRICS:
+        measures[f"{metric}_mean"] = float(np.mean(measures[metric]))
+        measures[f"{metric}_std"] = float(np.std(measures[metric]))
+    return {**measures, "n_clusters": len(classes), "seeds": list(SEEDS)}

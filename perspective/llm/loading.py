@@ -1,0 +1,93 @@
+"""Load an LLM of transformers: hub ids, folders and GGUF files."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perspective.errors import ModelError
+from perspective.models.registry import LLMS, explain_loading, find_source
+from perspective.runtime.devices import pick_attention, pick_device, pick_reading_dtype
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class LLM:
+    """A loaded LLM and its tokenizer."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def device(self) -> torch.device:
+        """Where its inputs go."""
+        return self.model.device
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest prompt it takes."""
+        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 2048)
+
+
+def load_llm(
+    name: str,
+    *,
+    auto_class: str = "AutoModelForCausalLM",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    load_in: str = "auto",
+    **model_options: Any,  # noqa: ANN401  forwarded to from_pretrained
+) -> LLM:
+    """Load a model of transformers for judging.
+
+    Args:
+        name: A short name of `LLMS`, a hub id, a folder, or a GGUF file.
+        auto_class: The transformers class that loads it.
+        revision: Branch, tag or commit on the hub.
+        trust_remote_code: Run code that the model's repository brings.
+        load_in: "auto" (the precision of `pick_reading_dtype`), "8bit" or "4bit".
+        **model_options: Forwarded to `from_pretrained`.
+
+    Raises:
+        ModelError: Unknown name, unreachable hub, files that are not a model, or a quantisation
+            that this machine cannot do.
+    """
+    source = find_source(name, LLMS.get(name), LLMS)
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    folder, options = str(source), {"revision": revision, "trust_remote_code": trust_remote_code}
+    path = Path(folder)
+    if path.suffix == ".gguf":
+        folder, options["gguf_file"] = str(path.parent), path.name
+        # Else it depends on a package (`kernels`) whether the weights stay packed, computed with in float32.
+        model_options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    else:
+        model_options.setdefault("use_safetensors", True)
+    device = pick_device()
+    dtype = pick_reading_dtype(device)
+    model_options = {**pick_attention(device, dtype), **model_options}
+    if load_in != "auto":
+        model_options["quantization_config"] = _quantization(load_in, device)
+    with explain_loading(name):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
+        model = getattr(transformers, auto_class).from_pretrained(folder, dtype=dtype, **options, **model_options)
+    if load_in == "auto":
+        model = model.to(device)
+    return LLM(name, model.eval(), tokenizer)
+
+
+def _quantization(load_in: str, device: str) -> Any:  # noqa: ANN401
+    from transformers import BitsAndBytesConfig
+
+    if load_in not in ("8bit", "4bit"):
+        raise ModelError(f'--load_in "{load_in}": choose auto, 8bit or 4bit')
+    if device != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(f"--load_in {load_in} needs a CUDA GPU and the package bitsandbytes; leave it out here")
+    return BitsAndBytesConfig(load_in_8bit=load_in == "8bit", load_in_4bit=load_in == "4bit")

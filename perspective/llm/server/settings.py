@@ -1,0 +1,82 @@
+"""Settings of OpenAI-compatible servers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from perspective.errors import DataError
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Where the chat servers are and how to ask them; nothing here but the address changes an answer."""
+
+    base_url: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "address of an OpenAI-compatible server, as http://localhost:8000/v1, or of several that serve "
+            "the same model and share the questions; OpenAI if left out",
+            "action": "extend",
+        },
+    )
+    concurrency: int = field(default=8, metadata={"help": "questions under way at a time, at all servers together"})
+    timeout_seconds: float = field(default=60.0, metadata={"help": "longest wait for one reply"})
+    max_retries: int = field(default=6, metadata={"help": "times that a failed request is sent again"})
+    price_in: float | None = field(default=None, metadata={"help": "money for a million tokens read"})
+    price_out: float | None = field(default=None, metadata={"help": "money for a million tokens written"})
+    budget: float | None = field(
+        default=None,
+        metadata={
+            "help": "money at which no further question is asked, by both prices; the questions left over are left out "
+            "of the result. A run that was killed and goes on counts anew"
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Check ranges and the address."""
+        for base_url in self.base_url or ():
+            check_url(base_url)
+        if self.concurrency < 1:
+            raise DataError(f"--concurrency {self.concurrency}: must be at least 1")
+        if not 0 < self.timeout_seconds < math.inf:
+            raise DataError(f"--timeout_seconds {self.timeout_seconds}: must be above 0 and finite")
+        if self.max_retries < 0:
+            raise DataError(f"--max_retries {self.max_retries}: must not be negative")
+        for name, price in (("price_in", self.price_in), ("price_out", self.price_out)):
+            if price is not None and not 0 <= price < math.inf:
+                raise DataError(f"--{name} {price}: must be finite and not negative")
+        if (self.price_in is None) != (self.price_out is None):
+            raise DataError("--price_in and --price_out: give both or neither")
+        if self.budget is not None and not 0 < self.budget < math.inf:
+            raise DataError(f"--budget {self.budget}: must be above 0 and finite")
+        if self.budget is not None and self.price_in is None:
+            raise DataError("--budget needs --price_in and --price_out, the money for a million tokens")
+
+    def cost(self, facts: Mapping[str, Any]) -> float | None:
+        """Return the money for the tokens counted; None without prices."""
+        if self.price_in is None or self.price_out is None:
+            return None
+        return float(facts["prompt_tokens"] * self.price_in + facts["completion_tokens"] * self.price_out) / 1e6
+
+
+def check_url(base_url: str) -> None:
+    """Refuse what is no address of a server, without repeating a password in it.
+
+    Raises:
+        DataError: Not http or https, no host, port 0, a query, or white space.
+    """
+    try:
+        parts = urlsplit(base_url)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not parts.query
+    except ValueError:
+        fits = False
+    if not fits or any(char.isspace() for char in base_url):
+        # An address may hold a password: only what follows it is repeated.
+        shown = base_url.rpartition("@")[2].partition("?")[0]
+        raise DataError(f'--base_url "{shown}": expected http://HOST:PORT/v1 or https://HOST/v1')

@@ -1,0 +1,98 @@
+"""Load an embedder of sentence-transformers, ready to encode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from perspective.errors import ModelError
+from perspective.models.prompts import set_prompt
+from perspective.models.registry import EMBEDDERS, explain_loading, find_source
+from perspective.runtime.devices import pick_attention, pick_device, pick_reading_dtype
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+def load_embedder(
+    name: str,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    device: str | None = None,
+    reading: bool = False,
+) -> SentenceTransformer:
+    """Load an embedder ready to encode: its prompt set as default, its normalisation decided.
+
+    Args:
+        name: A short name of `EMBEDDERS`, a sentence-transformers id of the hub, or a folder (a
+            fine-tuned checkpoint carries its own prompt and modules and is taken as it is).
+        revision: Branch, tag or commit on the hub.
+        trust_remote_code: Run code that the model's repository brings.
+        device: Where to put it; the best there is when None.
+        reading: It will only embed, not be trained: the body may be loaded in half precision, as
+            `pick_reading_dtype` says. Vectors are pooled, and returned, in float32.
+
+    Raises:
+        ModelError: Unknown name, unreachable hub, or files that are not a model.
+    """
+    spec = EMBEDDERS.get(name)
+    source = find_source(name, spec, EMBEDDERS)
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    kind = torch.device(device or pick_device()).type
+    # Said in any case: weights stored in half precision, as gte's, would be trained in it.
+    dtype = pick_reading_dtype(kind) if reading else torch.float32
+    with explain_loading(name), _refuse_pickles(name):
+        model = SentenceTransformer(
+            str(source),
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            device=device,
+            model_kwargs={"use_safetensors": True, "dtype": dtype, **pick_attention(kind, dtype)},
+        )
+    if spec is not None and not spec.normalize:
+        model = _drop_normalization(model)
+    if spec is not None and spec.prompt:
+        set_prompt(model, spec.prompt)
+    if dtype != torch.float32:
+        _pool_in_float32(model)
+    return model
+
+
+@contextmanager
+def _refuse_pickles(name: str) -> Iterator[None]:
+    """Keep sentence-transformers from `torch.load`, its way to the modules after the body without safetensors."""
+    import torch
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise ModelError(f"{name}: holds a module without safetensors weights, and pickled ones are not read")
+
+    load, torch.load = torch.load, refuse
+    try:
+        yield
+    finally:
+        torch.load = load
+
+
+def _drop_normalization(model: SentenceTransformer) -> SentenceTransformer:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Normalize
+
+    kept = [module for module in model if not isinstance(module, Normalize)]
+    return SentenceTransformer(modules=kept, device=str(model.device))
+
+
+def _pool_in_float32(model: SentenceTransformer) -> None:
+    """Let what comes after the body compute in float32: a rounded mean is a rounded vector."""
+    body, *rest = model
+
+    def widen(module: Any, args: Any, features: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+        states = features.get("token_embeddings")
+        return features if states is None else {**features, "token_embeddings": states.float()}
+
+    body.register_forward_hook(widen)
+    for module in rest:
+        module.float()

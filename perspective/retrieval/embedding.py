@@ -1,0 +1,141 @@
+"""Embed the queries and documents of a collection."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from perspective.artifacts import Output, keep_block, read_vectors
+from perspective.data.collection import Collection
+from perspective.errors import DataError, ModelError
+from perspective.models.embedders import load_embedder
+from perspective.models.embedding import EncoderSide, embed_texts
+from perspective.models.prompts import find_prompts
+from perspective.models.registry import describe_model, find_local
+from perspective.retrieval.layout import vectors_path
+from perspective.retrieval.settings import EvaluationSettings
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+logger = logging.getLogger(__name__)
+
+TEXTS_AT_A_TIME = 1024  # embedded between two saves: a minute or so of a small model on a CPU
+
+
+def embed_collection(collection: Collection, settings: EvaluationSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Embed queries and documents with their prompts, or read what an earlier run saved.
+
+    Returns:
+        float32 arrays `(n_queries, dim)` and `(n_documents, dim)`, normalised where the model's
+        similarity is the cosine.
+    """
+    model = load_embedder(settings.embedder, revision=settings.revision, trust_remote_code=settings.trust_remote_code)
+    if model.similarity_fn_name not in ("cosine", "dot"):
+        raise ModelError(f"{settings.embedder}: compares by {model.similarity_fn_name}; cosine or dot is needed here")
+    prompts = find_prompts(model, settings.embedder, settings.query_prompt, settings.document_prompt)
+    parts = (
+        ("queries", collection.queries, model.encode_query, prompts[0]),
+        ("corpus", collection.corpus, model.encode_document, prompts[1]),
+    )
+    queries, documents = (
+        _embed_part(
+            collection.name,
+            part,
+            list(texts.values()),
+            prompt,
+            EncoderSide(model, partial(encode, prompt=prompt)),
+            settings,
+        )
+        for part, texts, encode, prompt in parts
+    )
+    if model.similarity_fn_name == "cosine":
+        queries, documents = (
+            part / np.linalg.norm(part, axis=1, keepdims=True).clip(1e-12) for part in (queries, documents)
+        )
+    return queries, documents
+
+
+def _embed_part(
+    collection: str,
+    part: str,
+    texts: Sequence[str],
+    prompt: str,
+    side: EncoderSide,
+    settings: EvaluationSettings,
+) -> np.ndarray:
+    made_from = {
+        "embedder": settings.embedder,
+        "revision": settings.revision,
+        "prompt": prompt,
+        "texts": hashlib.sha256(json.dumps(texts).encode()).hexdigest(),
+    }
+    inputs = find_local(embedder=settings.embedder)
+    output = Output(vectors_path(collection, settings.embedder, part), "retrieval embeddings", made_from, inputs)
+    try:
+        if output.is_finished():
+            return read_vectors(output.path, len(texts))
+    except DataError as difference:  # what is kept to save time is made anew where it does not fit
+        logger.info("%s", difference)
+    try:
+        blocks = output.open_partial()
+    except DataError as difference:
+        logger.info("%s", difference)
+        blocks = output.open_partial(anew=True)
+    saved = []
+    for start in range(0, len(texts), TEXTS_AT_A_TIME):
+        block = texts[start : start + TEXTS_AT_A_TIME]
+        embed = partial(embed_texts, side, block, settings.batch_size)
+        saved.append(keep_block(blocks / f"{start:09d}.npy", len(block), embed))
+    vectors = np.concatenate(saved)
+    output.facts |= {**describe_model(settings.embedder), "n_texts": len(texts), "dim": vectors.shape[1]}
+    output.write_vectors(vectors)
+    output.discard_partial()
+    return read_vectors(output.path, len(texts))
+
+
+@dataclass(frozen=True)
+class EmbeddedTexts:
+    """An embedder that has read all queries and documents; `mine_hard_negatives` takes it for the embedder.
+
+    Attributes:
+        model: The embedder.
+        queries: Unit vector of each query; likewise the documents.
+    """
+
+    model: SentenceTransformer
+    queries: Mapping[str, np.ndarray]
+    documents: Mapping[str, np.ndarray]
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        """Return what the embedder has: its device, its similarity."""
+        return getattr(self.model, name)
+
+    def encode_query(self, inputs: Sequence[str], **options: Any) -> np.ndarray:  # noqa: ANN401, ARG002
+        """Return the vectors `(n, dim)` of queries that were read."""
+        return np.stack([self.queries[text] for text in inputs])
+
+    def encode_document(self, inputs: Sequence[str], **options: Any) -> np.ndarray:  # noqa: ANN401, ARG002
+        """Return the vectors `(n, dim)` of documents that were read."""
+        return np.stack([self.documents[text] for text in inputs])
+
+
+def embed_sides(model: SentenceTransformer, queries: Iterable[str], documents: Iterable[str]) -> EmbeddedTexts:
+    """Embed each distinct query and document once, with the model's prompts for them."""
+    queries, documents = list(dict.fromkeys(queries)), list(dict.fromkeys(documents))
+    query_side, document_side = (
+        EncoderSide(model, partial(encode, normalize_embeddings=True))
+        for encode in (model.encode_query, model.encode_document)
+    )
+    return EmbeddedTexts(
+        model,
+        dict(zip(queries, embed_texts(query_side, queries), strict=True)),
+        dict(zip(documents, embed_texts(document_side, documents), strict=True)),
+    )

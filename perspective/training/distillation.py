@@ -1,0 +1,92 @@
+"""Distil a teacher's vectors into the embedder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from perspective.artifacts import Output
+from perspective.errors import DataError, ModelError
+from perspective.models.prompts import get_prompt
+from perspective.runtime.distributed import n_processes
+from perspective.training.model_card import describe_training
+from perspective.training.run import RunSettings, run_training, save_trained
+from perspective.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+logger = logging.getLogger(__name__)
+
+# A large embedder may break at the rate by which small ones learn well: it begins again at a third of it, and at a
+# ninth.
+RATE_STEP = 3
+N_RATES = 3
+N_COMPARED = 256  # texts by which that is told
+
+
+def distill_embedder(
+    model: SentenceTransformer, texts: Sequence[str], teacher: np.ndarray, settings: TrainSettings, output: Output
+) -> None:
+    """Train an embedder until each text's vector is its teacher's, and write it as `finetune_embedder` does.
+
+    The loss is the mean squared error, as between a sentence embedder and its teacher in Reimers &
+    Gurevych (2020); here the student begins as half of its teacher. An embedder that ends farther
+    from its teacher than it began is trained anew at a lower learning rate, unless the settings
+    name one. Its teacher alone tells that, no label.
+
+    Args:
+        model: The untouched embedder; changed in place.
+        texts: All texts.
+        teacher: One vector a text, `(n_texts, dim)`, dim that of the embedder.
+        settings: How to train.
+        output: The folder to make; gains the learning rate that it took as a fact.
+
+    Raises:
+        DataError: The teacher does not fit the texts or the embedder.
+        ModelError: The embedder came no nearer to its teacher, at the lowest rate neither.
+    """
+    from datasets import Dataset
+    from sentence_transformers.losses import MSELoss
+
+    from perspective.training.batch_samplers import LengthBatchSampler
+
+    dim = model.get_embedding_dimension()
+    if teacher.shape != (len(texts), dim):
+        raise DataError(f"the teacher has shape {teacher.shape}, not ({len(texts)}, {dim}): another run's?")
+    output.facts["n_texts"] = len(texts)
+    dataset = Dataset.from_dict({"sentence": list(texts), "label": np.asarray(teacher, dtype=np.float32)})
+    loss_class = MSELoss
+    if n_processes() > 1:
+        from perspective.training.shared_batches import SharedMSELoss as loss_class
+    run = RunSettings.take(settings.resolve(), settings)
+    prompt = get_prompt(model) or None
+    untouched = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    compared = np.random.default_rng(settings.seed).permutation(len(texts))[:N_COMPARED]
+    measure = partial(_measure_error, model, [texts[row] for row in compared], teacher[compared])
+    before = measure()
+    for n_left in reversed(range(N_RATES if settings.learning_rate is None else 1)):
+        history = run_training(model, dataset, loss_class(model), LengthBatchSampler, prompt, run, output)
+        after = measure()
+        if after < before:
+            break
+        told = f"training led away from the teacher: mean squared error {before:.3g} before, {after:.3g} after"
+        if not n_left:
+            raise ModelError(f"{told}; lower --learning_rate (now {run.learning_rate:g}), and add --no_resume")
+        run = replace(run, learning_rate=run.learning_rate / RATE_STEP, resume=False)
+        logger.warning("%s; it begins again at learning rate %.3g", told, run.learning_rate)
+        model.load_state_dict(untouched)
+    # Of the history: a run that was killed may have gone on at the rate of a later beginning.
+    output.facts["peak_learning_rate"] = max(entry["learning_rate"] for entry in history)
+    save_trained(model, history, output, describe_training)
+
+
+def _measure_error(model: SentenceTransformer, texts: list[str], teacher: np.ndarray) -> float:
+    """Return the mean squared error that training minimises; NaN where the embedder gives NaN."""
+    vectors = model.encode(texts, show_progress_bar=False)  # embed_texts would end the run at a NaN
+    return float(np.square(vectors - teacher).mean())

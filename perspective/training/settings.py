@@ -1,0 +1,144 @@
+"""Training settings and recipes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from perspective.errors import DataError, suggest_name
+from perspective.runtime.distributed import n_processes
+
+LOSS_NAMES = ("published", "infonce", "triplet", "distill")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training run but its data, model and seed."""
+
+    loss: str
+    cl_temperature: float
+    learning_rate: float
+    num_train_epochs: float
+    per_device_train_batch_size: int
+    warmup_ratio: float
+    weighted: bool
+    shuffle: bool
+    lora_rank: int = 0
+
+
+RECIPES = {
+    "standard": Recipe(
+        loss="published",
+        cl_temperature=0.1,
+        learning_rate=2e-5,
+        num_train_epochs=4,
+        per_device_train_batch_size=32,
+        warmup_ratio=0.1,
+        weighted=True,
+        shuffle=True,
+    ),
+    # Every text is drawn to its teacher's vector: no pairs, so no false negatives.
+    "distill": Recipe(
+        loss="distill",
+        cl_temperature=1.0,
+        learning_rate=3e-4,
+        num_train_epochs=3,
+        per_device_train_batch_size=64,
+        warmup_ratio=0.1,
+        weighted=False,
+        shuffle=True,
+    ),
+    # perspective/2_finetune/scripts/finetune_gte.sh of the published pipeline
+    "published": Recipe(
+        loss="published",
+        cl_temperature=0.1,
+        learning_rate=5e-7,
+        num_train_epochs=8,
+        per_device_train_batch_size=2,
+        warmup_ratio=0.0,
+        weighted=False,
+        shuffle=False,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How the embedder is trained; what is left out comes from the recipe."""
+
+    recipe: str | None = field(
+        default=None,
+        metadata={
+            "help": "distill (a teacher's vectors), standard (triplets) or published (triplets; batch 2, learning "
+            "rate 5e-7, 8 epochs, file order); left out, what the judge made decides"
+        },
+    )
+    loss: str | None = field(
+        default=None,
+        metadata={
+            "help": "of triplets: published, infonce (all in-batch negatives) or triplet (logistic, no in-batch "
+            "negatives)"
+        },
+    )
+    cl_temperature: float | None = field(default=None, metadata={"help": "divides the cosine similarities in the loss"})
+    learning_rate: float | None = field(default=None, metadata={"help": "peak learning rate of AdamW"})
+    num_train_epochs: float | None = field(default=None, metadata={"help": "passes over the triplets"})
+    per_device_train_batch_size: int | None = field(
+        default=None,
+        metadata={"help": "triplets or texts a step, those of all processes together: their number changes no result"},
+    )
+    weighted: bool | None = field(default=None, metadata={"help": "weigh triplets by how sure the judge was"})
+    lora_rank: int | None = field(
+        default=None,
+        metadata={
+            "help": "train LoRA adapters of this rank on all linear layers, merged at the end; 0 trains all weights"
+        },
+    )
+    gather_negatives: bool = field(
+        default=True,
+        metadata={"help": "of several processes: compare triplets with those of all, as one process would"},
+    )
+    max_source_length: int = field(
+        default=512, metadata={"help": "tokens a text is cut to, if the embedder takes that many"}
+    )
+    seed: int = field(default=100, metadata={"help": "of shuffling and dropout"})
+    save_steps: int = field(
+        default=32, metadata={"help": "steps between the checkpoints from which a killed run goes on"}
+    )
+    resume: bool = field(default=True, metadata={"help": "go on from the last checkpoint of a killed run"})
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        if self.recipe is not None and self.recipe not in RECIPES:
+            raise DataError(f'--recipe "{self.recipe}": {suggest_name(self.recipe, RECIPES)}')
+        if self.loss is not None and self.loss not in LOSS_NAMES:
+            raise DataError(f'--loss "{self.loss}": {suggest_name(self.loss, LOSS_NAMES)}')
+        for name in (
+            "cl_temperature",
+            "learning_rate",
+            "num_train_epochs",
+            "per_device_train_batch_size",
+            "max_source_length",
+            "save_steps",
+        ):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise DataError(f"--{name} {value}: must be above 0")
+        if self.lora_rank is not None and self.lora_rank < 0:
+            raise DataError(f"--lora_rank {self.lora_rank}: must not be negative")
+
+    def resolve(self) -> Recipe:
+        """Return the recipe with the given options in place of its own."""
+        recipe = RECIPES[self.recipe or "standard"]
+        given = {name: getattr(self, name) for name in asdict(recipe) if getattr(self, name, None) is not None}
+        resolved = replace(recipe, **given)
+        if (resolved.loss == "distill") != (recipe.loss == "distill"):
+            raise DataError(f"--loss {resolved.loss}: does not fit --recipe {self.recipe}")
+        return resolved
+
+    def made_from(self) -> dict[str, Any]:
+        """Return the settings that change the model, for the provenance."""
+        settings = {**asdict(self.resolve()), "max_source_length": self.max_source_length, "seed": self.seed}
+        if n_processes() > 1 and not self.gather_negatives:
+            settings |= {"gather_negatives": False, "n_processes": n_processes()}
+        return settings
