@@ -7,7 +7,8 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from perspective.judging.protocol import Question
+from helpers import make_question, row_of
+
 from perspective.judging.server import ServerJudge
 from perspective.llm.server.settings import ServerSettings
 
@@ -179,12 +180,14 @@ def make_judge(server, orders=2, logprobs=True, **settings):
 def make_questions(n):
     """Questions whose right choice is the first for even rows, the second for odd ones."""
     texts = [(f"right {row}", f"wrong {row}") for row in range(n)]
-    return [Question(row, f"query {row}", *(pair if row % 2 == 0 else pair[::-1])) for row, pair in enumerate(texts)]
+    return [
+        make_question(row, f"query {row}", *(pair if row % 2 == 0 else pair[::-1])) for row, pair in enumerate(texts)
+    ]
 
 
-def check_all_right(opinions, n):
-    assert sorted(opinion.row for opinion in opinions) == list(range(n))  # each exactly once
-    assert {opinion.row: opinion.prediction for opinion in opinions} == {
+def check_all_right(judgments, n):
+    assert sorted(row_of(judgment) for judgment in judgments) == list(range(n))  # each exactly once
+    assert {row_of(judgment): judgment.prediction for judgment in judgments} == {
         row: ("1",) if row % 2 == 0 else ("2",) for row in range(n)
     }
 

@@ -84,3 +84,15 @@ def wait_for(condition, seconds=30.0):
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.02)
+
+
+def make_question(row, query, choice1, choice2, gold=None):
+    """A question about texts that stand in no file; `row_of` tells which it is, also of its judgment."""
+    from perspective.artifacts import Triplet
+    from perspective.judging.protocol import Question
+
+    return Question(Triplet(3 * row, 3 * row + 1, 3 * row + 2, gold), query, choice1, choice2)
+
+
+def row_of(judgment):
+    return judgment.triplet.query_idx // 3

@@ -1,6 +1,6 @@
 """The files that the stages hand to one another: schemas, atomic writes, provenance."""
 
-from perspective.artifacts.provenance import ROOT, Output, discard_result, display_path, read_facts, sidecar_path
+from perspective.artifacts.provenance import ROOT, Output, discard_result, display_path
 from perspective.artifacts.reading import hash_file, read_json, read_vectors
 from perspective.artifacts.records import (
     LABELS,
@@ -11,12 +11,15 @@ from perspective.artifacts.records import (
     parse_prediction,
     stack_rows,
 )
+from perspective.artifacts.sidecar import JudgeRecord, ResultRecord, read_facts, read_record, sidecar_path
 from perspective.artifacts.triplet_files import (
     OPTIONS,
     ROW_FIELDS,
+    judgment_record,
     load_judgments,
     load_training_triplets,
     load_triplets,
+    read_judgment,
     save_judgments,
     save_training_triplets,
     save_triplets,
@@ -24,11 +27,13 @@ from perspective.artifacts.triplet_files import (
 from perspective.artifacts.writing import atomic_path, dump_json, keep_block, write_text
 
 __all__ = [
+    "JudgeRecord",
     "Judgment",
     "LABELS",
     "OPTIONS",
     "Output",
     "ROOT",
+    "ResultRecord",
     "ROW_FIELDS",
     "TrainingTriplet",
     "Triplet",
@@ -37,6 +42,7 @@ __all__ = [
     "display_path",
     "dump_json",
     "hash_file",
+    "judgment_record",
     "keep_block",
     "load_judgments",
     "load_training_triplets",
@@ -45,6 +51,8 @@ __all__ = [
     "parse_prediction",
     "read_facts",
     "read_json",
+    "read_judgment",
+    "read_record",
     "read_vectors",
     "save_judgments",
     "save_training_triplets",

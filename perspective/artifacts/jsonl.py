@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from perspective.artifacts import display_path
+from perspective.artifacts.provenance import display_path
 from perspective.errors import DataError
 
 

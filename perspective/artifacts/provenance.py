@@ -1,13 +1,12 @@
-"""What a result was made from, kept beside it.
+"""Results with their sidecars: finished work is recognised, other work refused, unfinished work resumed.
 
-`<file>.meta.json` lets a stage tell its own finished work (skipped), another's (refused) and an
-interrupted write (made anew).
+The sidecar `<file>.meta.json` tells a stage whether a result is its own and complete (skipped), was
+made from something else (refused), or was interrupted (made again).
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import logging
 import platform
 import shutil
@@ -23,13 +22,21 @@ from typing import Any
 import numpy as np
 
 from perspective.artifacts.reading import hash_file, read_json
+from perspective.artifacts.sidecar import (
+    SCHEMA_VERSION,
+    Fingerprint,
+    ResultRecord,
+    Sidecar,
+    read_sidecar,
+    sidecar_path,
+    validate_record,
+)
 from perspective.artifacts.writing import atomic_path, dump_json, write_text
 from perspective.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
-SCHEMA_VERSION = 1
 
 
 @dataclass
@@ -42,9 +49,12 @@ class Output:
     Attributes:
         path: Where the result goes.
         schema: Name of what it holds.
-        settings: Every setting that changes the result.
+        settings: Every setting that changes the numbers; not budgets, prices and batch sizes.
         inputs: Files and folders it is made from, by role; hashed.
-        facts: Counts, model names and revisions to be recorded; filled while the stage runs.
+        facts: Counts, model names and revisions, for people; filled while the stage runs.
+        precision: In which a model computes it; None where none does.
+        method_version: Of the algorithm; raised when a change of method changes the numbers.
+        record: What later stages read; likewise.
     """
 
     path: Path
@@ -52,6 +62,9 @@ class Output:
     settings: Mapping[str, Any]
     inputs: Mapping[str, Path] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    precision: str | None = field(default=None, kw_only=True)
+    method_version: int = field(default=1, kw_only=True)
+    record: ResultRecord = field(default_factory=ResultRecord)
 
     def __post_init__(self) -> None:
         """Start the clock and hash the inputs, before anything can change them.
@@ -72,11 +85,18 @@ class Output:
         return sidecar_path(self.path)
 
     @property
-    def fingerprint(self) -> dict[str, Any]:
-        """What decides the result: schema, settings and the inputs' hashes."""
-        made_from = {"settings": dict(self.settings), "inputs": self._hashes}
+    def fingerprint(self) -> Fingerprint:
+        """Everything that decides the result's numbers."""
+        made_from = Fingerprint(
+            schema=self.schema,
+            schema_version=SCHEMA_VERSION,
+            method_version=self.method_version,
+            settings=dict(self.settings),
+            precision=self.precision,
+            inputs=self._hashes,
+        )
         # Through JSON, so that it compares equal to what a sidecar gives back.
-        return json.loads(json.dumps({"schema": self.schema, "schema_version": SCHEMA_VERSION, **made_from}))
+        return Fingerprint.model_validate_json(made_from.model_dump_json())
 
     def is_finished(self, overwrite: bool = False) -> bool:
         """Tell whether the result is there, whole, and made from the same inputs and settings.
@@ -86,15 +106,16 @@ class Output:
         """
         if overwrite or not self.path.exists():
             return False
-        hint = "move it away, or add --overwrite to make it anew"
-        if not self.sidecar.exists():
-            raise DataError(f"{self.path}: there already, but not made by this stage (no {self.sidecar.name}); {hint}")
-        found = read_json(self.sidecar)
-        if found.get("sha256") != hash_file(self.path):
+        hint = "move it away, or add --overwrite to replace it"
+        found = read_sidecar(self.path)
+        if found is None:
+            raise DataError(f"{self.path}: exists, but not made by this stage (no {self.sidecar.name}); {hint}")
+        if found.sha256 != hash_file(self.path):
             raise DataError(f"{self.path}: changed since it was made; {hint}")
         differences = list(_differences(found, self.fingerprint))
         if differences:
             raise DataError(f"{self.path}: made with other {'; '.join(differences[:3])}; {hint}")
+        self.record, self.facts = found.record, found.facts
         logger.info("%s: already made from the same inputs and settings", display_path(self.path))
         return True
 
@@ -114,14 +135,14 @@ class Output:
         """
         guard = self.partial / "fingerprint.json"
         if guard.exists() and not anew:
-            if read_json(guard) != self.fingerprint:
+            if validate_record(Fingerprint, read_json(guard), guard) != self.fingerprint:
                 raise DataError(
                     f"{self.partial}: an unfinished run with other inputs or settings; finish it, or remove the folder"
                 )
             return self.partial
         with atomic_path(self.partial) as folder:
             folder.mkdir()
-            (folder / guard.name).write_text(dump_json(self.fingerprint), encoding="utf-8")
+            (folder / guard.name).write_text(dump_json(self.fingerprint.model_dump()), encoding="utf-8")
         return self.partial
 
     def discard_partial(self) -> None:
@@ -143,23 +164,20 @@ class Output:
         """Give a temporary path to write to; seal it with its sidecar when the block ends well."""
         with atomic_path(self.path) as temporary:
             yield temporary
-            write_text(self.sidecar, dump_json({**self.fingerprint, **self._provenance(temporary)}))
+            write_text(self.sidecar, dump_json(self._describe(temporary).model_dump()))
         logger.info("wrote %s", display_path(self.path))
 
-    def _provenance(self, made: Path) -> dict[str, Any]:
-        return {
-            "sha256": hash_file(made),
-            "facts": self.facts,
-            "input_paths": {role: display_path(Path(path)) for role, path in self.inputs.items()},
-            "wall_seconds": round(time.perf_counter() - self._started, 1),
-            "git_commit": _git_commit(),
-            "versions": _versions(),
-        }
-
-
-def sidecar_path(path: Path) -> Path:
-    """Return the path of the provenance beside a result."""
-    return path.with_name(path.name + ".meta.json")
+    def _describe(self, made: Path) -> Sidecar:
+        return Sidecar(
+            **self.fingerprint.model_dump(),
+            sha256=hash_file(made),
+            record=self.record,
+            facts=self.facts,
+            input_paths={role: display_path(Path(path)) for role, path in self.inputs.items()},
+            wall_seconds=round(time.perf_counter() - self._started, 1),
+            git_commit=_git_commit(),
+            versions=_versions(),
+        )
 
 
 def discard_result(path: Path) -> None:
@@ -168,29 +186,26 @@ def discard_result(path: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def read_facts(path: Path) -> dict[str, Any]:
-    """Return the facts recorded beside a result; empty for a file without a sidecar."""
-    sidecar = sidecar_path(Path(path))
-    return read_json(sidecar).get("facts", {}) if sidecar.exists() else {}
-
-
 def display_path(path: Path) -> str:
     """Return a path relative to the repository where it lies inside."""
     resolved = Path(path).resolve()
     return resolved.relative_to(ROOT).as_posix() if resolved.is_relative_to(ROOT) else str(path)
 
 
-def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
-    if (found.get("schema"), found.get("schema_version")) != (wanted["schema"], wanted["schema_version"]):
-        yield f"schema ({found.get('schema')} {found.get('schema_version')})"
-    for part in ("settings", "inputs"):
-        was, now = found.get(part) or {}, wanted[part]
-        for name in sorted(was.keys() | now.keys()):
-            if was.get(name) != now.get(name):
-                if part == "inputs":
-                    yield f"{name} (another file)"
-                else:
-                    yield f"{name} ({was.get(name)}, now {now.get(name)})"
+def _differences(found: Fingerprint, wanted: Fingerprint) -> Iterator[str]:
+    if found.schema_name != wanted.schema_name:
+        yield f"schema ({found.schema_name}, now {wanted.schema_name})"
+    if found.method_version != wanted.method_version:
+        yield f"version of the method ({found.method_version}, now {wanted.method_version})"
+    if found.precision != wanted.precision:
+        yield f"precision ({found.precision}, now {wanted.precision})"
+    for name in sorted(found.settings.keys() | wanted.settings.keys()):
+        was, now = found.settings.get(name), wanted.settings.get(name)
+        if was != now:
+            yield f"{name} ({was}, now {now})"
+    for role in sorted(found.inputs.keys() | wanted.inputs.keys()):
+        if found.inputs.get(role) != wanted.inputs.get(role):
+            yield f"{role} (another file)"
 
 
 @lru_cache(maxsize=1)

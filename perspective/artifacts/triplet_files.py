@@ -8,7 +8,7 @@ from typing import Any
 
 from perspective.artifacts.provenance import Output
 from perspective.artifacts.reading import read_json
-from perspective.artifacts.records import Judgment, TrainingTriplet, Triplet, parse_prediction
+from perspective.artifacts.records import LABELS, Judgment, TrainingTriplet, Triplet, parse_prediction
 from perspective.errors import DataError
 
 OPTIONS = (" 1", " 2")  # the published spelling, with its leading space
@@ -27,13 +27,13 @@ def load_triplets(path: Path, n_texts: int, task: str | None = None) -> list[Tri
         DataError: The file is not a list of triplets, an index is out of range, or the triplets
             belong to another data set than `task`.
     """
-    return [_read_triplet(record, path, i, n_texts, task) for i, record in enumerate(_read_records(path))]
+    return [_read_triplet(record, f"{path}: record {i}", n_texts, task) for i, record in enumerate(_read_records(path))]
 
 
 def save_judgments(output: Output, judgments: Sequence[Judgment], texts: Sequence[str], task: str) -> None:
     """Write judgments in the published layout with our probabilities beside."""
     output.write_json(
-        [{**_triplet_record(judgment.triplet, texts, task), **_judgment_fields(judgment)} for judgment in judgments]
+        [{**_triplet_record(judgment.triplet, texts, task), **judgment_record(judgment)} for judgment in judgments]
     )
 
 
@@ -45,14 +45,36 @@ def load_judgments(path: Path, n_texts: int, task: str | None = None) -> list[Ju
     """
     judgments = []
     for i, record in enumerate(_read_records(path)):
+        place = f"{path}: record {i}"
         if isinstance(record, dict) and "prediction" not in record:
-            raise DataError(f'{path}: record {i} has no "prediction"; it has not been judged')
-        triplet = _read_triplet(record, path, i, n_texts, task)
-        try:
-            judgments.append(_judgment_from_fields(triplet, record))
-        except DataError as error:
-            raise DataError(f"{path}: record {i}: {error}") from None
+            raise DataError(f'{place} has no "prediction"; it has not been judged')
+        triplet = _read_triplet(record, place, n_texts, task)
+        judgments.append(_judgment_of(triplet, record, place))
     return judgments
+
+
+def judgment_record(judgment: Judgment) -> dict[str, Any]:
+    """Return a judgment as the files hold it, ready for JSON: the triplet's rows and what the judge said."""
+    return {
+        **dict(zip(ROW_FIELDS, judgment.triplet.key, strict=True)),
+        "prepared": judgment.prepared,
+        "content": judgment.content,
+        "prediction": list(judgment.prediction),
+        "probability": judgment.probability,
+        "confidence": judgment.confidence,
+        "swapped_probability": judgment.swapped_probability,
+    }
+
+
+def read_judgment(record: Mapping[str, Any], place: str) -> Judgment:
+    """Read what `judgment_record` wrote, strictly.
+
+    Raises:
+        DataError: It is not that; the message begins with `place`.
+    """
+    if record.get("prediction") not in ([], *([label] for label in LABELS)):
+        raise DataError(f'{place}: "prediction" is {record.get("prediction")!r:.40}; remove the file')
+    return _judgment_of(_read_triplet(record, place), record, place)
 
 
 def save_training_triplets(output: Output, triplets: Sequence[TrainingTriplet], task: str) -> None:
@@ -110,27 +132,15 @@ def _triplet_record(triplet: Triplet, texts: Sequence[str], task: str) -> dict[s
     }
 
 
-def _judgment_fields(judgment: Judgment) -> dict[str, Any]:
-    """Return what a judge adds to a triplet's record, ready for JSON."""
-    return {
-        "prepared": judgment.prepared,
-        "content": judgment.content,
-        "prediction": list(judgment.prediction),
-        "probability": judgment.probability,
-        "confidence": judgment.confidence,
-        "swapped_probability": judgment.swapped_probability,
-    }
-
-
-def _judgment_from_fields(triplet: Triplet, record: Mapping[str, Any]) -> Judgment:
-    """Inverse of `_judgment_fields`; published records lack the probabilities."""
+def _judgment_of(triplet: Triplet, record: Mapping[str, Any], place: str) -> Judgment:
+    """Read the judge's part of a record; published records lack the probabilities."""
     return Judgment(
         triplet=triplet,
         prediction=parse_prediction(record.get("prediction")),
         prepared=str(record.get("prepared") or ""),
         content=str(record.get("content") or ""),
-        probability=_read_probability(record, "probability"),
-        swapped_probability=_read_probability(record, "swapped_probability"),
+        probability=_read_probability(record, "probability", place),
+        swapped_probability=_read_probability(record, "swapped_probability", place),
     )
 
 
@@ -141,31 +151,34 @@ def _read_records(path: Path) -> list[Any]:
     return records
 
 
-def _read_triplet(record: Any, path: Path, position: int, n_texts: int, task: str | None) -> Triplet:  # noqa: ANN401
+def _read_triplet(
+    record: Any,  # noqa: ANN401  whatever the file holds
+    place: str,
+    n_texts: int | None = None,
+    task: str | None = None,
+) -> Triplet:
     if not isinstance(record, dict):
-        raise DataError(f"{path}: record {position} is {type(record).__name__}, not an object")
+        raise DataError(f"{place} is {type(record).__name__}, not an object")
     rows = []
     for name in ROW_FIELDS:
         row = record.get(name)
-        if not isinstance(row, int) or isinstance(row, bool):
-            raise DataError(f'{path}: record {position} has no whole number in "{name}" (found {row!r:.40})')
-        if not 0 <= row < n_texts:
-            raise DataError(
-                f"{path}: record {position} has {name} {row}, but there are {n_texts} texts; another data set?"
-            )
+        if not isinstance(row, int) or isinstance(row, bool) or row < 0:
+            raise DataError(f'{place} has no row number in "{name}" (found {row!r:.40})')
+        if n_texts is not None and row >= n_texts:
+            raise DataError(f"{place} has {name} {row}, but there are {n_texts} texts; another data set?")
         rows.append(row)
     found = record.get("task")
     if task is not None and found is not None and found != task:
-        raise DataError(f'{path}: made for data set "{found}", not "{task}"')
+        raise DataError(f'{place} was made for data set "{found}", not "{task}"')
     gold = record.get("output")
     query_idx, choice1_idx, choice2_idx = rows
     return Triplet(query_idx, choice1_idx, choice2_idx, gold if isinstance(gold, str) else None)
 
 
-def _read_probability(record: Mapping[str, Any], name: str) -> float | None:
+def _read_probability(record: Mapping[str, Any], name: str, place: str) -> float | None:
     value = record.get(name)
     if value is None:
         return None
-    if not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise DataError(f'"{name}" is {value!r:.40}; it must lie between 0 and 1')
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise DataError(f'{place}: "{name}" is {value!r:.40}; it must lie between 0 and 1')
     return float(value)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from perspective.artifacts import LABELS, Triplet, stack_rows
-from perspective.judging.protocol import Opinion, Question, sigmoid
+from perspective.artifacts import LABELS, Judgment, Triplet, stack_rows
+from perspective.judging.protocol import Question, sigmoid
 from perspective.vectors import half_whiten, score_margins
 
 # A choice counts as near if it is among this share of the texts, those closest to the query: about
@@ -26,7 +26,7 @@ class AnswerJudge:
 
     Args:
         states: Answer states `(n_texts, dim)` of all texts, as read.
-        triplets: What will be judged, to find the rows of a question's texts.
+        triplets: What will be judged.
         identity: What was asked, for the provenance.
     """
 
@@ -34,20 +34,22 @@ class AnswerJudge:
         told = half_whiten(states)
         self.margins = score_margins(told, triplets)  # (n_triplets,)
         self.neither = ~_find_near(told, triplets)  # (n_triplets,)
+        self._rows = {triplet.key: row for row, triplet in enumerate(triplets)}
         self.identity = {"kind": "answer", **identity}
         self.facts: dict[str, Any] = {"n_neither": int(self.neither.sum())}
         # Margins have no scale of their own; their spread over the questions is the only one there is.
         self.scale = float(self.margins.std()) or 1.0
 
-    def judge(self, questions: Sequence[Question]) -> Iterator[Opinion]:
+    def judge(self, questions: Sequence[Question]) -> Iterator[Judgment]:
         """Answer the questions; no text is read anew."""
         for question in questions:
-            margin, neither = float(self.margins[question.row]), self.neither[question.row]
+            row = self._rows[question.triplet.key]
+            margin, neither = float(self.margins[row]), self.neither[row]
             prediction = () if neither or margin == 0 else (LABELS[0],) if margin > 0 else (LABELS[1],)
             content = f"cosine to choice 1 minus to choice 2: {margin:+.4f}"
             if neither:
                 content += "; neither is among the texts nearest to the query"
-            yield Opinion(question.row, prediction, content=content, probability=sigmoid(margin / self.scale))
+            yield Judgment(question.triplet, prediction, content=content, probability=sigmoid(margin / self.scale))
 
 
 def _find_near(unit: np.ndarray, triplets: Sequence[Triplet]) -> np.ndarray:

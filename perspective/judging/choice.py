@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from perspective.artifacts import Judgment, Triplet
 from perspective.errors import DataError, suggest_name
 from perspective.judging.prompting import Prompt, fit_question
 from perspective.judging.protocol import (
     ANSWER_FORM,
     ANSWERS,
-    Opinion,
     Question,
-    opinion_from_answers,
-    opinion_from_probabilities,
+    judgment_from_answers,
+    judgment_from_probabilities,
     sigmoid,
 )
 from perspective.judging.written import (
@@ -23,8 +23,8 @@ from perspective.judging.written import (
     REASON_FORM,
     REASON_TOKENS,
     Reasoned,
-    opinion_from_json,
-    opinion_from_reasons,
+    judgment_from_json,
+    judgment_from_reasons,
 )
 from perspective.llm.batching import batch_by_length, choose_limit
 from perspective.llm.chat import MAX_NEW_TOKENS, list_special_tokens, render_chat
@@ -35,11 +35,11 @@ from perspective.runtime.devices import describe_precision
 
 ANSWER_FORMS = {"logprob": ANSWER_FORM, "generate": ANSWER_FORM, "reason": REASON_FORM, "json": JSON_FORM}
 # Join what both orders answered.
-JOINS: dict[str, Callable[..., Opinion]] = {
-    "logprob": opinion_from_probabilities,
-    "generate": opinion_from_answers,
-    "reason": opinion_from_reasons,
-    "json": opinion_from_json,
+JOINS: dict[str, Callable[..., Judgment]] = {
+    "logprob": judgment_from_probabilities,
+    "generate": judgment_from_answers,
+    "reason": judgment_from_reasons,
+    "json": judgment_from_json,
 }
 # The space belongs to the label in most tokenizers, and stands apart in some.
 LABEL_WAYS = (("Choice", (ANSWERS[0], ANSWERS[1])), ("Choice ", (ANSWERS[0], ANSWERS[1])))
@@ -94,25 +94,25 @@ class ChoiceJudge:
         n_written = REASON_TOKENS if response == "reason" else self._n_new_tokens
         self._writer = AnswerWriter(llm, n_written, self.facts)
 
-    def judge(self, questions: Sequence[Question]) -> Iterator[Opinion]:
+    def judge(self, questions: Sequence[Question]) -> Iterator[Judgment]:
         """Answer the questions, longest first, each when all its orders are known."""
-        waiting: dict[int, dict[bool, Any]] = {}
-        texts: dict[int, str] = {}
+        waiting: dict[Triplet, dict[bool, Any]] = {}
+        texts: dict[Triplet, str] = {}
         for batch in self._make_batches(questions):
             for prompt, answer in zip(batch, self._ask([prompt.ids for prompt in batch]), strict=True):
-                answers = waiting.setdefault(prompt.row, {})
+                answers = waiting.setdefault(prompt.triplet, {})
                 answers[prompt.swapped] = answer
                 if not prompt.swapped:
-                    texts[prompt.row] = prompt.text
+                    texts[prompt.triplet] = prompt.text
                 if len(answers) == self.orders:
                     join = JOINS[self.response]
-                    yield join(prompt.row, answers[False], answers.get(True), texts.pop(prompt.row))
-                    del waiting[prompt.row]
+                    yield join(prompt.triplet, answers[False], answers.get(True), texts.pop(prompt.triplet))
+                    del waiting[prompt.triplet]
 
     def _make_batches(self, questions: Sequence[Question]) -> Iterator[list[Prompt]]:
         """Order by length; a question's two orders, of about one length, stay neighbours."""
         prompts = []
-        for question in sorted(questions, key=lambda question: question.row):
+        for question in questions:
             prompts.append(self._prepare(question, swapped=False))
             if self.orders == 2:
                 prompts.append(self._prepare(question.swapped(), swapped=True))

@@ -6,9 +6,9 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from perspective.artifacts import LABELS, Triplet, mirror_prediction
+from perspective.artifacts import LABELS, Judgment, Triplet, mirror_prediction
 from perspective.errors import DataError
-from perspective.judging.protocol import ANSWERS, Opinion, Question
+from perspective.judging.protocol import ANSWERS, Question
 
 MAX_NOISE = 0.5  # a coin; beyond it the oracle would lie
 
@@ -22,9 +22,9 @@ class OracleJudge:
     `"uses_labels": True` in the provenance.
 
     Args:
-        triplets: The triplets to judge, by row, with their gold answers.
+        triplets: The triplets to judge, with their gold answers.
         noise: Probability that an answer is turned round, 0 to 0.5.
-        seed: Of the noise. A row's answer depends on nothing but seed, row and noise, and what is
+        seed: Of the noise. An answer depends on nothing but seed, triplet and noise, and what is
             turned round at one noise is so at every higher one.
 
     Raises:
@@ -34,8 +34,7 @@ class OracleJudge:
     def __init__(self, triplets: Sequence[Triplet], noise: float, seed: int) -> None:
         if not 0 <= noise <= MAX_NOISE:
             raise DataError(f"the oracle's noise is {noise}; it must lie between 0 and {MAX_NOISE}")
-        self._gold = [_read_gold(triplet) for triplet in triplets]
-        n_gold = sum(bool(gold) for gold in self._gold)
+        n_gold = sum(bool(_read_gold(triplet)) for triplet in triplets)
         if not n_gold:
             raise DataError(f"none of the {len(triplets)} triplets has a gold answer: an oracle needs labels")
         self.noise = noise
@@ -43,22 +42,22 @@ class OracleJudge:
         self.identity: dict[str, Any] = {"kind": "oracle", "noise": noise, "seed": seed, "uses_labels": True}
         self.facts: dict[str, Any] = {"n_gold": n_gold, "n_turned": 0}
 
-    def judge(self, questions: Sequence[Question]) -> Iterator[Opinion]:
+    def judge(self, questions: Sequence[Question]) -> Iterator[Judgment]:
         """Answer in the order asked; a triplet that the labels do not decide is an abstention."""
         for question in questions:
-            gold = self._gold[question.row]
+            gold = _read_gold(question.triplet)
             if not gold:
-                yield Opinion(question.row, (), content="not decided by the labels")
+                yield Judgment(question.triplet, (), content="not decided by the labels")
                 continue
-            turned = self._is_turned(question.row)
+            turned = self._is_turned(question.triplet)
             self.facts["n_turned"] += turned
             prediction = mirror_prediction(gold) if turned else gold
             # No probability: every answer weighs the same, and an oracle's own doubt is its noise.
-            yield Opinion(question.row, prediction, content=ANSWERS[LABELS.index(prediction[0])])
+            yield Judgment(question.triplet, prediction, content=ANSWERS[LABELS.index(prediction[0])])
 
-    def _is_turned(self, row: int) -> bool:
-        # A generator for each row, so that the order of asking and a resumed run change nothing.
-        return random.Random(f"oracle {self.seed} {row}").random() < self.noise
+    def _is_turned(self, triplet: Triplet) -> bool:
+        # A generator for each triplet, so that the order of asking and a resumed run change nothing.
+        return random.Random(f"oracle {self.seed} {triplet.key}").random() < self.noise
 
 
 def _read_gold(triplet: Triplet) -> tuple[str, ...]:

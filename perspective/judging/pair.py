@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from perspective.artifacts import Judgment
 from perspective.errors import DataError
-from perspective.judging.protocol import Opinion, Question, opinion_from_probabilities, sigmoid
+from perspective.judging.protocol import Question, judgment_from_probabilities, sigmoid
 from perspective.llm.batching import batch_by_length
 from perspective.llm.chat import fit_texts, list_special_tokens, make_harmless, render_chat
 from perspective.llm.labels import LabelReader, find_label_token_ids
@@ -62,9 +63,9 @@ class PairJudge:
         self._labels = LabelReader(llm, label_ids, self.facts)
         self._answers: dict[tuple[str, str], _Answer] = {}
 
-    def judge(self, questions: Sequence[Question]) -> Iterator[Opinion]:
+    def judge(self, questions: Sequence[Question]) -> Iterator[Judgment]:
         """Answer the questions block by block, longest first."""
-        ordered = sorted(questions, key=lambda question: (-_count_chars(question), question.row))
+        ordered = sorted(questions, key=lambda question: -_count_chars(question))
         for start in range(0, len(ordered), BLOCK_QUESTIONS):
             block = ordered[start : start + BLOCK_QUESTIONS]
             self._ask(block)
@@ -85,15 +86,15 @@ class PairJudge:
             for prompt, log_odds in zip(batch, self._labels.read([prompt.ids for prompt in batch]), strict=True):
                 self._answers[prompt.pair] = _Answer(prompt.text, log_odds)
 
-    def _join(self, question: Question) -> Opinion:
+    def _join(self, question: Question) -> Judgment:
         query, choices = question.query, (question.choice1, question.choice2)
         query_first = [self._answers[query, choice] for choice in choices]
         choice_first = [self._answers[choice, query] for choice in choices]
         first, second = (
             (one.log_odds + other.log_odds) / 2 for one, other in zip(query_first, choice_first, strict=True)
         )
-        return opinion_from_probabilities(
-            question.row,
+        return judgment_from_probabilities(
+            question.triplet,
             sigmoid(query_first[0].log_odds - query_first[1].log_odds),
             # Of label 1 had the choices stood in the other order: that choice 2 is closer.
             sigmoid(choice_first[1].log_odds - choice_first[0].log_odds),

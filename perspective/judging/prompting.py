@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from perspective.artifacts import Triplet
 from perspective.judging.protocol import ANSWER_FORM, Question, write_question
 from perspective.llm.chat import MAX_NEW_TOKENS, fit_texts, list_special_tokens
 from perspective.llm.loading import LLM
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -19,13 +16,13 @@ class Prompt:
     """A question as the model reads it.
 
     Attributes:
-        row: The question's place.
+        triplet: What is asked.
         swapped: Whether the choices stand in the other order than in the file.
         text: The whole prompt.
         ids: Its tokens.
     """
 
-    row: int
+    triplet: Triplet
     swapped: bool
     text: str
     ids: tuple[int, ...]
@@ -59,9 +56,9 @@ def fit_question(
     markers = list_special_tokens(llm.tokenizer)
 
     def write(texts: Sequence[str]) -> str:
-        words = write_question(Question(question.row, *texts), instruction, markers)
+        words = write_question(Question(question.triplet, *texts), instruction, markers)
         return render(words.removesuffix(ANSWER_FORM) + answer_form)
 
     texts = (question.query, question.choice1, question.choice2)
     text, ids = fit_texts(llm, texts, write, tokenize, n_new_tokens)
-    return Prompt(question.row, swapped, text, ids)
+    return Prompt(question.triplet, swapped, text, ids)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from perspective.artifacts import LABELS, mirror_prediction, read_json
+from perspective.artifacts import LABELS, Judgment, Triplet, mirror_prediction, read_json
 from perspective.errors import DataError, JudgeError
 from perspective.llm.chat import make_harmless
 
@@ -28,45 +28,24 @@ class Question:
     """One triplet in words.
 
     Attributes:
-        row: Its place in the file of triplets.
+        triplet: The rows that the texts come from, in the order of the file.
         query: The text to compare with.
-        choice1: The first choice.
+        choice1: The first choice, as asked.
         choice2: The second choice.
     """
 
-    row: int
+    triplet: Triplet
     query: str
     choice1: str
     choice2: str
 
     def swapped(self) -> Question:
         """The same question with its choices in the other order."""
-        return Question(self.row, self.query, self.choice2, self.choice1)
-
-
-@dataclass(frozen=True)
-class Opinion:
-    """A judge's answer to one question.
-
-    Attributes:
-        row: The question's place.
-        prediction: `("1",)`, `("2",)` or `()` for an abstention.
-        prepared: The prompt in the order of the file.
-        content: The judge's words, or what stands for them.
-        probability: That choice 1 is closer, over the orders asked; None where only words are known.
-        swapped_probability: That choice 1 is closer, told in swapped order; None if not asked.
-    """
-
-    row: int
-    prediction: tuple[str, ...]
-    prepared: str = ""
-    content: str = ""
-    probability: float | None = None
-    swapped_probability: float | None = None
+        return Question(self.triplet, self.query, self.choice2, self.choice1)
 
 
 class Judge(Protocol):
-    """A source of opinions.
+    """A source of judgments.
 
     Attributes:
         identity: What was asked and of whom (model, wording, orders ...), for the provenance.
@@ -76,7 +55,7 @@ class Judge(Protocol):
     identity: dict[str, Any]
     facts: dict[str, Any]
 
-    def judge(self, questions: Sequence[Question]) -> Iterator[Opinion]:
+    def judge(self, questions: Sequence[Question]) -> Iterator[Judgment]:
         """Answer the questions, in any order, each as soon as it is known."""
 
 
@@ -146,13 +125,13 @@ def parse_answer(content: str) -> tuple[str, ...]:
     return tuple(named) if len(named) == 1 else ()
 
 
-def opinion_from_probabilities(
-    row: int, first: float, swapped: float | None, prepared: str = "", content: str = ""
-) -> Opinion:
+def judgment_from_probabilities(
+    triplet: Triplet, first: float, swapped: float | None, prepared: str = "", content: str = ""
+) -> Judgment:
     """Join what both orders say.
 
     Args:
-        row: The question's place.
+        triplet: What was asked.
         first: Probability of label 1 in the order of the file.
         swapped: Probability of label 1 when the choices stood in swapped order, or None.
         prepared: The prompt.
@@ -160,7 +139,7 @@ def opinion_from_probabilities(
             when empty.
 
     Returns:
-        An opinion whose probability averages both orders and which abstains where they disagree:
+        A judgment whose probability averages both orders and which abstains where they disagree:
         LLMs favour one position, and an answer that follows the position is none. A tie, which
         half precision makes often, names nothing either.
 
@@ -176,8 +155,8 @@ def opinion_from_probabilities(
     votes = {one > 0.5 for one in told}
     decided = len(votes) == 1 and 0.5 not in told
     prediction = (LABELS[0] if votes.pop() else LABELS[1],) if decided else ()
-    return Opinion(
-        row=row,
+    return Judgment(
+        triplet,
         prediction=prediction,
         prepared=prepared,
         content=content or f"{ANSWERS[0] if first > 0.5 else ANSWERS[1]} (p={max(first, 1 - first):.3f})",
@@ -186,13 +165,13 @@ def opinion_from_probabilities(
     )
 
 
-def opinion_from_answers(row: int, first: str, swapped: str | None, prepared: str = "") -> Opinion:
+def judgment_from_answers(triplet: Triplet, first: str, swapped: str | None, prepared: str = "") -> Judgment:
     """Join the words of both orders; disagreement and unclear words abstain."""
     label = parse_answer(first)
     if swapped is not None:
         label = label if label == mirror_prediction(parse_answer(swapped)) else ()
     content = first if swapped is None else f"{first} | swapped: {swapped}"
-    return Opinion(row, label, prepared, content)
+    return Judgment(triplet, label, prepared, content)
 
 
 def sigmoid(log_odds: float) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 from perspective.artifacts import Judgment, Triplet, mirror_prediction
 from perspective.errors import JudgeError
-from perspective.judging.protocol import Opinion, Question
+from perspective.judging.protocol import Question
 
 
 class RecordedJudge:
@@ -15,7 +15,7 @@ class RecordedJudge:
 
     Args:
         records: The earlier judgments.
-        triplets: The triplets to judge, by row; a recorded triplet also answers its mirror image.
+        triplets: The triplets to judge; a recorded triplet also answers its mirror image.
         asked: Who gave the answers, where that is known: what was told by labels stays marked so.
 
     Raises:
@@ -26,7 +26,6 @@ class RecordedJudge:
         self, records: Sequence[Judgment], triplets: Sequence[Triplet], asked: Mapping[str, Any] | None = None
     ) -> None:
         self._by_key = {record.triplet.key: record for record in records}
-        self._triplets = triplets
         self.identity: dict[str, Any] = {**(asked or {}), "kind": "recorded"}
         n_found = sum(self._find(triplet) is not None for triplet in triplets)
         self.facts: dict[str, Any] = {"n_recorded": len(records), "n_matched": n_found}
@@ -36,34 +35,24 @@ class RecordedJudge:
                 "judge the recorded file's own triplets: --data_path RECORDED_FILE"
             )
 
-    def judge(self, questions: Sequence[Question]) -> Iterator[Opinion]:
+    def judge(self, questions: Sequence[Question]) -> Iterator[Judgment]:
         """Answer from the record; a triplet that was never asked is an abstention."""
         for question in questions:
-            found = self._find(self._triplets[question.row])
-            if found is None:
-                yield Opinion(question.row, (), content="not recorded")
-            else:
-                yield Opinion(
-                    question.row,
-                    found.prediction,
-                    found.prepared,
-                    found.content,
-                    found.probability,
-                    found.swapped_probability,
-                )
+            found = self._find(question.triplet)
+            yield found or Judgment(question.triplet, (), content="not recorded")
 
     def _find(self, triplet: Triplet) -> Judgment | None:
         if found := self._by_key.get(triplet.key):
             return found
         mirrored = self._by_key.get((triplet.query_idx, triplet.choice2_idx, triplet.choice1_idx))
-        return _mirror(mirrored) if mirrored else None
+        return _mirror(mirrored, triplet) if mirrored else None
 
 
-def _mirror(judgment: Judgment) -> Judgment:
+def _mirror(judgment: Judgment, triplet: Triplet) -> Judgment:
     """Return the judgment for the same triplet with its choices exchanged."""
     probability, forward = judgment.probability, judgment.forward_probability
     return Judgment(
-        judgment.triplet,
+        triplet,
         mirror_prediction(judgment.prediction),
         judgment.prepared,
         judgment.content,

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from perspective.artifacts import Judgment, Triplet
 from perspective.errors import ModelError
 from perspective.judging.prompting import Prompt, fit_question
-from perspective.judging.protocol import ANSWERS, Opinion, Question, opinion_from_probabilities, sigmoid
+from perspective.judging.protocol import ANSWERS, Question, judgment_from_probabilities, sigmoid
 from perspective.llm.batching import choose_limit
 from perspective.llm.chat import render_chat
 from perspective.llm.loading import LLM, load_llm
@@ -46,28 +47,28 @@ class RewardJudge:
         self.identity: dict[str, Any] = {"kind": "reward", "instruction": instruction, "orders": orders}
         self.facts: dict[str, Any] = {**describe_precision(llm.model), "n_prompts": 0, "n_tokens": 0}
 
-    def judge(self, questions: Sequence[Question]) -> Iterator[Opinion]:
+    def judge(self, questions: Sequence[Question]) -> Iterator[Judgment]:
         """Answer the questions, each when all its scores are known."""
-        scores: dict[int, dict[tuple[bool, str], float]] = {}
-        prompts: dict[int, str] = {}
+        scores: dict[Triplet, dict[tuple[bool, str], float]] = {}
+        prompts: dict[Triplet, str] = {}
         for batch in self._make_batches(questions):
             found = self._score_fitting([prompt for prompt, _ in batch])
             for (prompt, answer), score in zip(batch, found, strict=True):
-                known = scores.setdefault(prompt.row, {})
+                known = scores.setdefault(prompt.triplet, {})
                 known[prompt.swapped, answer] = score
                 if not prompt.swapped and answer == ANSWERS[0]:
-                    prompts[prompt.row] = prompt.text
+                    prompts[prompt.triplet] = prompt.text
                 if len(known) == 2 * self.orders:
-                    yield self._join(prompt.row, scores.pop(prompt.row), prompts.pop(prompt.row))
+                    yield self._join(prompt.triplet, scores.pop(prompt.triplet), prompts.pop(prompt.triplet))
 
-    def _join(self, row: int, scores: dict[tuple[bool, str], float], prepared: str) -> Opinion:
+    def _join(self, triplet: Triplet, scores: dict[tuple[bool, str], float], prepared: str) -> Judgment:
         first, swapped = (
             sigmoid(scores[order, ANSWERS[0]] - scores[order, ANSWERS[1]]) if (order, ANSWERS[0]) in scores else None
             for order in (False, True)
         )
         content = ", ".join(f"{answer}: {scores[False, answer]:.3f}" for answer in ANSWERS)
         assert first is not None  # the order of the file is always asked
-        return opinion_from_probabilities(row, first, swapped, prepared, content)
+        return judgment_from_probabilities(triplet, first, swapped, prepared, content)
 
     def _make_batches(self, questions: Sequence[Question]) -> Iterator[list[tuple[Prompt, str]]]:
         """Batch sequences of one length: no padding, so no reward model can read it."""
@@ -75,7 +76,7 @@ class RewardJudge:
         if self.orders == 2:
             asked += [(question.swapped(), True) for question in questions]
         rows = [(self._prepare(question, swapped, answer), answer) for question, swapped in asked for answer in ANSWERS]
-        rows.sort(key=lambda row: (-len(row[0].ids), row[0].row))
+        rows.sort(key=lambda row: -len(row[0].ids))
         for _, alike in groupby(rows, lambda row: len(row[0].ids)):
             yield from make_batches(alike, lambda row: len(row[0].ids), self._limit)
 

@@ -9,15 +9,14 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from perspective.artifacts import LABELS
+from perspective.artifacts import LABELS, Judgment, Triplet
 from perspective.errors import DataError, JudgeError
 from perspective.judging.label_reply import read_probability
 from perspective.judging.protocol import (
     ANSWER_FORM,
-    Opinion,
     Question,
-    opinion_from_answers,
-    opinion_from_probabilities,
+    judgment_from_answers,
+    judgment_from_probabilities,
     write_question,
 )
 from perspective.llm.server.background import iterate_async, run_together
@@ -86,11 +85,11 @@ class ServerJudge:
             ("n_requests", "n_retries", "n_unanswered", "n_not_asked", "prompt_tokens", "completion_tokens"), 0
         )
 
-    def judge(self, questions: Sequence[Question]) -> Iterator[Opinion]:
+    def judge(self, questions: Sequence[Question]) -> Iterator[Judgment]:
         """Answer the questions, in the order in which the servers are done with them.
 
         A question that a server refuses or answers emptily time after time is an abstention. Those
-        that the budget does not pay for get no opinion.
+        that the budget does not pay for get no judgment.
 
         Raises:
             JudgeError: No server can be reached, all fail on all questions, or one refuses the key
@@ -101,7 +100,7 @@ class ServerJudge:
         finally:
             self._sum_up()
 
-    async def _ask_all(self, questions: Sequence[Question], emit: Callable[[Opinion], None]) -> None:
+    async def _ask_all(self, questions: Sequence[Question], emit: Callable[[Judgment], None]) -> None:
         from perspective.llm.server.client import ChatClient, connect, find_secrets, read_key
         from perspective.llm.server.pool import ServerPool
 
@@ -132,9 +131,9 @@ class ServerJudge:
                 if self.orders == len(LABELS):
                     replies.append(await pool.ask(write_question(question.swapped(), self.instruction)))
             except Failure as failure:
-                outbox.give_up(Opinion(question.row, (), prepared, f"no answer: {failure.message}"), failure)
+                outbox.give_up(Judgment(question.triplet, (), prepared, f"no answer: {failure.message}"), failure)
             else:
-                outbox.send(_join_replies(question.row, replies, prepared))
+                outbox.send(_join_replies(question.triplet, replies, prepared))
 
     def _is_spent(self) -> bool:
         budget, cost = self.settings.budget, self.settings.cost(self.facts)
@@ -156,24 +155,26 @@ class ServerJudge:
 
 
 class _Outbox:
-    """Hands opinions on, but holds failed questions until a success shows that a server is well.
+    """Hands judgments on, but holds failed questions until a success shows that a server is well.
 
     A question that fails alone is the question's fault and becomes an abstention; questions that
     all fail are the servers', and stay open for the next run.
     """
 
-    def __init__(self, pool: ServerPool, emit: Callable[[Opinion], None], max_held: int, facts: dict[str, Any]) -> None:
+    def __init__(
+        self, pool: ServerPool, emit: Callable[[Judgment], None], max_held: int, facts: dict[str, Any]
+    ) -> None:
         self._pool = pool
         self._emit = emit
         self._max_held = max_held
         self._facts = facts
-        self._held: list[tuple[Opinion, Failure]] = []
+        self._held: list[tuple[Judgment, Failure]] = []
 
-    def send(self, opinion: Opinion) -> None:
+    def send(self, judgment: Judgment) -> None:
         self._release()
-        self._emit(opinion)
+        self._emit(judgment)
 
-    def give_up(self, opinion: Opinion, failure: Failure) -> None:
+    def give_up(self, judgment: Judgment, failure: Failure) -> None:
         well = self._pool.n_answers > 0
         if failure.kind is FailureKind.LIMITED:
             raise JudgeError(
@@ -185,9 +186,9 @@ class _Outbox:
                 f"{self._pool.url}: cannot be reached ({failure.message}); start the server, or mend --base_url"
             )
         if failure.kind in (FailureKind.REFUSED, FailureKind.BROKEN) and well:
-            self._abstain(opinion, failure)
+            self._abstain(judgment, failure)
             return
-        self._held.append((opinion, failure))
+        self._held.append((judgment, failure))
         if len(self._held) >= self._max_held:
             raise self._explain(failure)
 
@@ -198,15 +199,15 @@ class _Outbox:
         self._release()
 
     def _release(self) -> None:
-        for opinion, failure in self._held:
-            self._abstain(opinion, failure)
+        for judgment, failure in self._held:
+            self._abstain(judgment, failure)
         self._held.clear()
 
-    def _abstain(self, opinion: Opinion, failure: Failure) -> None:
+    def _abstain(self, judgment: Judgment, failure: Failure) -> None:
         if not self._facts["n_unanswered"]:
             logger.warning("a question without an answer counts as an abstention (%s)", failure.message)
         self._facts["n_unanswered"] += 1
-        self._emit(opinion)
+        self._emit(judgment)
 
     def _explain(self, failure: Failure) -> JudgeError:
         return JudgeError(
@@ -215,9 +216,9 @@ class _Outbox:
         )
 
 
-def _join_replies(row: int, replies: Sequence[Reply], prepared: str) -> Opinion:
+def _join_replies(triplet: Triplet, replies: Sequence[Reply], prepared: str) -> Judgment:
     first, swapped = replies[0], replies[1] if len(replies) > 1 else None
     probability, other = (None if reply is None else read_probability(reply) for reply in (first, swapped))
     if probability is not None and (swapped is None or other is not None):
-        return opinion_from_probabilities(row, probability, other, prepared, first.content)
-    return opinion_from_answers(row, first.content, None if swapped is None else swapped.content, prepared)
+        return judgment_from_probabilities(triplet, probability, other, prepared, first.content)
+    return judgment_from_answers(triplet, first.content, None if swapped is None else swapped.content, prepared)

@@ -6,15 +6,17 @@ import json
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from perspective.artifacts import Judgment, Output, Triplet
+from perspective.artifacts import Judgment, Output, Triplet, judgment_record, read_judgment
+from perspective.artifacts.jsonl import read_jsonl
+from perspective.artifacts.sidecar import Fingerprint, validate_record
 from perspective.errors import DataError
-from perspective.judging.protocol import Judge, Opinion, Question
+from perspective.judging.protocol import Judge, Question
 
 logger = logging.getLogger(__name__)
 
@@ -38,28 +40,29 @@ def judge_triplets(judge: Judge, triplets: Sequence[Triplet], texts: Sequence[st
         DataError: The partial file belongs to other inputs or settings.
     """
     partial = partial_path(output.path)
-    opinions = _read_partial(partial, output.fingerprint)
-    if opinions:
-        logger.info("%d of %d judgments were made before; going on", len(opinions), len(triplets))
-    questions = [question for question in _write_questions(triplets, texts) if question.row not in opinions]
+    known = _read_partial(partial, output.fingerprint)
+    if known:
+        logger.info("%d of %d judgments were made before; resuming", len(known), len(triplets))
+    questions = [question for question in _write_questions(triplets, texts) if question.triplet.key not in known]
     if questions:
         with _open_partial(partial, output.fingerprint) as log:
-            progress = tqdm(total=len(triplets), initial=len(opinions), desc="judging", unit="triplet")
-            for opinion in judge.judge(questions):
-                _append(log, asdict(opinion))
-                opinions[opinion.row] = opinion
+            progress = tqdm(total=len(known) + len(questions), initial=len(known), desc="judging", unit="triplet")
+            for judgment in judge.judge(questions):
+                _append(log, judgment_record(judgment))
+                known[judgment.triplet.key] = judgment
                 progress.update()
             progress.close()
-    missing = len(triplets) - len(opinions)
+    missing = sum(triplet.key not in known for triplet in triplets)
     if missing and not judge.facts.get("n_not_asked"):
         raise DataError(f"{missing} of {len(triplets)} triplets have no judgment; run the same command again")
-    return [_to_judgment(triplet, opinions[row]) for row, triplet in enumerate(triplets) if row in opinions]
+    # With the triplets of the file: they may hold gold answers, for analysis.
+    return [replace(known[triplet.key], triplet=triplet) for triplet in triplets if triplet.key in known]
 
 
 def judge_at_once(judge: Judge, triplets: Sequence[Triplet], texts: Sequence[str]) -> list[Judgment]:
     """Ask a judge whose answers cost nothing about every triplet; nothing is kept for a later run."""
-    opinions = {opinion.row: opinion for opinion in judge.judge(_write_questions(triplets, texts))}
-    return [_to_judgment(triplet, opinions[row]) for row, triplet in enumerate(triplets)]
+    known = {judgment.triplet.key: judgment for judgment in judge.judge(_write_questions(triplets, texts))}
+    return [replace(known[triplet.key], triplet=triplet) for triplet in triplets]
 
 
 def partial_path(path: Path) -> Path:
@@ -73,45 +76,36 @@ def discard_partial(path: Path) -> None:
 
 
 def _write_questions(triplets: Sequence[Triplet], texts: Sequence[str]) -> list[Question]:
-    return [Question(row, *(texts[index] for index in triplet.key)) for row, triplet in enumerate(triplets)]
+    """Return one question for each distinct triplet: what a file holds twice is asked once."""
+    distinct = {triplet.key: triplet for triplet in triplets}
+    return [Question(triplet, *(texts[index] for index in key)) for key, triplet in distinct.items()]
 
 
-def _to_judgment(triplet: Triplet, opinion: Opinion) -> Judgment:
-    return Judgment(
-        triplet, opinion.prediction, opinion.prepared, opinion.content, opinion.probability, opinion.swapped_probability
-    )
-
-
-def _read_partial(path: Path, fingerprint: dict[str, Any]) -> dict[int, Opinion]:
+def _read_partial(path: Path, fingerprint: Fingerprint) -> dict[tuple[int, int, int], Judgment]:
     if not path.exists():
         return {}
     # A kill can cut the last line short: what does not end with a line feed was never finished.
-    whole = path.read_bytes()
-    whole = whole[: whole.rfind(b"\n") + 1]
-    lines = whole.decode("utf-8").split("\n")[:-1]
-    if not lines:
+    n_whole = path.read_bytes().rfind(b"\n") + 1
+    if not n_whole:
         path.unlink()
         return {}
-    if json.loads(lines[0]) != fingerprint:
-        if len(lines) == 1:
+    os.truncate(path, n_whole)
+    (_, begun_with), *records = read_jsonl(path)
+    if validate_record(Fingerprint, begun_with, path) != fingerprint:
+        if not records:
             path.unlink()  # begun and never answered: nothing is lost
             return {}
         raise DataError(f"{path}: an unfinished run with other inputs or settings; finish it, or remove the file")
-    os.truncate(path, len(whole))
-    opinions = {}
-    for line in lines[1:]:
-        record = json.loads(line)
-        record["prediction"] = tuple(record["prediction"])
-        opinions[record["row"]] = Opinion(**record)
-    return opinions
+    judgments = (read_judgment(record, place) for place, record in records)
+    return {judgment.triplet.key: judgment for judgment in judgments}
 
 
-def _open_partial(path: Path, fingerprint: dict[str, Any]) -> TextIO:
+def _open_partial(path: Path, fingerprint: Fingerprint) -> TextIO:
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists()
     log = path.open("a", encoding="utf-8")
     if is_new:
-        _append(log, fingerprint)
+        _append(log, fingerprint.model_dump())
     return log
 
 

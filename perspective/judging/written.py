@@ -11,7 +11,8 @@ import json
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from perspective.judging.protocol import ANSWERS, Opinion, opinion_from_answers, opinion_from_probabilities
+from perspective.artifacts import Judgment, Triplet
+from perspective.judging.protocol import ANSWERS, judgment_from_answers, judgment_from_probabilities
 
 REASON_FORM = (
     "First explain in one or two short sentences how the Query relates to each of the choices. "
@@ -31,17 +32,17 @@ class Reasoned(NamedTuple):
     probability: float
 
 
-def opinion_from_reasons(row: int, first: Reasoned, swapped: Reasoned | None, prepared: str = "") -> Opinion:
+def judgment_from_reasons(triplet: Triplet, first: Reasoned, swapped: Reasoned | None, prepared: str = "") -> Judgment:
     """Join the labels told after the explanations of both orders; the words are kept."""
     content = _join_words(first.words.strip(), swapped and swapped.words.strip())
-    return opinion_from_probabilities(row, first.probability, swapped and swapped.probability, prepared, content)
+    return judgment_from_probabilities(triplet, first.probability, swapped and swapped.probability, prepared, content)
 
 
-def opinion_from_json(row: int, first: str, swapped: str | None, prepared: str = "") -> Opinion:
+def judgment_from_json(triplet: Triplet, first: str, swapped: str | None, prepared: str = "") -> Judgment:
     """Join the JSON answers of both orders; disagreement and anything but the form asked for abstain."""
     answers = [None if words is None else parse_json_answer(words) for words in (first, swapped)]
-    opinion = opinion_from_answers(row, answers[0] or "", answers[1], prepared)
-    return replace(opinion, content=_join_words(first, swapped))
+    judgment = judgment_from_answers(triplet, answers[0] or "", answers[1], prepared)
+    return replace(judgment, content=_join_words(first, swapped))
 
 
 def parse_json_answer(content: str) -> str:

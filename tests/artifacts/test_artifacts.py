@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from perspective.artifacts import (
+    JudgeRecord,
     Judgment,
     Output,
     TrainingTriplet,
     Triplet,
     atomic_path,
+    dump_json,
     hash_file,
     load_judgments,
     load_training_triplets,
@@ -16,6 +18,7 @@ from perspective.artifacts import (
     parse_prediction,
     read_facts,
     read_json,
+    read_record,
     read_vectors,
     save_judgments,
     save_training_triplets,
@@ -142,8 +145,52 @@ def test_output_refuses_what_was_made_otherwise(stage):
         stage().is_finished()
     other = stage()
     other.schema = "judgments"
-    with pytest.raises(DataError, match=r"schema \(triplets 1\)"):
+    with pytest.raises(DataError, match=r"schema \(triplets, now judgments\)"):
         other.is_finished()
+
+
+def test_precision_and_a_change_of_method_count_as_other_settings(stage):
+    made = stage()
+    made.precision = "bfloat16"
+    made.write_json([1])
+    other = stage()
+    other.precision = "float32"
+    with pytest.raises(DataError, match=r"made with other precision \(bfloat16, now float32\)"):
+        other.is_finished()
+    other.precision, other.method_version = "bfloat16", 2
+    with pytest.raises(DataError, match=r"version of the method \(1, now 2\)"):
+        other.is_finished()
+
+
+def test_the_record_and_the_facts_of_a_finished_result_are_there(stage):
+    made = stage()
+    made.record.judge = JudgeRecord(name="llm-choice", kind="choice", orders=2)
+    made.record.llm_weight = 0.5
+    made.write_json([1])
+    again = stage()
+    assert again.is_finished()
+    assert again.record == made.record == read_record(made.path) and again.facts == {"n": 3}
+    assert read_record(stage.source).judge is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema_version": 1}, "another version of this pipeline.*--overwrite"),
+        ({"sha256": None}, r"result.json.meta.json: damaged \(sha256:"),
+        ({"record": {"judge": {"name": "x", "orders": 3}}}, r"damaged \(record.judge.orders: .*--overwrite"),
+        ({"record": {"unheard": 1}}, r"damaged \(record.unheard:"),
+        ({"settings": []}, r"damaged \(settings:"),
+        ({"facts": "none"}, r"damaged \(facts:"),
+    ],
+)
+def test_a_sidecar_of_another_version_or_damaged_is_one_line(stage, change, message):
+    output = stage()
+    output.write_json([1])
+    write_text(output.sidecar, dump_json(read_json(output.sidecar) | change))
+    for read in (stage().is_finished, lambda: read_record(output.path)):
+        with pytest.raises(DataError, match=message):
+            read()
 
 
 def test_output_refuses_edited_and_foreign_files_but_not_an_interrupted_write(stage):
@@ -269,8 +316,8 @@ def test_published_judgments_are_read(records, written):
     ("change", "message"),
     [
         ({"query_idx": 4}, r"file\.json: record 1 has query_idx 4, but there are 4 texts"),
-        ({"choice2_idx": -1}, r"record 1 has choice2_idx -1"),
-        ({"choice1_idx": "2"}, r'record 1 has no whole number in "choice1_idx" \(found \'2\'\)'),
+        ({"choice2_idx": -1}, 'record 1 has no row number in "choice2_idx"'),
+        ({"choice1_idx": "2"}, r'record 1 has no row number in "choice1_idx" \(found \'2\'\)'),
         ({"choice1_idx": True}, r"found True"),
         ({"choice1_idx": 1.0}, r"found 1\.0"),
         ({"task": "mtop_domain"}, r'made for data set "mtop_domain", not "banking77"'),

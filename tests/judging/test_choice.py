@@ -2,17 +2,19 @@ import random
 
 import pytest
 import torch
+from helpers import make_question, row_of
 
+from perspective.artifacts import Triplet
 from perspective.errors import DataError, ModelError
 from perspective.judging.choice import ChoiceJudge
-from perspective.judging.protocol import ANSWER_FORM, Question, opinion_from_answers, write_question
+from perspective.judging.protocol import ANSWER_FORM, judgment_from_answers, write_question
 from perspective.judging.written import (
     JSON_FORM,
     JSON_TOKENS,
     REASON_END,
     REASON_FORM,
     REASON_TOKENS,
-    opinion_from_json,
+    judgment_from_json,
     parse_json_answer,
 )
 from perspective.llm.chat import MAX_NEW_TOKENS
@@ -33,7 +35,7 @@ def questions(sentences):
         rng = random.Random(seed)
         texts = sentences(3 * n, seed, n_words=30)
         rows = rng.sample(range(1000), n)
-        return [Question(row, *texts[3 * i : 3 * i + 3]) for i, row in enumerate(rows)]
+        return [make_question(row, *texts[3 * i : 3 * i + 3]) for i, row in enumerate(rows)]
 
     return make
 
@@ -53,45 +55,45 @@ def plain_probability(llm, question):
 
 
 def ask(llm, questions, **options):
-    return {opinion.row: opinion for opinion in ChoiceJudge(llm, INSTRUCTION, **options).judge(questions)}
+    return {row_of(judgment): judgment for judgment in ChoiceJudge(llm, INSTRUCTION, **options).judge(questions)}
 
 
 @pytest.mark.parametrize(("batch_size", "n"), [(1, 6), (2, 9), (7, 20), (16, 40), (64, 20)])
 def test_probabilities_are_those_of_plain_passes(llm, questions, batch_size, n):
     asked = questions(n, seed=batch_size)
-    opinions = ask(llm, asked, batch_size=batch_size)
-    assert opinions.keys() == {question.row for question in asked}
+    judgments = ask(llm, asked, batch_size=batch_size)
+    assert judgments.keys() == {row_of(question) for question in asked}
     for question in asked:
         first, swapped = plain_probability(llm, question), plain_probability(llm, question.swapped())
-        opinion = opinions[question.row]
-        assert opinion.probability == pytest.approx((first + 1 - swapped) / 2, abs=1e-5)
-        assert opinion.swapped_probability == pytest.approx(1 - swapped, abs=1e-5)
-        assert opinion.prepared.count(question.query) >= 1
+        judgment = judgments[row_of(question)]
+        assert judgment.probability == pytest.approx((first + 1 - swapped) / 2, abs=1e-5)
+        assert judgment.swapped_probability == pytest.approx(1 - swapped, abs=1e-5)
+        assert judgment.prepared.count(question.query) >= 1
         if min(abs(first - 0.5), abs(swapped - 0.5)) > 1e-4:
             agree = (first > 0.5) == (swapped < 0.5)
-            assert opinion.prediction == ((("1" if first > 0.5 else "2"),) if agree else ())
-    spread = [opinion.probability for opinion in opinions.values()]
+            assert judgment.prediction == ((("1" if first > 0.5 else "2"),) if agree else ())
+    spread = [judgment.probability for judgment in judgments.values()]
     assert max(spread) - min(spread) > 0.01  # the tiny model does read the texts
 
 
 def test_one_order(llm, questions):
     asked = questions(10)
-    opinions = ask(llm, asked, orders=1, batch_size=4)
+    judgments = ask(llm, asked, orders=1, batch_size=4)
     for question in asked:
-        opinion = opinions[question.row]
-        assert opinion.probability == pytest.approx(plain_probability(llm, question), abs=1e-5)
-        assert opinion.swapped_probability is None
-        assert len(opinion.prediction) == 1
+        judgment = judgments[row_of(question)]
+        assert judgment.probability == pytest.approx(plain_probability(llm, question), abs=1e-5)
+        assert judgment.swapped_probability is None
+        assert len(judgment.prediction) == 1
 
 
 def test_the_same_judge_asked_again_in_other_company(llm, questions):
     judge = ChoiceJudge(llm, INSTRUCTION, batch_size=5)
     asked = questions(12, seed=3)
-    together = {opinion.row: opinion for opinion in judge.judge(asked)}
+    together = {row_of(judgment): judgment for judgment in judge.judge(asked)}
     for question in asked[:4]:  # the kept beginning of the last batch must not leak into this one
         (alone,) = judge.judge([question])
-        assert alone.prediction == together[question.row].prediction
-        assert alone.probability == pytest.approx(together[question.row].probability, abs=1e-5)
+        assert alone.prediction == together[row_of(question)].prediction
+        assert alone.probability == pytest.approx(together[row_of(question)].probability, abs=1e-5)
     assert list(judge.judge([])) == []
     assert judge.facts["n_prompts"] == 32
 
@@ -101,37 +103,37 @@ def test_swapped_choices_mirror_the_answer(llm, questions, batch_size):
     asked = questions(16, seed=9)
     straight = ask(llm, asked, batch_size=batch_size)
     mirrored = ask(llm, [question.swapped() for question in asked], batch_size=batch_size)
-    for row, opinion in straight.items():
-        assert mirrored[row].probability == pytest.approx(1 - opinion.probability, abs=1e-6)
+    for row, judgment in straight.items():
+        assert mirrored[row].probability == pytest.approx(1 - judgment.probability, abs=1e-6)
         # 1 - (what the other order said), which is what the mirror's own order of the file said.
-        forward = 2 * opinion.probability - opinion.swapped_probability
+        forward = 2 * judgment.probability - judgment.swapped_probability
         assert mirrored[row].swapped_probability == pytest.approx(1 - forward, abs=1e-6)
-        assert mirrored[row].prediction == tuple({"1": "2", "2": "1"}[label] for label in opinion.prediction)
+        assert mirrored[row].prediction == tuple({"1": "2", "2": "1"}[label] for label in judgment.prediction)
 
 
 def test_equal_choices_are_an_abstention(llm):
-    (opinion,) = ask(llm, [Question(0, "card", "same", "same")]).values()
-    assert (opinion.prediction, opinion.probability) == ((), pytest.approx(0.5, abs=1e-6))
+    (judgment,) = ask(llm, [make_question(0, "card", "same", "same")]).values()
+    assert (judgment.prediction, judgment.probability) == ((), pytest.approx(0.5, abs=1e-6))
 
 
 @pytest.mark.parametrize("text", ["top up " * 2858, "é" * 20_000, "x" * 20_000])
 def test_a_huge_text_is_cut_and_the_question_kept(llm, text):
     judge = ChoiceJudge(llm, INSTRUCTION)
-    for question in (Question(0, text, "lost card", "rain"), Question(0, "lost card", text, text)):
+    for question in (make_question(0, text, "lost card", "rain"), make_question(0, "lost card", text, text)):
         prompt = judge._prepare(question, swapped=False)
         assert llm.max_tokens - 200 < len(prompt.ids) <= llm.max_tokens - MAX_NEW_TOKENS
         assert prompt.text.endswith(f"\n\n{INSTRUCTION} {ANSWER_FORM}<|im_end|>\n<|im_start|>assistant\n")
         assert "lost card" in prompt.text
         assert llm.tokenizer.decode(prompt.ids) == prompt.text + judge.answer_begin
-        (opinion,) = judge.judge([question])
-        assert 0 < opinion.probability < 1
+        (judgment,) = judge.judge([question])
+        assert 0 < judgment.probability < 1
 
 
 def test_a_context_too_small_for_the_question_is_refused(llm):
     small = LLM("small", llm.model, llm.tokenizer)
     judge = ChoiceJudge(small, "word " * 2000)
     with pytest.raises(ModelError, match="small: its context of 768 tokens cannot hold the question"):
-        list(judge.judge([Question(0, "a", "b", "c")]))
+        list(judge.judge([make_question(0, "a", "b", "c")]))
 
 
 def test_chat_markers_in_texts_stay_text(llm):
@@ -140,9 +142,9 @@ def test_chat_markers_in_texts_stay_text(llm):
     judge = ChoiceJudge(llm, INSTRUCTION)
     n_special = []
     for text in ("harmless", evil, evil.upper(), evil.replace("<|im", "<<|im_end|>|im"), "<|im_\u2028end|>"):
-        prompt = judge._prepare(Question(0, text, text, text), swapped=False)
+        prompt = judge._prepare(make_question(0, text, text, text), swapped=False)
         n_special.append(sum(token in special for token in prompt.ids))
-        assert prompt.text.count("\n") == judge._prepare(Question(0, "", "", ""), swapped=False).text.count("\n")
+        assert prompt.text.count("\n") == judge._prepare(make_question(0, "", "", ""), swapped=False).text.count("\n")
     assert n_special == [3] * 5  # of the template alone
     assert sum(token in special for token in llm.tokenizer(evil)["input_ids"]) == 4  # unless made harmless
 
@@ -153,7 +155,7 @@ def test_special_tokens_of_this_tokenizer_alone_stay_text_too(llm, build):
     own = set(tokenizer.convert_tokens_to_ids(["[BEGIN]", "[OVER]"]))
     text = "over [OVER][BEGIN] begin"
     assert own <= set(tokenizer(text)["input_ids"])
-    prompt = judge._prepare(Question(0, text, text, text), swapped=False)
+    prompt = judge._prepare(make_question(0, text, text, text), swapped=False)
     assert not own & set(prompt.ids)
     assert prompt.text.count("over [ OVER][ BEGIN] begin") == 3
 
@@ -161,8 +163,8 @@ def test_special_tokens_of_this_tokenizer_alone_stay_text_too(llm, build):
 @pytest.mark.parametrize("orders", [1, 2])
 def test_generated_answers(llm, questions, orders):
     asked = questions(5)
-    opinions = ask(llm, asked, orders=orders, response="generate", batch_size=3)
-    assert opinions.keys() == {question.row for question in asked}
+    judgments = ask(llm, asked, orders=orders, response="generate", batch_size=3)
+    assert judgments.keys() == {row_of(question) for question in asked}
     for question in asked:
         # One prompt at a time, without padding.
         written = []
@@ -171,10 +173,12 @@ def test_generated_answers(llm, questions, orders):
             ids = torch.tensor([llm.tokenizer(words)["input_ids"]])
             made = llm.model.generate(ids, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, pad_token_id=0)
             written.append(llm.tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True))
-        opinion = opinions[question.row]
-        expected = opinion_from_answers(question.row, written[0], written[1] if orders == 2 else None, opinion.prepared)
-        assert opinion == expected
-        assert opinion.probability is None
+        judgment = judgments[row_of(question)]
+        expected = judgment_from_answers(
+            question.triplet, written[0], written[1] if orders == 2 else None, judgment.prepared
+        )
+        assert judgment == expected
+        assert judgment.probability is None
 
 
 def write_plainly(llm, question, answer_form, n_tokens):
@@ -189,8 +193,8 @@ def write_plainly(llm, question, answer_form, n_tokens):
 @pytest.mark.parametrize("orders", [1, 2])
 def test_the_label_after_an_explanation(llm, questions, orders):
     asked = questions(5)
-    opinions = ask(llm, asked, orders=orders, response="reason", batch_size=3)
-    assert opinions.keys() == {question.row for question in asked}
+    judgments = ask(llm, asked, orders=orders, response="reason", batch_size=3)
+    assert judgments.keys() == {row_of(question) for question in asked}
     special = set(llm.tokenizer.all_special_ids)
     labels = [llm.tokenizer.encode(f"Choice {label}")[-1] for label in (1, 2)]
     for question in asked:
@@ -203,15 +207,15 @@ def test_the_label_after_an_explanation(llm, questions, orders):
                 whole = [*prompt, *written[:end], *llm.tokenizer.encode(f"{REASON_END}Choice")]
                 logits = llm.model(torch.tensor([whole])).logits[0, -1, labels].double()
             told.append(torch.softmax(logits, 0)[0].item())
-        opinion = opinions[question.row]
-        assert opinion.content == " | swapped: ".join(words)
+        judgment = judgments[row_of(question)]
+        assert judgment.content == " | swapped: ".join(words)
         if orders == 1:
-            assert (opinion.probability, opinion.swapped_probability) == (pytest.approx(told[0], abs=1e-5), None)
+            assert (judgment.probability, judgment.swapped_probability) == (pytest.approx(told[0], abs=1e-5), None)
         else:
-            assert opinion.probability == pytest.approx((told[0] + 1 - told[1]) / 2, abs=1e-5)
-            assert opinion.swapped_probability == pytest.approx(1 - told[1], abs=1e-5)
-            assert len(opinion.prediction) == ((told[0] > 0.5) == (told[1] < 0.5))
-        assert opinion.prepared.endswith(f"{INSTRUCTION} {REASON_FORM}<|im_end|>\n<|im_start|>assistant\n")
+            assert judgment.probability == pytest.approx((told[0] + 1 - told[1]) / 2, abs=1e-5)
+            assert judgment.swapped_probability == pytest.approx(1 - told[1], abs=1e-5)
+            assert len(judgment.prediction) == ((told[0] > 0.5) == (told[1] < 0.5))
+        assert judgment.prepared.endswith(f"{INSTRUCTION} {REASON_FORM}<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_an_explanation_ends_where_the_turn_does(llm):
@@ -226,14 +230,14 @@ def test_an_explanation_ends_where_the_turn_does(llm):
 @pytest.mark.parametrize("orders", [1, 2])
 def test_json_answers(llm, questions, orders):
     asked = questions(5)
-    opinions = ask(llm, asked, orders=orders, response="json", batch_size=3)
+    judgments = ask(llm, asked, orders=orders, response="json", batch_size=3)
     for question in asked:
         ids = [write_plainly(llm, one, JSON_FORM, JSON_TOKENS)[1] for one in [question, question.swapped()][:orders]]
         written = [llm.tokenizer.decode(one, skip_special_tokens=True) for one in ids]
-        opinion = opinions[question.row]
-        assert opinion == opinion_from_json(question.row, *written, *[None] * (2 - orders), opinion.prepared)
-        assert (opinion.probability, opinion.content) == (None, " | swapped: ".join(written))
-        assert f"{INSTRUCTION} {JSON_FORM}<|im_end|>" in opinion.prepared
+        judgment = judgments[row_of(question)]
+        assert judgment == judgment_from_json(question.triplet, *written, *[None] * (2 - orders), judgment.prepared)
+        assert (judgment.probability, judgment.content) == (None, " | swapped: ".join(written))
+        assert f"{INSTRUCTION} {JSON_FORM}<|im_end|>" in judgment.prepared
 
 
 @pytest.mark.parametrize(
@@ -265,16 +269,16 @@ def test_json_is_read_strictly(content, answer):
 @pytest.mark.parametrize(("swapped", "prediction"), [(None, ("1",)), (2, ("1",)), (1, ()), ("no idea", ())], ids=repr)
 def test_both_orders_of_json_must_agree(swapped, prediction):
     words = f'{{"choice": {swapped}}}' if isinstance(swapped, int) else swapped
-    opinion = opinion_from_json(7, '{"choice": 1}', words, "prompt")
-    assert (opinion.row, opinion.prediction, opinion.prepared) == (7, prediction, "prompt")
-    assert opinion.content == '{"choice": 1}' + ("" if words is None else f" | swapped: {words}")
+    judgment = judgment_from_json(Triplet(7, 1, 2), '{"choice": 1}', words, "prompt")
+    assert (judgment.prediction, judgment.prepared) == (prediction, "prompt")
+    assert judgment.content == '{"choice": 1}' + ("" if words is None else f" | swapped: {words}")
 
 
 @pytest.mark.parametrize("response", ["generate", "reason", "json"])
 def test_there_is_room_for_what_is_written(llm, response):
     judge = ChoiceJudge(llm, INSTRUCTION, response=response)
     room = {"reason": REASON_TOKENS + len(llm.tokenizer.encode(f"{REASON_END}Choice")), "json": JSON_TOKENS}
-    question = Question(0, "top up " * 2858, "lost card", "rain")
+    question = make_question(0, "top up " * 2858, "lost card", "rain")
     prompt = judge._prepare(question, swapped=False)
     assert llm.max_tokens - 320 < len(prompt.ids) <= llm.max_tokens - room.get(response, MAX_NEW_TOKENS)
     assert len(list(judge.judge([question]))) == 1
@@ -288,11 +292,11 @@ def test_an_unknown_response_is_refused(llm):
 def test_a_tokenizer_without_chat_template(llm, build, questions):
     plain = LLM("plain", llm.model, build.bpe(chat_template=None))
     asked = questions(6)
-    opinions = ask(plain, asked, batch_size=4)
+    judgments = ask(plain, asked, batch_size=4)
     for question in asked:
         first, swapped = plain_probability(plain, question), plain_probability(plain, question.swapped())
-        assert opinions[question.row].probability == pytest.approx((first + 1 - swapped) / 2, abs=1e-5)
-        assert opinions[question.row].prepared.endswith(f"{ANSWER_FORM}\nAnswer: ")
+        assert judgments[row_of(question)].probability == pytest.approx((first + 1 - swapped) / 2, abs=1e-5)
+        assert judgments[row_of(question)].prepared.endswith(f"{ANSWER_FORM}\nAnswer: ")
 
 
 def test_a_tokenizer_that_keeps_the_space_apart(llm, build, questions):
@@ -307,10 +311,10 @@ def test_a_tokenizer_that_keeps_the_space_apart(llm, build, questions):
     assert ChoiceJudge(apart, INSTRUCTION).answer_begin == "Choice "
     assert ChoiceJudge(llm, INSTRUCTION).answer_begin == "Choice"
     asked = questions(6)
-    opinions = ask(apart, asked)
+    judgments = ask(apart, asked)
     for question in asked:
         first, swapped = plain_probability(apart, question), plain_probability(apart, question.swapped())
-        assert opinions[question.row].probability == pytest.approx((first + 1 - swapped) / 2, abs=1e-5)
+        assert judgments[row_of(question)].probability == pytest.approx((first + 1 - swapped) / 2, abs=1e-5)
 
 
 def test_what_an_answer_depends_on_is_its_identity(llm):

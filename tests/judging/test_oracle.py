@@ -2,22 +2,27 @@ import random
 
 import pytest
 
-from perspective.artifacts import Output, Triplet
+from perspective.artifacts import Judgment, Output, Triplet
 from perspective.errors import DataError
 from perspective.judging.oracle import OracleJudge
-from perspective.judging.protocol import Opinion, Question
+from perspective.judging.protocol import Question
 from perspective.judging.session import judge_triplets
 
 N = 2000
 
 
 def make_triplets(n=N):
-    return [Triplet(0, 1, 2, random.Random(row).choice((" 1", " 2"))) for row in range(n)]
+    return [Triplet(row, row + 1, row + 2, random.Random(row).choice((" 1", " 2"))) for row in range(n)]
+
+
+def make_questions(triplets):
+    return [Question(triplet, "q", "a", "b") for triplet in triplets]
 
 
 def ask(triplets, noise=0.0, seed=0, rows=None):
-    questions = [Question(row, "q", "a", "b") for row in (range(len(triplets)) if rows is None else rows)]
-    return {opinion.row: opinion.prediction for opinion in OracleJudge(triplets, noise, seed).judge(questions)}
+    questions = make_questions(triplets if rows is None else [triplets[row] for row in rows])
+    judgments = OracleJudge(triplets, noise, seed).judge(questions)
+    return {judgment.triplet.query_idx: judgment.prediction for judgment in judgments}
 
 
 def count_turned(answers, triplets):
@@ -25,12 +30,12 @@ def count_turned(answers, triplets):
 
 
 def test_without_noise_it_says_what_the_labels_say():
-    triplets = [Triplet(0, 1, 2, gold) for gold in (" 1", "2", "both", None, "neither")]
+    triplets = [Triplet(row, 8, 9, gold) for row, gold in enumerate((" 1", "2", "both", None, "neither"))]
     judge = OracleJudge(triplets, 0, seed=5)
-    assert list(judge.judge([Question(row, "q", "a", "b") for row in (1, 0, 2, 3, 4)])) == [
-        Opinion(1, ("2",), content="Choice 2"),
-        Opinion(0, ("1",), content="Choice 1"),
-        *(Opinion(row, (), content="not decided by the labels") for row in (2, 3, 4)),
+    assert list(judge.judge(make_questions(triplets[row] for row in (1, 0, 2, 3, 4)))) == [
+        Judgment(triplets[1], ("2",), content="Choice 2"),
+        Judgment(triplets[0], ("1",), content="Choice 1"),
+        *(Judgment(triplet, (), content="not decided by the labels") for triplet in triplets[2:]),
     ]
     assert judge.identity == {"kind": "oracle", "noise": 0, "seed": 5, "uses_labels": True}
     assert judge.facts == {"n_gold": 2, "n_turned": 0}
@@ -43,7 +48,7 @@ def test_as_many_answers_are_turned_round_as_the_noise_says(noise):
     assert abs(turned - N * noise) < 4 * (N * noise * (1 - noise)) ** 0.5
 
 
-def test_an_answer_depends_on_seed_row_and_noise_alone():
+def test_an_answer_depends_on_seed_triplet_and_noise_alone():
     triplets = make_triplets(300)
     answers = ask(triplets, 0.3, seed=1)
     shuffled = random.Random(0).sample(range(300), 120)
@@ -56,15 +61,15 @@ def test_an_answer_depends_on_seed_row_and_noise_alone():
 
 
 def test_a_run_in_two_parts_is_the_run_in_one(tmp_path):
-    triplets, texts = make_triplets(40), list("qab")
+    triplets, texts = make_triplets(40), [str(i) for i in range(42)]
     whole = judge_triplets(OracleJudge(triplets, 0.3, 7), triplets, texts, Output(tmp_path / "a.json", "judgments", {}))
 
     class Killed(OracleJudge):
         def judge(self, questions):
-            for opinion in super().judge(questions):
-                if opinion.row == 15:
+            for judgment in super().judge(questions):
+                if judgment.triplet.query_idx == 15:
                     raise KeyboardInterrupt
-                yield opinion
+                yield judgment
 
     output = Output(tmp_path / "b.json", "judgments", {})
     with pytest.raises(KeyboardInterrupt):

@@ -5,12 +5,11 @@ import random
 import numpy as np
 import pytest
 import torch
+from helpers import make_question, row_of
 
-from perspective.artifacts import Judgment, Triplet
 from perspective.errors import DataError, ModelError
 from perspective.judging import pair as pair_module
 from perspective.judging.pair import PairJudge
-from perspective.judging.protocol import Question
 from perspective.llm.chat import MAX_NEW_TOKENS
 from perspective.llm.loading import LLM, load_llm
 from perspective.trust.reliability import assess_reliability
@@ -30,7 +29,7 @@ def questions(sentences):
     def make(n, seed=0, n_texts=12, n_words=30):
         rng = random.Random(seed)
         texts = sentences(n_texts, seed, n_words)
-        return [Question(row, *rng.sample(texts, 3)) for row in rng.sample(range(1000), n)]
+        return [make_question(row, *rng.sample(texts, 3)) for row in rng.sample(range(1000), n)]
 
     return make
 
@@ -66,89 +65,80 @@ def plain_probabilities(llm, question):
 
 
 def ask(llm, questions, **options):
-    return {opinion.row: opinion for opinion in PairJudge(llm, "intent", **options).judge(questions)}
-
-
-def to_judgment(opinion):
-    return Judgment(
-        Triplet(0, 1, 2),
-        opinion.prediction,
-        probability=opinion.probability,
-        swapped_probability=opinion.swapped_probability,
-    )
+    return {row_of(judgment): judgment for judgment in PairJudge(llm, "intent", **options).judge(questions)}
 
 
 @pytest.mark.parametrize(("batch_size", "n"), [(1, 5), (3, 12), (16, 30), (64, 12)])
 def test_probabilities_are_those_of_plain_passes(llm, questions, batch_size, n):
     asked = questions(n, seed=batch_size)
-    opinions = ask(llm, asked, batch_size=batch_size)
-    assert opinions.keys() == {question.row for question in asked}
+    judgments = ask(llm, asked, batch_size=batch_size)
+    assert judgments.keys() == {row_of(question) for question in asked}
     for question in asked:
         forward, backward = plain_probabilities(llm, question)
-        opinion = opinions[question.row]
-        assert opinion.probability == pytest.approx((forward + backward) / 2, abs=1e-5)
-        assert opinion.swapped_probability == pytest.approx(backward, abs=1e-5)
-        assert to_judgment(opinion).forward_probability == pytest.approx(forward, abs=1e-5)
+        judgment = judgments[row_of(question)]
+        assert judgment.probability == pytest.approx((forward + backward) / 2, abs=1e-5)
+        assert judgment.swapped_probability == pytest.approx(backward, abs=1e-5)
+        assert judgment.forward_probability == pytest.approx(forward, abs=1e-5)
         if min(abs(forward - 0.5), abs(backward - 0.5)) > 1e-4:
             agree = (forward > 0.5) == (backward > 0.5)
-            assert opinion.prediction == ((("1" if forward > 0.5 else "2"),) if agree else ())
-    spread = [opinion.probability for opinion in opinions.values()]
+            assert judgment.prediction == ((("1" if forward > 0.5 else "2"),) if agree else ())
+    spread = [judgment.probability for judgment in judgments.values()]
     assert max(spread) - min(spread) > 0.01  # the tiny model does read the texts
 
 
 def test_what_is_recorded_names_both_pairs(llm):
-    question = Question(3, "lost card", "card gone", "rain today")
-    (opinion,) = PairJudge(llm, "intent").judge([question])
+    question = make_question(3, "lost card", "card gone", "rain today")
+    (judgment,) = PairJudge(llm, "intent").judge([question])
     first, second = (
         (plain_log_odds(llm, question.query, choice) + plain_log_odds(llm, choice, question.query)) / 2
         for choice in (question.choice1, question.choice2)
     )
-    assert opinion.content == f"same intent by log-odds: {first:+.3f} for Choice 1, {second:+.3f} for Choice 2"
-    assert "Text 1: lost card\nText 2: card gone\n" in opinion.prepared
-    assert "Text 1: lost card\nText 2: rain today\n" in opinion.prepared
-    assert opinion.prepared.endswith("without explanation.<|im_end|>\n<|im_start|>assistant\n")
+    assert judgment.content == f"same intent by log-odds: {first:+.3f} for Choice 1, {second:+.3f} for Choice 2"
+    assert "Text 1: lost card\nText 2: card gone\n" in judgment.prepared
+    assert "Text 1: lost card\nText 2: rain today\n" in judgment.prepared
+    assert judgment.prepared.endswith("without explanation.<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_a_pair_is_asked_once(llm, questions, monkeypatch):
     monkeypatch.setattr(pair_module, "BLOCK_QUESTIONS", 7)
     asked = questions(60, n_texts=9)
     judge = PairJudge(llm, "intent", batch_size=8)
-    in_blocks = {opinion.row: opinion for opinion in judge.judge(asked)}
+    in_blocks = {row_of(judgment): judgment for judgment in judge.judge(asked)}
     pairs = {
         frozenset((question.query, choice)) for question in asked for choice in (question.choice1, question.choice2)
     }
     assert judge.facts["n_prompts"] == 2 * len(pairs) < 4 * len(asked)
     # A text may be the query here and the choice there: its pair is the same, read the other way.
-    turned = [Question(0, asked[0].choice1, asked[0].query, asked[0].choice2)]
+    turned = [make_question(0, asked[0].choice1, asked[0].query, asked[0].choice2)]
     n_before = judge.facts["n_prompts"]
     list(judge.judge([*asked, *turned]))
     new = frozenset((asked[0].choice1, asked[0].choice2))
     assert judge.facts["n_prompts"] == n_before + (0 if new in pairs else 2)
     # In one block or in many, the answers are the same.
     monkeypatch.setattr(pair_module, "BLOCK_QUESTIONS", 1000)
-    for row, opinion in ask(llm, asked).items():
-        assert in_blocks[row].probability == pytest.approx(opinion.probability, abs=1e-5)
+    for row, judgment in ask(llm, asked).items():
+        assert in_blocks[row].probability == pytest.approx(judgment.probability, abs=1e-5)
     assert list(judge.judge([])) == []
 
 
 def test_swapped_choices_mirror_the_answer(llm, questions):
     asked = questions(20, seed=9)
     straight = ask(llm, asked)
-    for row, opinion in ask(llm, [question.swapped() for question in asked]).items():
-        assert opinion.probability == pytest.approx(1 - straight[row].probability, abs=1e-6)
-        assert opinion.swapped_probability == pytest.approx(1 - straight[row].swapped_probability, abs=1e-6)
-        assert opinion.prediction == tuple({"1": "2", "2": "1"}[label] for label in straight[row].prediction)
+    for row, judgment in ask(llm, [question.swapped() for question in asked]).items():
+        assert judgment.probability == pytest.approx(1 - straight[row].probability, abs=1e-6)
+        assert judgment.swapped_probability == pytest.approx(1 - straight[row].swapped_probability, abs=1e-6)
+        assert judgment.prediction == tuple({"1": "2", "2": "1"}[label] for label in straight[row].prediction)
 
 
 def test_equal_choices_are_an_abstention(llm):
-    (opinion,) = ask(llm, [Question(0, "card", "same", "same")]).values()
-    assert (opinion.prediction, opinion.probability) == ((), 0.5)
+    (judgment,) = ask(llm, [make_question(0, "card", "same", "same")]).values()
+    assert (judgment.prediction, judgment.probability) == ((), 0.5)
 
 
 def test_reliability_compares_the_two_directions(llm, questions):
     asked = questions(80, n_texts=20)
-    opinions = ask(llm, asked)
-    reliability = assess_reliability([to_judgment(opinion) for opinion in opinions.values()])
+    judgments = ask(llm, asked)
+    reliability = assess_reliability(list(judgments.values()))
     says = np.array([plain_probabilities(llm, question) for question in asked]) > 0.5  # (n, 2)
     rates = says.mean(axis=0)
     by_chance = rates.prod() + (1 - rates).prod()
@@ -165,8 +155,8 @@ def test_a_huge_text_is_cut_and_the_question_kept(llm, text):
     assert llm.max_tokens - 250 < len(prompt.ids) <= llm.max_tokens - MAX_NEW_TOKENS
     assert "Text 2: lost card\n" in prompt.text
     assert llm.tokenizer.decode(prompt.ids) == prompt.text + judge.answer_begin
-    (opinion,) = judge.judge([Question(0, "lost card", text, "rain")])
-    assert 0 < opinion.probability < 1
+    (judgment,) = judge.judge([make_question(0, "lost card", text, "rain")])
+    assert 0 < judgment.probability < 1
 
 
 def test_a_perspective_without_words_or_room_is_refused(llm):
@@ -176,7 +166,7 @@ def test_a_perspective_without_words_or_room_is_refused(llm):
     model.config.max_position_embeddings = 60
     small = LLM("small", model, llm.tokenizer)
     with pytest.raises(ModelError, match="small: its context of 60 tokens cannot hold the question"):
-        list(PairJudge(small, "intent").judge([Question(0, "a", "b", "c")]))
+        list(PairJudge(small, "intent").judge([make_question(0, "a", "b", "c")]))
 
 
 def test_chat_markers_stay_text(llm):
@@ -200,10 +190,10 @@ def test_other_tokenizers(llm, build, questions):
     assert PairJudge(apart, "intent").answer_begin == " "
     asked = questions(6)
     for one in (plain, apart):
-        opinions = ask(one, asked, batch_size=5)
+        judgments = ask(one, asked, batch_size=5)
         for question in asked:
             forward, backward = plain_probabilities(one, question)
-            assert opinions[question.row].probability == pytest.approx((forward + backward) / 2, abs=1e-5)
+            assert judgments[row_of(question)].probability == pytest.approx((forward + backward) / 2, abs=1e-5)
 
 
 def test_what_an_answer_depends_on_is_its_identity(llm):

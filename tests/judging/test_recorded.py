@@ -2,7 +2,7 @@ import pytest
 
 from perspective.artifacts import Judgment, Output, Triplet, load_judgments, save_judgments
 from perspective.errors import JudgeError
-from perspective.judging.protocol import Opinion, Question
+from perspective.judging.protocol import Question
 from perspective.judging.recorded import RecordedJudge
 
 TEXTS = list("abcdef")
@@ -14,17 +14,18 @@ RECORDS = [
 
 
 def ask(triplets, records=RECORDS):
-    questions = [Question(row, *(TEXTS[i] for i in triplet.key)) for row, triplet in enumerate(triplets)]
+    questions = [Question(triplet, *(TEXTS[i] for i in triplet.key)) for triplet in triplets]
     judge = RecordedJudge(records, triplets)
     return list(judge.judge(questions)), judge
 
 
 def test_recorded_answers_are_matched_by_index():
-    opinions, judge = ask([Triplet(5, 3, 4), Triplet(2, 3, 4), Triplet(0, 1, 2)])
-    assert opinions == [
-        Opinion(0, (), "", "?", 0.25),
-        Opinion(1, (), content="not recorded"),
-        Opinion(2, ("1",), "prompt", "Choice 1", 0.875, 0.75),
+    triplets = [Triplet(5, 3, 4), Triplet(2, 3, 4), Triplet(0, 1, 2)]
+    judgments, judge = ask(triplets)
+    assert judgments == [
+        Judgment(triplets[0], (), "", "?", 0.25),
+        Judgment(triplets[1], (), content="not recorded"),
+        Judgment(triplets[2], ("1",), "prompt", "Choice 1", 0.875, 0.75),
     ]
     assert judge.facts == {"n_recorded": 3, "n_matched": 2}
 
@@ -37,15 +38,11 @@ def test_the_mirror_image_is_answered_mirrored(tmp_path):
     assert (words.prediction, words.probability, words.swapped_probability) == (("1",), None, None)
     assert (one.prediction, one.probability, one.swapped_probability) == ((), 0.75, None)
     # Mirrored twice, all is as it was; and what is mirrored can be saved and read.
-    mirrored = [
-        Judgment(triplet, o.prediction, o.prepared, o.content, o.probability, o.swapped_probability)
-        for triplet, o in zip(triplets, (both, words, one), strict=True)
-    ]
     output = Output(tmp_path / "mirrored.json", "judgments", {})
-    save_judgments(output, mirrored, TEXTS, "x")
+    save_judgments(output, [both, words, one], TEXTS, "x")
     again, _ = ask([record.triplet for record in RECORDS], load_judgments(output.path, len(TEXTS)))
-    for opinion, record in zip(again, RECORDS, strict=True):
-        assert (opinion.prediction, opinion.probability, opinion.swapped_probability) == (
+    for judgment, record in zip(again, RECORDS, strict=True):
+        assert (judgment.prediction, judgment.probability, judgment.swapped_probability) == (
             record.prediction,
             record.probability,
             record.swapped_probability,

@@ -1,14 +1,15 @@
+import itertools
 import json
 
 import pytest
 
-from perspective.artifacts import Judgment, Output, Triplet
+from perspective.artifacts import ROW_FIELDS, Judgment, Output, Triplet
 from perspective.errors import DataError
-from perspective.judging.protocol import opinion_from_probabilities
+from perspective.judging.protocol import judgment_from_probabilities
 from perspective.judging.session import judge_triplets, partial_path
 
 TEXTS = ["top up", "card \u2028 lost", "한국어", "line\nfeed", "rain"]
-TRIPLETS = [Triplet(i % 5, (i + 1) % 5, (i + 2) % 5) for i in range(12)]
+TRIPLETS = [Triplet(*rows) for rows in itertools.permutations(range(5), 3)][::5]
 
 
 class DyingJudge:
@@ -22,9 +23,9 @@ class DyingJudge:
             if self.lives == 0:
                 raise KeyboardInterrupt
             self.lives -= 1
-            self.asked.append(question.row)
-            yield opinion_from_probabilities(
-                question.row, len(question.query) / 20, 0.1 / 3, question.choice1, "\u2028"
+            self.asked.append(TRIPLETS.index(question.triplet))
+            yield judgment_from_probabilities(
+                question.triplet, len(question.query) / 20, 0.1 / 3, question.choice1, "\u2028"
             )
 
 
@@ -49,7 +50,7 @@ def run_until_death(lives, output):
 def test_one_judgment_a_triplet_in_order(whole):
     assert [judgment.triplet for judgment in whole] == TRIPLETS
     for judgment in whole:
-        expected = opinion_from_probabilities(0, len(TEXTS[judgment.triplet.query_idx]) / 20, 0.1 / 3)
+        expected = judgment_from_probabilities(judgment.triplet, len(TEXTS[judgment.triplet.query_idx]) / 20, 0.1 / 3)
         assert judgment == Judgment(
             judgment.triplet,
             expected.prediction,
@@ -89,8 +90,9 @@ def test_every_place_of_a_cut_is_survived(output, whole):
         kept = max(0, written[:cut].count(b"\n") - 1)  # the first line is the fingerprint
         assert len(judge.asked) == 12 - kept
         lines = partial.read_text(encoding="utf-8").split("\n")
-        assert json.loads(lines[0]) == output.fingerprint
-        assert sorted(json.loads(line)["row"] for line in lines[1:-1]) == list(range(12))
+        assert json.loads(lines[0]) == output.fingerprint.model_dump()
+        kept_keys = {tuple(json.loads(line)[name] for name in ROW_FIELDS) for line in lines[1:-1]}
+        assert kept_keys == {triplet.key for triplet in TRIPLETS} and len(lines[1:-1]) == 12
 
 
 def test_a_partial_file_of_other_settings_is_refused(output, tmp_path):

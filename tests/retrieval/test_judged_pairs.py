@@ -8,7 +8,7 @@ from helpers import write_jsonl
 from perspective.artifacts import Output
 from perspective.data.pairs import Pair, load_pairs
 from perspective.errors import DataError
-from perspective.judging.protocol import opinion_from_probabilities
+from perspective.judging.protocol import judgment_from_probabilities
 from perspective.retrieval.embedding import EmbeddedTexts
 from perspective.retrieval.judged_pairs import (
     JudgedSettings,
@@ -34,7 +34,7 @@ class Reader:
             first, second = (int(text.split()[-1]) for text in (question.choice1, question.choice2))
             sure = self.sure if first > second else 0.5 if first == second else 1 - self.sure
             forward, swapped = min(1.0, sure + self.position_bias), min(1.0, 1 - sure + self.position_bias)
-            yield opinion_from_probabilities(question.row, forward, swapped)
+            yield judgment_from_probabilities(question.triplet, forward, swapped)
 
 
 @pytest.fixture
@@ -82,10 +82,10 @@ def test_answers_are_kept_and_no_question_is_asked_twice(tmp_path, pairs):
 
     class Killed(Reader):
         def judge(self, questions):
-            for opinion in super().judge(questions):
+            for judgment in super().judge(questions):
                 if self.n_asked > 50:
                     raise RuntimeError("killed")
-                yield opinion
+                yield judgment
 
     with pytest.raises(RuntimeError, match="killed"):
         ask(tmp_path, questions, Killed())

@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers import make_question, row_of
 from transformers import BertConfig, MistralConfig
 
 from perspective.errors import ModelError
@@ -210,13 +211,12 @@ def test_states_are_read_in_halves(llm, sentences, refusals, one_thread):
 
 
 def test_rewards_are_scored_in_halves(reward_folder, one_thread):
-    from perspective.judging.protocol import Question
 
     llm = load_llm(str(reward_folder), auto_class="AutoModelForSequenceClassification")
     llm.model.config.pad_token_id = -1
-    questions = [Question(row, "lost card", "card lost", "rain") for row in range(4)]
+    questions = [make_question(row, "lost card", "card lost", "rain") for row in range(4)]
     whole = list(RewardJudge(llm, "intent", batch_size=8).judge(questions))
     halves = list(RewardJudge(crowd(llm, 3), "intent", batch_size=8).judge(questions))
-    assert [opinion.row for opinion in halves] == [opinion.row for opinion in whole]
-    expected = [opinion.probability for opinion in whole]
-    assert [opinion.probability for opinion in halves] == pytest.approx(expected, abs=1e-4)
+    assert [row_of(judgment) for judgment in halves] == [row_of(judgment) for judgment in whole]
+    expected = [judgment.probability for judgment in whole]
+    assert [judgment.probability for judgment in halves] == pytest.approx(expected, abs=1e-4)

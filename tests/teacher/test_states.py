@@ -141,10 +141,10 @@ def test_the_judge_follows_the_states_and_no_order():
     states[1] = states[0] + 0.01
     triplets = [Triplet(0, 1, 2), Triplet(0, 2, 1), Triplet(3, 4, 4)]
     judge = AnswerJudge(states, triplets, {"perspective": "intent"})
-    opinions = list(judge.judge([Question(row, "q", "a", "b") for row in range(3)]))
-    assert [opinion.prediction for opinion in opinions] == [("1",), ("2",), ()]
-    assert opinions[0].probability + opinions[1].probability == pytest.approx(1)
-    assert opinions[2].probability == 0.5
+    judgments = list(judge.judge([Question(triplet, "q", "a", "b") for triplet in triplets]))
+    assert [judgment.prediction for judgment in judgments] == [("1",), ("2",), ()]
+    assert judgments[0].probability + judgments[1].probability == pytest.approx(1)
+    assert judgments[2].probability == 0.5
     assert judge.identity == {"kind": "answer", "perspective": "intent"}
 
 
@@ -156,8 +156,8 @@ def test_the_judge_says_neither_where_both_choices_are_far(n_questions_at_a_time
     states = 5 * rng.normal(size=(20, 40))[topics] + rng.normal(size=(160, 40))
     triplets = [Triplet(0, 1, 9), Triplet(0, 9, 1), Triplet(0, 30, 70), Triplet(8, 77, 100), Triplet(8, 9, 10)]
     judge = AnswerJudge(states, triplets, {})
-    opinions = list(judge.judge([Question(row, "q", "a", "b") for row in range(5)]))
-    assert [len(opinion.prediction) for opinion in opinions] == [1, 1, 0, 0, 1]
-    assert (opinions[0].prediction, opinions[1].prediction) == (("1",), ("2",))
-    assert "neither" in opinions[2].content and "neither" not in opinions[0].content
+    judgments = list(judge.judge([Question(triplet, "q", "a", "b") for triplet in triplets]))
+    assert [len(judgment.prediction) for judgment in judgments] == [1, 1, 0, 0, 1]
+    assert (judgments[0].prediction, judgments[1].prediction) == (("1",), ("2",))
+    assert "neither" in judgments[2].content and "neither" not in judgments[0].content
     assert judge.facts == {"n_neither": 2}

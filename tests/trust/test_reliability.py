@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from perspective.artifacts import Judgment, Triplet
-from perspective.judging.protocol import opinion_from_probabilities
+from perspective.judging.protocol import judgment_from_probabilities
 from perspective.trust.reliability import assess_reliability
 
 
@@ -11,13 +11,13 @@ def judge(firsts, swappeds):
     """Judgments from the probability of label 1 in either order."""
     judgments = []
     for first, swapped in zip(firsts, swappeds, strict=True):
-        opinion = opinion_from_probabilities(0, first, swapped)
+        judgment = judgment_from_probabilities(0, first, swapped)
         judgments.append(
             Judgment(
                 Triplet(0, 1, 2),
-                opinion.prediction,
-                probability=opinion.probability,
-                swapped_probability=opinion.swapped_probability,
+                judgment.prediction,
+                probability=judgment.probability,
+                swapped_probability=judgment.swapped_probability,
             )
         )
     return judgments
@@ -62,7 +62,7 @@ def test_position_and_chance_are_not_reliable(firsts, swappeds):
 
 
 def test_ties_of_half_precision_do_not_look_like_agreement():
-    """A judge without an opinion, its log-odds in the steps of bfloat16 around 20."""
+    """A judge without an judgment, its log-odds in the steps of bfloat16 around 20."""
     rng = np.random.default_rng(0)
     log_odds = np.round(rng.normal(scale=0.2, size=(4000, 2)) / 0.125) * 0.125
     firsts, swappeds = (1 / (1 + np.exp(-log_odds))).T.tolist()

@@ -26,6 +26,7 @@ from fake_server import (
     send,
     stall,
 )
+from helpers import row_of
 
 from perspective.errors import JudgeError
 from perspective.judging.server import ServerJudge
@@ -66,12 +67,12 @@ def test_retry_after_is_respected(server):
         return answer_rightly(handler, request)
 
     server.respond = respond
-    opinions = list(make_judge(server, orders=1).judge(make_questions(4)))
-    check_all_right(opinions, 4)
+    judgments = list(make_judge(server, orders=1).judge(make_questions(4)))
+    check_all_right(judgments, 4)
     gaps = {}
-    for opinion in opinions:
-        first, second = server.times(opinion.prepared)
-        gaps[opinion.row] = second - first
+    for judgment in judgments:
+        first, second = server.times(judgment.prepared)
+        gaps[row_of(judgment)] = second - first
     assert 1.0 <= gaps[0] < 1.6
     assert 0.9 <= gaps[1] < 3.0  # an HTTP date is cut to whole seconds
     assert gaps[2] < 0.5 and gaps[3] < 0.5
@@ -95,8 +96,8 @@ def test_rate_limit_is_no_failure_while_others_get_through(server, monkeypatch):
         return answer_rightly(handler, request)
 
     server.respond = respond
-    opinions = list(make_judge(server, orders=1, concurrency=2, max_retries=3).judge(make_questions(100)))
-    check_all_right(opinions, 100)
+    judgments = list(make_judge(server, orders=1, concurrency=2, max_retries=3).judge(make_questions(100)))
+    check_all_right(judgments, 100)
 
 
 def test_rate_limit_for_all_stops(server):
@@ -113,17 +114,17 @@ def test_empty_replies_are_retried_then_abstained(server):
 
     server.respond = respond
     judge = make_judge(server, max_retries=2)
-    opinions = {opinion.row: opinion for opinion in judge.judge(make_questions(6))}
-    assert len(opinions) == 6 and opinions[2].prediction == ()
-    assert opinions[2].content == "no answer: the reply is empty" and opinions[2].probability is None
-    assert len(server.times(opinions[2].prepared)) == 3
+    judgments = {row_of(judgment): judgment for judgment in judge.judge(make_questions(6))}
+    assert len(judgments) == 6 and judgments[2].prediction == ()
+    assert judgments[2].content == "no answer: the reply is empty" and judgments[2].probability is None
+    assert len(server.times(judgments[2].prepared)) == 3
     assert judge.facts["n_unanswered"] == 1
 
 
 def test_few_empty_replies_abstain_many_stop(server):
     server.respond = reply(200, {"choices": []})
-    opinions = list(make_judge(server, max_retries=1).judge(make_questions(3)))
-    assert [opinion.prediction for opinion in opinions] == [()] * 3
+    judgments = list(make_judge(server, max_retries=1).judge(make_questions(3)))
+    assert [judgment.prediction for judgment in judgments] == [()] * 3
     with pytest.raises(JudgeError, match="no answer to 8 questions in a row .the reply holds no message"):
         list(make_judge(server, max_retries=1).judge(make_questions(30)))
 
@@ -137,12 +138,12 @@ def test_refused_question_abstains_without_retry(server):
 
     server.respond = respond
     judge = make_judge(server, concurrency=2)
-    opinions = {opinion.row: opinion for opinion in judge.judge(make_questions(20))}
-    assert len(opinions) == 20
-    for row, opinion in opinions.items():
-        assert (opinion.prediction == ()) == (row % 5 == 3)
-    assert opinions[3].content.startswith("no answer: 400: content filter")
-    assert len(server.times(opinions[3].prepared)) == 1
+    judgments = {row_of(judgment): judgment for judgment in judge.judge(make_questions(20))}
+    assert len(judgments) == 20
+    for row, judgment in judgments.items():
+        assert (judgment.prediction == ()) == (row % 5 == 3)
+    assert judgments[3].content.startswith("no answer: 400: content filter")
+    assert len(server.times(judgments[3].prepared)) == 1
     assert all(request["logprobs"] and request["temperature"] == 0 for _, _, request in server.requests)
     assert judge.facts["n_unanswered"] == 4
 
@@ -162,8 +163,8 @@ def test_question_that_breaks_the_server_abstains(server):
         return answer_rightly(handler, request)
 
     server.respond = respond
-    opinions = {opinion.row: opinion for opinion in make_judge(server, max_retries=1).judge(make_questions(20))}
-    assert len(opinions) == 20 and opinions[1].prediction == () and opinions[19].prediction == ("2",)
+    judgments = {row_of(judgment): judgment for judgment in make_judge(server, max_retries=1).judge(make_questions(20))}
+    assert len(judgments) == 20 and judgments[1].prediction == () and judgments[19].prediction == ("2",)
 
 
 # what a server does not accept
@@ -176,9 +177,9 @@ def test_log_probabilities_refused_are_left_out(server):
         return answer_rightly(handler, request)
 
     server.respond = respond
-    opinions = list(make_judge(server).judge(make_questions(20)))
-    check_all_right(opinions, 20)
-    assert all(opinion.probability is None for opinion in opinions)
+    judgments = list(make_judge(server).judge(make_questions(20)))
+    check_all_right(judgments, 20)
+    assert all(judgment.probability is None for judgment in judgments)
     assert sum("logprobs" in request for _, _, request in server.requests) <= 16  # those under way at first
 
 
@@ -192,9 +193,9 @@ def test_shorter_list_of_log_probabilities(server, status):
 
     server.respond = respond
     judge = make_judge(server, concurrency=1)
-    opinions = list(judge.judge(make_questions(5)))
-    check_all_right(opinions, 5)
-    assert all(opinion.probability is not None for opinion in opinions)
+    judgments = list(judge.judge(make_questions(5)))
+    check_all_right(judgments, 5)
+    assert all(judgment.probability is not None for judgment in judgments)
     assert [request["top_logprobs"] for _, _, request in server.requests] == [20] + [5] * 10
     assert judge.facts["n_retries"] == 0
 
@@ -212,8 +213,8 @@ def test_newer_models_of_openai(server):
         return answer_rightly(handler, request)
 
     server.respond = respond
-    opinions = list(make_judge(server, concurrency=1).judge(make_questions(5)))
-    check_all_right(opinions, 5)
+    judgments = list(make_judge(server, concurrency=1).judge(make_questions(5)))
+    check_all_right(judgments, 5)
     assert len(server.requests) == 12
     assert server.requests[-1][2]["max_completion_tokens"] > 16 and server.requests[-1][2]["logprobs"]
 
@@ -225,8 +226,8 @@ def test_question_too_long_is_not_a_refused_setting(server):
         "This model's maximum context length is 512 tokens and your request has 900 input tokens."
     )
     server.respond = refuse(400, message)
-    opinions = list(make_judge(server, concurrency=1).judge(make_questions(1)))
-    assert opinions[0].prediction == () and "900 input tokens" in opinions[0].content
+    judgments = list(make_judge(server, concurrency=1).judge(make_questions(1)))
+    assert judgments[0].prediction == () and "900 input tokens" in judgments[0].content
     assert len(server.requests) == 1
 
 
@@ -259,10 +260,10 @@ def test_key_is_sent_and_kept_nowhere(server, monkeypatch, caplog):
 
     server.respond = respond
     judge = make_judge(server, concurrency=1)
-    opinions = list(judge.judge(make_questions(4)))
+    judgments = list(judge.judge(make_questions(4)))
     assert {headers["Authorization"] for headers in server.headers_seen} == {f"Bearer {KEY}"}
-    kept = repr((opinions, judge.identity, judge.facts, vars(judge), caplog.text))
-    assert len(opinions) == 4 and "sk-v" not in kept
+    kept = repr((judgments, judge.identity, judge.facts, vars(judge), caplog.text))
+    assert len(judgments) == 4 and "sk-v" not in kept
 
 
 def test_placeholder_where_no_key_is_needed(server):

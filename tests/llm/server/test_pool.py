@@ -19,6 +19,7 @@ from fake_server import (
     refuse,
     send,
 )
+from helpers import row_of
 
 from perspective.artifacts import Output, Triplet
 from perspective.cli import parse_settings
@@ -102,7 +103,9 @@ def test_a_server_that_dies_loses_no_question(servers, tmp_path, caplog):
     output = Output(tmp_path / "pred.json", "judgments", judge.identity)
     judgments = judge_triplets(judge, triplets, texts, output)
     assert [judgment.prediction for judgment in judgments] == [("1",) if row % 2 == 0 else ("2",) for row in range(n)]
-    written = [json.loads(line)["row"] for line in partial_path(output.path).read_text("utf-8").splitlines()[1:]]
+    written = [
+        json.loads(line)["query_idx"] // 3 for line in partial_path(output.path).read_text("utf-8").splitlines()[1:]
+    ]
     assert sorted(written) == list(range(n))
     # Both orders of each question were answered by one of the two servers, once.
     answered = servers[0].n_answered + servers[1].n_answered
@@ -170,9 +173,9 @@ def test_a_question_that_breaks_both_servers_abstains(servers):
             drop(handler, request, attempt) if find_row(request) == 1 else handler.server.answer(handler, request, 1)
         )
     judge = make_judge(servers)
-    opinions = {opinion.row: opinion for opinion in judge.judge(make_questions(30))}
-    assert len(opinions) == 30 and opinions[1].prediction == () and judge.facts["n_unanswered"] == 1
-    assert opinions[29].prediction == ("2",)
+    judgments = {row_of(judgment): judgment for judgment in judge.judge(make_questions(30))}
+    assert len(judgments) == 30 and judgments[1].prediction == () and judge.facts["n_unanswered"] == 1
+    assert judgments[29].prediction == ("2",)
 
 
 def test_all_servers_down(servers):
@@ -186,12 +189,12 @@ def test_all_servers_down(servers):
 def test_all_servers_die(servers):
     for server in servers:
         server.dies_after = 15
-    judge, opinions = make_judge(servers, concurrency=3), []
+    judge, judgments = make_judge(servers, concurrency=3), []
     with pytest.raises(JudgeError, match="run the same command again"):
-        for opinion in judge.judge(make_questions(40)):
-            opinions.append(opinion)
-    assert 10 <= len(opinions) <= 15  # of 30 answers, two an opinion
-    assert all(opinion.prediction for opinion in opinions) and judge.facts["n_unanswered"] == 0
+        for judgment in judge.judge(make_questions(40)):
+            judgments.append(judgment)
+    assert 10 <= len(judgments) <= 15  # of 30 answers, two an judgment
+    assert all(judgment.prediction for judgment in judgments) and judge.facts["n_unanswered"] == 0
 
 
 def test_a_server_without_the_model_stops_the_run(servers):
