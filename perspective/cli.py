@@ -8,14 +8,15 @@ import functools
 import logging
 import os
 import sys
+import types
+import typing
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar
-
-from transformers.hf_argparser import HfArgumentParser
-from transformers.utils.logging import disable_progress_bar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields
+from typing import Any, Literal, NoReturn, TypeVar
 
 from perspective.errors import DataError, PerspectiveError, suggest_name
+from perspective.options import GROUPS
 from perspective.runtime.distributed import claim_error, is_main, join, leave, n_processes
 
 Settings = TypeVar("Settings")
@@ -28,28 +29,7 @@ NOISY_LIBRARIES = (
 )
 USER_ERROR = 2  # argparse's own exit code for a call that cannot be carried out
 MAX_SEED = 2**32 - 1  # numpy's and scikit-learn's
-
-
-class _Parser(HfArgumentParser):
-    """HfArgumentParser whose errors are one line and name the nearest option."""
-
-    def error(self, message: str) -> NoReturn:
-        _fail(f"{message} (see --help)")
-
-    def parse(self, argv: Sequence[str] | None) -> tuple[Any, ...]:
-        namespace, unknown = self.parse_known_args(argv)
-        if unknown:
-            options = [option for action in self._actions for option in action.option_strings]
-            name = unknown[0].split("=")[0]
-            self.error(f"unknown option {name}: {suggest_name(name, options)}")
-        values = vars(namespace)
-        for seed in values.get("seeds") or [values.get("seed", 0)]:
-            if not 0 <= seed <= MAX_SEED:
-                raise DataError(f"--seed {seed}: must lie between 0 and {MAX_SEED}")
-        return tuple(
-            kind(**{key: values[key] for key in kind.__dataclass_fields__ if key in values})
-            for kind in self.dataclass_types
-        )
+METAVARS: dict[type, str] = {int: "N", float: "X", str: "TEXT"}
 
 
 def parse_settings(
@@ -60,7 +40,8 @@ def parse_settings(
     """Parse the command line into settings.
 
     Args:
-        kinds: One dataclass of settings, or several whose fields do not overlap.
+        kinds: One dataclass whose options are fields by `perspective.options.option`, or several. A
+            field that several of them have is one option, described by the first, given to all.
         argv: Arguments; those of the process when None.
         description: The entry script's docstring, shown by `--help` as it is.
 
@@ -68,18 +49,151 @@ def parse_settings(
         An instance of the dataclass, or a tuple of instances in the order given.
     """
     several = [kinds] if isinstance(kinds, type) else list(kinds)
-    parser = _Parser(
-        several,
-        description=description,
-        allow_abbrev=False,
-        formatter_class=_HelpFormatter,
+    values = _parse(_collect_options(several).values(), argv, description)
+    for seed in values.get("seeds") or [values.get("seed", 0)]:
+        if not 0 <= seed <= MAX_SEED:
+            raise DataError(f"--seed {seed}: must lie between 0 and {MAX_SEED}")
+    settings = tuple(
+        kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values}) for kind in several
     )
-    settings = parser.parse(argv)
     return settings[0] if isinstance(kinds, type) else settings
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults beside each option, the docstring's own lines kept."""
+@dataclass(frozen=True)
+class _Option:
+    """A field of a dataclass, as an option.
+
+    Attributes:
+        name: The field's.
+        hint: Its type without None.
+        default: Its value when left out; MISSING where it is required.
+        metadata: As `perspective.options.option` writes it.
+    """
+
+    name: str
+    hint: Any
+    default: Any
+    metadata: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, field: Field[Any], hint: Any) -> _Option:  # noqa: ANN401
+        if typing.get_origin(hint) in (typing.Union, types.UnionType):
+            (hint,) = (kind for kind in typing.get_args(hint) if kind is not types.NoneType)
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        return cls(field.name, hint, default, field.metadata)
+
+    def add_to(self, group: argparse._ArgumentGroup) -> None:
+        names = [f"--{self.name}", *self.metadata["aliases"]]
+        if self.hint is bool and self.default is not False:
+            names.append(f"--no_{self.name}")
+        # Left out of the namespace when not given: the dataclass knows its defaults.
+        group.add_argument(
+            *names,
+            dest=self.name,
+            required=self.default is MISSING,
+            default=argparse.SUPPRESS,
+            help=self._describe().replace("%", "%%"),
+            **self._choose_action(),
+        )
+
+    def _choose_action(self) -> dict[str, Any]:
+        if self.hint is bool:
+            return {"action": _Switch}
+        if typing.get_origin(self.hint) is list:
+            action = "extend" if self.metadata["extend"] else "store"
+            return {"action": action, "nargs": "+", **self._choose_type(*typing.get_args(self.hint))}
+        return self._choose_type(self.hint)
+
+    def _choose_type(self, hint: Any) -> dict[str, Any]:  # noqa: ANN401
+        if typing.get_origin(hint) is Literal:
+            choices = typing.get_args(hint)
+            return {"type": type(choices[0]), "choices": choices}
+        is_path = self.name.endswith(("_path", "_file", "_dir"))
+        return {"type": hint, "metavar": "PATH" if is_path else METAVARS[hint]}
+
+    def _describe(self) -> str:
+        text: str = self.metadata["help"]
+        if self.default is MISSING:
+            return f"{text} (required)"
+        if self.default in (None, "", []) or isinstance(self.default, bool):
+            return text
+        shown = " ".join(map(str, self.default)) if isinstance(self.default, list) else self.default
+        return f"{text} (default: {shown})"
+
+
+def _collect_options(kinds: Sequence[type[Any]]) -> dict[str, _Option]:
+    """Return the options of several dataclasses by name.
+
+    Raises:
+        TypeError: Two dataclasses declare an option with different types or defaults.
+    """
+    options: dict[str, _Option] = {}
+    for kind in kinds:
+        hints = typing.get_type_hints(kind)
+        for field in fields(kind):
+            if "help" not in field.metadata:
+                continue
+            option = _Option.read(field, hints[field.name])
+            first = options.setdefault(option.name, option)
+            if (first.hint, first.default) != (option.hint, option.default):
+                raise TypeError(f"--{option.name}: {kind.__name__} declares another type or default")
+    return options
+
+
+def _parse(options: Iterable[_Option], argv: Sequence[str] | None, description: str | None) -> dict[str, Any]:
+    options = list(options)
+    required = "".join(f"--{option.name} ... " for option in options if option.default is MISSING)
+    parser = _Parser(
+        usage=f"%(prog)s {required}[options]",
+        description=description,
+        allow_abbrev=False,
+        add_help=False,
+        formatter_class=_HelpFormatter,
+    )
+    parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
+    for name in GROUPS:
+        group = parser.add_argument_group(name)
+        for option in options:
+            if option.metadata["group"] == name:
+                option.add_to(group)
+    namespace, unknown = parser.parse_known_args(argv)
+    if unknown:
+        name = unknown[0].split("=")[0]
+        if not name.startswith("-"):
+            parser.error(f'"{name}" belongs to no option')
+        parser.error(f"unknown option {name}: {suggest_name(name, parser.list_names())}")
+    return vars(namespace)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        _fail(f"{message} (see --help)")
+
+    def list_names(self) -> list[str]:
+        return list(self._option_string_actions)
+
+
+class _Switch(argparse.Action):
+    """`--flag`, and `--no_flag` where that says something new."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(nargs=0, **options)
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:  # noqa: ANN401
+        """Set the flag."""
+        setattr(namespace, self.dest, not str(option_string).startswith("--no_"))
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """The docstring's own lines kept; all names of an option before its value, which is shown once."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if action.nargs == 0:
+            return super()._format_action_invocation(action)
+        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {value}"
 
 
 def entry_point(main: Callable[..., None]) -> Callable[..., None]:
@@ -150,7 +264,6 @@ def _quiet_libraries() -> None:
     """Keep the libraries' own chatter off the terminal; their errors still come through."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    disable_progress_bar()  # of loading and saving weights; downloads and our own bars stay
     for name in NOISY_LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)
     # What they will change in one another

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from perspective.artifacts import Output, load_triplets, save_judgments
@@ -24,6 +24,7 @@ from perspective.judging.session import discard_partial, judge_triplets
 from perspective.judging.settings import JudgeSettings, JudgingTask, build_judge
 from perspective.layout import PREDICT_STAGE, Layout, predictions_path
 from perspective.llm.server.settings import ServerSettings
+from perspective.options import DatasetOptions, OutputOptions, RunOptions, option
 from perspective.runtime.ray import EngineSettings
 from perspective.trust.reliability import assess_reliability
 
@@ -31,35 +32,26 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class FileSettings:
-    """What is judged, and where it goes."""
+class PredictSettings(DatasetOptions):
+    """What is judged."""
 
-    dataset: str = field(metadata={"help": "name of the data set"})
-    scale: str = field(default="small", metadata={"help": "small or large", "choices": ["small", "large"]})
-    data_path: str | None = field(
-        default=None, metadata={"help": "triplets, ours or published; default those of the run"}
+    data_path: str | None = option("triplets, ours or published; default those of the run", default=None, group="input")
+    text_path: str | None = option("your own texts: .jsonl, .csv or .parquet", default=None, group="input")
+    text_column: str = option("field or column that holds the text", default="input", group="input")
+    perspective: str | None = option(
+        "what should be alike, such as 'intent'; default the sentence in prompts.json", default=None
     )
-    text_path: str | None = field(default=None, metadata={"help": "your own texts: .jsonl, .csv or .parquet"})
-    text_column: str = field(default="input", metadata={"help": "field or column that holds the text"})
-    perspective: str | None = field(
-        default=None, metadata={"help": "what should be alike, such as 'intent'; default the sentence in prompts.json"}
-    )
-    embedder: str = field(default="minilm", metadata={"help": "whose triplets", "aliases": ["--embed_method"]})
-    max_query: int = field(default=1024, metadata={"help": "of the sampled triplets"})
-    seed: int = field(default=100, metadata={"help": "of the sampled triplets"})
-    output_path: str | None = field(default=None, metadata={"help": "folder; default predicted_triplet_results"})
-    overwrite: bool = field(default=False, metadata={"help": "make a finished file anew; an unfinished run goes on"})
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Judge."""
-    kinds = (FileSettings, JudgeSettings, ServerSettings, EngineSettings)
-    files, judge, server, engine = parse_settings(kinds, argv, __doc__)
+    kinds = (PredictSettings, JudgeSettings, ServerSettings, EngineSettings, RunOptions, OutputOptions)
+    files, judge, server, engine, run, out = parse_settings(kinds, argv, __doc__)
     corpus = CorpusSettings(files.dataset, files.scale, files.text_path, files.text_column)
-    layout = Layout(files.dataset, files.scale, files.embedder, files.max_query, files.seed, judge.label(server))
+    layout = Layout(files.dataset, files.scale, run.embedder, run.max_query, run.seed, judge.label(server))
     triplet_path = Path(files.data_path or judge.recorded_path or layout.triplets)
-    folder = Path(files.output_path) if files.output_path else layout.judgments.parent
+    folder = Path(out.output_path) if out.output_path else layout.judgments.parent
     named_by = triplet_path if files.data_path else layout.triplets
     texts = load_texts(corpus)
     triplets = load_triplets(triplet_path, len(texts), files.dataset)
@@ -71,14 +63,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if judge.kind(server) == "answer":
         asked = {"perspective": wording.perspective, **told}
         if judge.answer_form == "phrase":
-            asked["embedder"] = files.embedder
-        states_path = folder / layout.states.name if files.output_path else layout.states
+            asked["embedder"] = run.embedder
+        states_path = folder / layout.states.name if out.output_path else layout.states
         states = Output(states_path, "answer states", asked, read)
     output = Output(predictions_path(named_by, layout.judge, folder), "judgments", {**asdict(wording), **told}, inputs)
-    if output.is_finished(files.overwrite):
+    if output.is_finished(out.overwrite):
         discard_partial(output.path)  # a kill may have come between the two
         return
-    case = JudgingTask(files.dataset, wording, texts, triplets, states, files.embedder, files.overwrite, engine)
+    case = JudgingTask(files.dataset, wording, texts, triplets, states, run.embedder, out.overwrite, engine)
     source = build_judge(judge, server, case)
     judgments = judge_triplets(source, triplets, texts, output)
     reliability = assess_reliability(judgments)

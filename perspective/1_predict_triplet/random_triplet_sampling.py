@@ -9,41 +9,41 @@ python -m perspective.1_predict_triplet.random_triplet_sampling --dataset bankin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from perspective.artifacts import Output, save_triplets
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.evaluation.gold import answer_by_labels
-from perspective.evaluation.labels import load_labels
+from perspective.evaluation.labels import LabelOptions, load_labels
 from perspective.layout import Layout
-from perspective.triplets.sampling import sample_random_triplets
+from perspective.options import option
+from perspective.triplets.sampling import SampledOptions, sample_random_triplets
 
 
 @dataclass(frozen=True)
 class RandomSettings:
-    """How many, and where they go."""
+    """How many are drawn."""
 
-    max_query: int = field(default=1024, metadata={"help": "number of triplets"})
-    seed: int = field(default=100, metadata={"help": "of the draw"})
-    out_dir: str | None = field(default=None, metadata={"help": "folder; default sampled_triplet_results"})
-    overwrite: bool = field(default=False, metadata={"help": "make a finished file anew"})
+    max_query: int = option("number of triplets", default=1024)
+    seed: int = option("of the draw", default=100)
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Sample."""
-    corpus, settings = parse_settings((CorpusSettings, RandomSettings), argv, __doc__)
+    kinds = (CorpusSettings, LabelOptions, RandomSettings, SampledOptions)
+    corpus, label, settings, out = parse_settings(kinds, argv, __doc__)
     layout = Layout(corpus.dataset, corpus.scale, "random", settings.max_query, settings.seed)
-    path = Path(settings.out_dir) / layout.triplets.name if settings.out_dir else layout.triplets
+    path = Path(out.out_dir) / layout.triplets.name if out.out_dir else layout.triplets
     texts = load_texts(corpus)
     made_from = {"sampling": "random", "max_query": settings.max_query, "seed": settings.seed}
     output = Output(path, "triplets", made_from, {"texts": corpus.path})
-    if output.is_finished(settings.overwrite):
+    if output.is_finished(out.overwrite):
         return
     triplets = sample_random_triplets(len(texts), settings.max_query, settings.seed)
-    triplets = answer_by_labels(triplets, load_labels(corpus))  # for analysis: the draw is over
+    triplets = answer_by_labels(triplets, load_labels(corpus, label.label_column))  # for analysis: the draw is over
     output.facts["n_triplets"] = len(triplets)
     save_triplets(output, triplets, texts, corpus.dataset)
 

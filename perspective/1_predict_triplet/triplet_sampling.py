@@ -10,45 +10,37 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 from perspective.artifacts import Output, read_vectors, save_triplets
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.evaluation.gold import answer_by_labels, measure_answerable
-from perspective.evaluation.labels import load_labels
+from perspective.evaluation.labels import LabelOptions, load_labels
 from perspective.layout import Layout
-from perspective.triplets.sampling import SampleSettings, sample_triplets
+from perspective.options import EmbedderOptions, VectorOptions
+from perspective.triplets.sampling import SampledOptions, SampleSettings, sample_triplets
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FileSettings:
-    """Where things lie."""
-
-    embedder: str = field(default="minilm", metadata={"help": "whose vectors to use", "aliases": ["--embed_method"]})
-    feat_path: str | None = field(default=None, metadata={"help": "vectors as .npy; default those of --embedder"})
-    out_dir: str | None = field(default=None, metadata={"help": "folder; default sampled_triplet_results"})
-    overwrite: bool = field(default=False, metadata={"help": "make a finished file anew"})
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Sample."""
-    corpus, settings, files = parse_settings((CorpusSettings, SampleSettings, FileSettings), argv, __doc__)
-    layout = Layout(corpus.dataset, corpus.scale, files.embedder, settings.max_query, settings.seed)
+    kinds = (CorpusSettings, LabelOptions, EmbedderOptions, VectorOptions, SampleSettings, SampledOptions)
+    corpus, label, model, files, settings, out = parse_settings(kinds, argv, __doc__)
+    layout = Layout(corpus.dataset, corpus.scale, model.embedder, settings.max_query, settings.seed)
     texts = load_texts(corpus)
     feats = Path(files.feat_path) if files.feat_path else layout.embeds
-    path = Path(files.out_dir) / layout.triplets.name if files.out_dir else layout.triplets
+    path = Path(out.out_dir) / layout.triplets.name if out.out_dir else layout.triplets
     made_from = {**asdict(settings), "scale": corpus.scale}
     output = Output(path, "triplets", made_from, {"texts": corpus.path, "embeddings": feats})
-    if output.is_finished(files.overwrite):
+    if output.is_finished(out.overwrite):
         return
     triplets, uncertainty = sample_triplets(read_vectors(feats, len(texts)), settings, corpus.scale)
     # Gold answers join only now, for analysis: the draw is over.
-    triplets = answer_by_labels(triplets, load_labels(corpus))
+    triplets = answer_by_labels(triplets, load_labels(corpus, label.label_column))
     output.facts |= {"n_triplets": len(triplets), "n_clusters": uncertainty.n_clusters}
     logger.info("%d triplets from %d clusters", len(triplets), uncertainty.n_clusters)
     answerable = measure_answerable(triplets)

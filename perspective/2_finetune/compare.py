@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perspective.artifacts import atomic_path, display_path, read_json, write_text
@@ -25,6 +25,7 @@ from perspective.evaluation.comparison import (
     load_comparison,
 )
 from perspective.layout import Layout, comparison_path, measures_path
+from perspective.options import FolderOptions, RunOptions, Scale, option
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +34,8 @@ logger = logging.getLogger(__name__)
 class CompareSettings:
     """Which runs."""
 
-    datasets: list[str] = field(metadata={"help": "names of the data sets", "aliases": ["--dataset"]})
-    scale: str = field(default="small", metadata={"help": "small or large", "choices": ["small", "large"]})
-    embedder: str = field(default="minilm", metadata={"help": "the embedder", "aliases": ["--embed_method"]})
-    llm: str = field(default="smollm2", metadata={"help": "the judge, as it stands in the files' names"})
-    max_query: int = field(default=1024, metadata={"help": "of the runs"})
-    seed: int = field(default=100, metadata={"help": "of the runs"})
-    output_path: str | None = field(default=None, metadata={"help": "folder; default after_measures"})
+    datasets: list[str] = option("names of the data sets", group="input", aliases=("--dataset",))
+    scale: Scale = option("small or large", default="small", group="input")
 
 
 def _tell_files(layout: Layout) -> None:
@@ -58,10 +54,9 @@ def _tell_files(layout: Layout) -> None:
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Compare, print and write."""
-    settings = parse_settings(CompareSettings, argv, __doc__)
+    settings, run, out = parse_settings((CompareSettings, RunOptions, FolderOptions), argv, __doc__)
     layouts = [
-        Layout(name, settings.scale, settings.embedder, settings.max_query, settings.seed, settings.llm)
-        for name in settings.datasets
+        Layout(name, settings.scale, run.embedder, run.max_query, run.seed, run.llm) for name in settings.datasets
     ]
     comparisons = []
     for layout in layouts:
@@ -72,20 +67,18 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "%s: without labels there is nothing to compare by; see %s", layout.dataset, display_path(after)
             )
             continue
-        comparison = load_comparison(before, after, layout.checkpoint, layout.dataset, settings.embedder)
+        comparison = load_comparison(before, after, layout.checkpoint, layout.dataset, run.embedder)
         add_measures_to_card(layout.checkpoint, comparison)
         comparisons.append(comparison)
         blended = measures_path(layout.after_blend)
         if blended.exists():
-            blend = load_comparison(before, blended, layout.checkpoint, layout.dataset, settings.embedder)
+            blend = load_comparison(before, blended, layout.checkpoint, layout.dataset, run.embedder)
             comparisons.append(replace(blend, judge=f"{blend.judge}, at inference too"))
     if not comparisons:
         return
     sys.stdout.write(format_text(comparisons) + "\n")
-    folder = Path(settings.output_path) if settings.output_path else None
-    table, data, chart = (
-        comparison_path(settings.embedder, settings.llm, kind, folder) for kind in ("md", "csv", "png")
-    )
+    folder = Path(out.output_path) if out.output_path else None
+    table, data, chart = (comparison_path(run.embedder, run.llm, kind, folder) for kind in ("md", "csv", "png"))
     write_text(table, format_markdown(comparisons))
     write_text(data, format_csv(comparisons))
     with atomic_path(chart) as temporary:

@@ -13,12 +13,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from perspective.artifacts import Output, read_facts, read_vectors
 from perspective.cli import entry_point, parse_settings
 from perspective.layout import Layout, teacher_path
+from perspective.options import DatasetOptions, JudgedOptions, OutputOptions, RunOptions, option
 from perspective.teacher.teacher import TeachSettings, make_teacher
 
 logger = logging.getLogger(__name__)
@@ -27,34 +28,21 @@ NOTHING_GAINED = 3  # exit code, for scripts
 
 
 @dataclass(frozen=True)
-class FileSettings:
-    """Whose states, for which embedder."""
+class ConvertStatesSettings(JudgedOptions):
+    """Which states, and what is made of them."""
 
-    dataset: str = field(metadata={"help": "name of the data set"})
-    scale: str = field(default="small", metadata={"help": "small or large", "choices": ["small", "large"]})
-    embedder: str = field(default="minilm", metadata={"help": "the embedder to train", "aliases": ["--embed_method"]})
-    llm: str = field(default="smollm2", metadata={"help": "the judge, as it stands in the files' names"})
-    max_query: int = field(default=1024, metadata={"help": "of the run"})
-    seed: int = field(default=100, metadata={"help": "of the run"})
-    pred_path: str | None = field(default=None, metadata={"help": "judgments; default those of the run"})
-    feat_path: str | None = field(default=None, metadata={"help": "vectors as .npy; default those of --embedder"})
-    states_path: str | None = field(default=None, metadata={"help": "answer states as .npy; default the judge's"})
-    by_embedder: bool = field(
-        default=False, metadata={"help": "teach what the embedder knows already: the self-training control"}
+    by_embedder: bool = option("teach what the embedder knows already: the self-training control", default=False)
+    stop_unless_believed: bool = option(
+        "for rounds after the first: where no state is believed, make nothing and end with code 3", default=False
     )
-    stop_unless_believed: bool = field(
-        default=False,
-        metadata={"help": "for rounds after the first: where no state is believed, make nothing and end with code 3"},
-    )
-    output_path: str | None = field(default=None, metadata={"help": "folder; default converted_triplet_results"})
-    overwrite: bool = field(default=False, metadata={"help": "make a finished file anew"})
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Convert."""
-    files, settings = parse_settings((FileSettings, TeachSettings), argv, __doc__)
-    layout = Layout(files.dataset, files.scale, files.embedder, files.max_query, files.seed, files.llm)
+    kinds = (DatasetOptions, RunOptions, ConvertStatesSettings, TeachSettings, OutputOptions)
+    data, run, files, settings, out = parse_settings(kinds, argv, __doc__)
+    layout = Layout(data.dataset, data.scale, run.embedder, run.max_query, run.seed, run.llm)
     predictions = Path(files.pred_path or layout.judgments)
     feats = Path(files.feat_path or layout.embeds)
     states = Path(files.states_path or layout.states)
@@ -62,16 +50,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     if judge and judge["asked"]["kind"] != "answer" and not files.by_embedder and not files.states_path:
         logger.info("%s reads no answer states: its triplets are trained on", judge["name"])
         return
-    folder = Path(files.output_path) if files.output_path else None
+    folder = Path(out.output_path) if out.output_path else None
     inputs = {"embeddings": feats} | ({} if files.by_embedder else {"answer_states": states})
     path = teacher_path(predictions, folder, files.by_embedder)
     output = Output(path, "teacher", asdict(settings), inputs)
-    if output.is_finished(files.overwrite):
+    if output.is_finished(out.overwrite):
         return
     vectors = read_vectors(feats)
     told = None if files.by_embedder else read_vectors(states, len(vectors))
     teacher, trust = make_teacher(vectors, told, settings)
-    logger.info("%s: %s", files.dataset, "the embedder alone" if told is None else trust.describe())
+    logger.info("%s: %s", data.dataset, "the embedder alone" if told is None else trust.describe())
     if files.stop_unless_believed and not trust.weight:
         logger.info("the embedder holds all that is believed of the LLM: no further round")
         sys.exit(NOTHING_GAINED)

@@ -20,6 +20,7 @@ from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.layout import Layout, converted_path
 from perspective.models.prompts import choose_instruction
+from perspective.options import OutputOptions, RunOptions
 from perspective.triplets.conversion import ConvertSettings, convert_by_evidence, convert_judgments
 from perspective.trust.evidence import EMBEDDER, gather_evidence, is_noise, name_judge
 from perspective.trust.reliability import assess_reliability
@@ -30,11 +31,12 @@ logger = logging.getLogger(__name__)
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Convert."""
-    corpus, settings = parse_settings((CorpusSettings, ConvertSettings), argv, __doc__)
-    layout = Layout(corpus.dataset, corpus.scale, settings.embedder, settings.max_query, settings.seed, settings.llm)
+    kinds = (CorpusSettings, RunOptions, ConvertSettings, OutputOptions)
+    corpus, run, settings, out = parse_settings(kinds, argv, __doc__)
+    layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, run.llm)
     predictions = Path(settings.pred_path or layout.judgments)
-    folder = Path(settings.output_path) if settings.output_path else layout.training_triplets.parent
-    instruction = choose_instruction(settings.embedder, corpus.dataset, settings.instruction)
+    folder = Path(out.output_path) if out.output_path else layout.training_triplets.parent
+    instruction = choose_instruction(run.embedder, corpus.dataset, settings.instruction)
     inputs = {"texts": corpus.path, "judgments": predictions}
     made_with: dict[str, object] = {"instruction": instruction}
     if not settings.check:
@@ -47,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if settings.states_path:
             inputs["states"] = Path(settings.states_path)
     output = Output(converted_path(predictions, folder), "training triplets", made_with, inputs)
-    if output.is_finished(settings.overwrite):
+    if output.is_finished(out.overwrite):
         return
     texts = load_texts(corpus)
     judgments = load_judgments(predictions, len(texts), corpus.dataset)

@@ -17,22 +17,24 @@ from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.layout import Layout, converted_path
 from perspective.models.prompts import choose_instruction
+from perspective.options import OutputOptions, RunOptions
 from perspective.triplets.conversion import ConvertSettings, convert_by_embedder
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Convert."""
-    corpus, settings = parse_settings((CorpusSettings, ConvertSettings), argv, __doc__)
-    layout = Layout(corpus.dataset, corpus.scale, settings.embedder, settings.max_query, settings.seed, settings.llm)
+    kinds = (CorpusSettings, RunOptions, ConvertSettings, OutputOptions)
+    corpus, run, settings, out = parse_settings(kinds, argv, __doc__)
+    layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, run.llm)
     predictions = Path(settings.pred_path or layout.judgments)
     feats = Path(settings.feat_path or layout.embeds)
-    folder = Path(settings.output_path) if settings.output_path else layout.training_triplets.parent
-    instruction = choose_instruction(settings.embedder, corpus.dataset, settings.instruction)
+    folder = Path(out.output_path) if out.output_path else layout.training_triplets.parent
+    instruction = choose_instruction(run.embedder, corpus.dataset, settings.instruction)
     path = converted_path(predictions, folder, by_embedder=True)
     inputs = {"texts": corpus.path, "triplets": predictions, "embeddings": feats}
     output = Output(path, "training triplets", {"instruction": instruction}, inputs)
-    if output.is_finished(settings.overwrite):
+    if output.is_finished(out.overwrite):
         return
     texts = load_texts(corpus)
     judgments = load_judgments(predictions, len(texts), corpus.dataset)

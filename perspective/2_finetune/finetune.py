@@ -15,7 +15,7 @@ torchrun --nproc_per_node 8 -m perspective.2_finetune.finetune --dataset banking
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perspective.artifacts import Output, load_training_triplets, read_facts, read_vectors
@@ -25,6 +25,7 @@ from perspective.errors import DataError
 from perspective.layout import Layout, checkpoint_path
 from perspective.models.embedders import load_embedder
 from perspective.models.registry import describe_model, find_local
+from perspective.options import ModelOptions, OverwriteOptions, RunOptions, TrainedEmbedderOptions, option
 from perspective.runtime.distributed import broadcast_from_main
 from perspective.training.distillation import distill_embedder
 from perspective.training.finetuning import finetune_embedder, keep_embedder
@@ -32,41 +33,24 @@ from perspective.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)
-class FileSettings:
-    """What is trained, and where it goes."""
+class FinetuneSettings(TrainedEmbedderOptions, RunOptions, ModelOptions, OverwriteOptions):
+    """What is trained on, and where the model is written."""
 
-    dataset: str = field(metadata={"help": "name of the data set"})
-    scale: str = field(default="small", metadata={"help": "small or large", "choices": ["small", "large"]})
-    embedder: str = field(
-        default="minilm",
-        metadata={
-            "help": "the embedder to adapt: gte, e5, minilm, an id of the hub or a folder",
-            "aliases": ["--embed_method", "--model_name_or_path"],
-        },
-    )
-    llm: str = field(default="smollm2", metadata={"help": "the judge, as it stands in the file's name"})
-    max_query: int = field(default=1024, metadata={"help": "of the run"})
-    train_file: str | None = field(
+    train_file: str | None = option(
+        "training triplets (.json, ours or published) or a teacher (.npy); default those of the run",
         default=None,
-        metadata={"help": "training triplets (.json, ours or published) or a teacher (.npy); default those of the run"},
+        group="input",
     )
-    data_path: str | None = field(default=None, metadata={"help": "your own texts: .jsonl, .csv or .parquet"})
-    text_column: str = field(default="input", metadata={"help": "field or column that holds the text"})
-    output_dir: str | None = field(
-        default=None, metadata={"help": "the folder to make; default checkpoints/<run>-<judge>"}
+    output_dir: str | None = option(
+        "the folder to make; default checkpoints/<run>-<judge>", default=None, group="output"
     )
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the embedder on the hub"})
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "run code from the embedder's repository; only where you trust it"}
-    )
-    overwrite: bool = field(default=False, metadata={"help": "make a finished model anew; an unfinished run goes on"})
 
 
 @shared_entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Fine-tune."""
-    files, settings = parse_settings((FileSettings, TrainSettings), argv, __doc__)
-    layout = Layout(files.dataset, files.scale, files.embedder, files.max_query, settings.seed, files.llm)
+    corpus, files, settings = parse_settings((CorpusSettings, FinetuneSettings, TrainSettings), argv, __doc__)
+    layout = Layout(corpus.dataset, corpus.scale, files.embedder, files.max_query, settings.seed, files.llm)
     train_file = Path(files.train_file) if files.train_file else choose_train_file(layout, settings)
     by_teacher = train_file.suffix == ".npy"
     if settings.recipe is None:
@@ -75,12 +59,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise DataError(f"--recipe {settings.recipe}: does not fit {train_file.name}; distill takes a teacher (.npy)")
     path = Path(files.output_dir) if files.output_dir else checkpoint_path(train_file)
     made_from = {
-        "dataset": files.dataset,
+        "dataset": corpus.dataset,
         "embedder": files.embedder,
         "revision": files.revision,
         **settings.made_from(),
     }
-    corpus = CorpusSettings(files.dataset, files.scale, files.data_path, files.text_column)
     inputs = {"teacher": train_file, "texts": corpus.path} if by_teacher else {"training_triplets": train_file}
     inputs |= find_local(embedder=files.embedder)
     output = Output(path, "embedder", made_from, inputs)

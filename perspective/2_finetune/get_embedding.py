@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,12 @@ from perspective.artifacts import Output, discard_result, read_facts, read_vecto
 from perspective.cli import parse_settings, shared_entry_point
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import DataError
-from perspective.evaluation.labels import load_labels
+from perspective.evaluation.labels import LabelOptions, load_labels
 from perspective.layout import Layout, after_path, blend_path, measures_path
 from perspective.models.embedding import EmbedSettings, load_embedding
 from perspective.models.prompts import PROMPTS, read_prompt
 from perspective.models.registry import describe_model, find_local
+from perspective.options import OutputOptions, RunOptions, option
 from perspective.runtime.devices import describe_precision
 from perspective.runtime.distributed import broadcast_from_main, is_main, leave, n_processes, share_texts
 from perspective.runtime.ray import EngineSettings, write_vectors_on_ray
@@ -40,52 +41,43 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class FileSettings:
-    """Which checkpoint, and where results go."""
+class MeasureSettings(LabelOptions, OutputOptions):
+    """What is embedded with, what is measured, and where results are written."""
 
-    finetuned: bool = field(default=False, metadata={"help": "take the run's own checkpoint, named by the next three"})
-    llm: str = field(
-        default="smollm2", metadata={"help": "the judge of the run, as it stands in the checkpoint's name"}
+    checkpoint: str | None = option("a fine-tuned folder that takes the embedder's place", default=None, group="model")
+    finetuned: bool = option("take the run's own checkpoint, named by the next three", default=False, group="model")
+    blend: bool = option(
+        "with --finetuned, also put the vectors beside the judge's answer states and measure that", default=False
     )
-    max_query: int = field(default=1024, metadata={"help": "of the run"})
-    seed: int = field(default=100, metadata={"help": "of the run"})
-    output_path: str | None = field(
-        default=None, metadata={"help": "folder; default measures, or after_measures with --checkpoint"}
-    )
-    blend: bool = field(
-        default=False,
-        metadata={"help": "with --finetuned, also put the vectors beside the judge's answer states and measure that"},
-    )
-    measure: bool = field(default=True, metadata={"help": "measure the clustering too"})
-    overwrite: bool = field(default=False, metadata={"help": "make finished files anew"})
+    measure: bool = option("measure the clustering too", default=True)
 
 
 @shared_entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Embed, then measure."""
-    kinds = (CorpusSettings, EmbedSettings, FileSettings, EngineSettings)
-    corpus, settings, files, engine = parse_settings(kinds, argv, __doc__)
+    kinds = (CorpusSettings, RunOptions, EmbedSettings, MeasureSettings, EngineSettings)
+    corpus, run, settings, files, engine = parse_settings(kinds, argv, __doc__)
     if engine.engine == "ray" and n_processes() > 1:
         raise DataError("--engine ray brings its own processes; start it without torchrun or accelerate")
     texts = load_texts(corpus)
-    layout = Layout(corpus.dataset, corpus.scale, settings.embedder, files.max_query, files.seed, files.llm)
-    checkpoint = Path(settings.checkpoint) if settings.checkpoint else layout.checkpoint if files.finetuned else None
+    layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, run.llm)
+    checkpoint = Path(files.checkpoint) if files.checkpoint else layout.checkpoint if files.finetuned else None
     path = after_path(checkpoint, corpus.dataset, corpus.scale) if checkpoint else layout.embeds
     if files.output_path:
         path = Path(files.output_path) / path.name
     instruction = read_prompt(PROMPTS, corpus.dataset) if settings.instruction else None
-    model = {"checkpoint": checkpoint} if checkpoint else find_local(embedder=settings.embedder)
+    model = {"checkpoint": checkpoint} if checkpoint else find_local(embedder=run.embedder)
     inputs = {"texts": corpus.path, **model}
     made_from: dict[str, Any] = {
-        "embedder": settings.embedder,
+        "embedder": run.embedder,
         "revision": settings.revision,
         "instruction": instruction,
         "text_column": corpus.text_column,
     }
     output = Output(path, "embeddings", made_from, inputs)
     if not broadcast_from_main(lambda: output.is_finished(files.overwrite)):
-        load = partial(load_embedding, str(checkpoint or settings.embedder), settings, instruction)
-        output.facts |= describe_model(settings.embedder)
+        load = partial(load_embedding, str(checkpoint or run.embedder), settings, instruction)
+        output.facts |= describe_model(run.embedder)
         if engine.engine == "ray":
             write_vectors_on_ray(output, texts, load, engine)
         else:
@@ -99,13 +91,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     output.discard_partial()
     if files.measure:
-        measure(corpus, read_vectors(output.path, len(texts)), output.path, files.overwrite)
+        measure(corpus, read_vectors(output.path, len(texts)), output.path, files)
     if files.blend and checkpoint:
         add_answer_states(corpus, output.path, layout, checkpoint, files)
 
 
 def add_answer_states(
-    corpus: CorpusSettings, embeds: Path, layout: Layout, checkpoint: Path, files: FileSettings
+    corpus: CorpusSettings, embeds: Path, layout: Layout, checkpoint: Path, files: MeasureSettings
 ) -> None:
     """Write and measure the vectors with the LLM's answer states beside them, weighted as in training."""
     weight = read_facts(checkpoint).get("llm_weight")
@@ -120,20 +112,20 @@ def add_answer_states(
         vectors = read_vectors(embeds)
         output.write_vectors(blend_for_inference(vectors, read_vectors(layout.states, len(vectors)), weight))
     if files.measure:
-        measure(corpus, read_vectors(output.path), output.path, files.overwrite)
+        measure(corpus, read_vectors(output.path), output.path, files)
 
 
-def measure(corpus: CorpusSettings, vectors: np.ndarray, embeds: Path, overwrite: bool) -> None:
+def measure(corpus: CorpusSettings, vectors: np.ndarray, embeds: Path, files: MeasureSettings) -> None:
     """Write the measures that belong to vectors."""
-    made_from = {"scale": corpus.scale, "label_column": corpus.label_column}
+    made_from = {"scale": corpus.scale, "label_column": files.label_column}
     inputs = {"embeddings": embeds, "texts": corpus.path}
     output = Output(measures_path(embeds), "measures", made_from, inputs)
-    if output.is_finished(overwrite):
+    if output.is_finished(files.overwrite):
         return
     from perspective.clustering.n_clusters import score_without_labels
     from perspective.evaluation.clustering_scores import METRICS, score_clustering
 
-    labels = load_labels(corpus)  # measuring is what labels are for
+    labels = load_labels(corpus, files.label_column)  # measuring is what labels are for
     if labels is None:
         measures = score_without_labels(vectors, corpus.scale)
         logger.info(

@@ -14,13 +14,14 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from perspective.artifacts import Output, dump_json, write_text
 from perspective.cli import entry_point, parse_settings
 from perspective.data.mteb_tasks import find_collection
 from perspective.models.registry import describe_model
+from perspective.options import OutputOptions, option
 from perspective.retrieval.evaluation import evaluate_retriever
 from perspective.retrieval.layout import mteb_path, results_path
 from perspective.retrieval.results import compare_results, format_scores, format_task_result, load_result
@@ -30,27 +31,26 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class FileSettings:
-    """What is read, and where the result goes."""
+class CollectionSettings:
+    """What is evaluated on, and compared with."""
 
-    collection: str = field(metadata={"help": "a folder, a name in datasets/, or a retrieval task of mteb"})
-    compare: str | None = field(default=None, metadata={"help": "another result file, compared query by query"})
-    metric: str = field(default="NDCG@10", metadata={"help": "of the comparison: NDCG or F1 at a cutoff"})
-    output_path: str | None = field(default=None, metadata={"help": "folder; default measures/retrieval"})
-    overwrite: bool = field(default=False, metadata={"help": "make a finished result anew"})
+    collection: str = option("a folder, a name in datasets/, or a retrieval task of mteb", group="input")
+    compare: str | None = option("another result file, compared query by query", default=None)
+    metric: str = option("of the comparison: NDCG or F1 at a cutoff", default="NDCG@10")
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate, then compare."""
-    settings, files = parse_settings((EvaluationSettings, FileSettings), argv, __doc__)
+    kinds = (CollectionSettings, EvaluationSettings, OutputOptions)
+    files, settings, out = parse_settings(kinds, argv, __doc__)
     other = load_result(Path(files.compare)) if files.compare else None
     collection = find_collection(files.collection)
-    folder = Path(files.output_path) if files.output_path else None
+    folder = Path(out.output_path) if out.output_path else None
     path = results_path(collection.name, settings.model, settings.kind, folder)
     made_from = {**settings.made_from(), "collection": collection.fingerprint}
     output = Output(path, "retrieval result", made_from, settings.inputs())
-    if not output.is_finished(files.overwrite):
+    if not output.is_finished(out.overwrite):
         started = time.perf_counter()
         result = evaluate_retriever(collection, settings)
         task_result = format_task_result(collection, result["scores"], time.perf_counter() - started)

@@ -11,7 +11,7 @@ python -m perspective.6_retrieval.judge_pairs --dataset docstrings --llm smollm2
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from perspective.artifacts import Output, read_facts
@@ -24,6 +24,7 @@ from perspective.llm.server.settings import ServerSettings
 from perspective.models.embedders import load_embedder
 from perspective.models.prompts import set_retrieval_prompts
 from perspective.models.registry import find_local
+from perspective.options import EmbedderOptions, OutputOptions, RetrievalSetOptions, option
 from perspective.retrieval.embedding import embed_sides
 from perspective.retrieval.judged_pairs import (
     JudgedSettings,
@@ -39,22 +40,14 @@ from perspective.retrieval.layout import mined_path
 
 
 @dataclass(frozen=True)
-class FileSettings:
-    """What is judged, and where it goes."""
+class JudgePairsSettings(EmbedderOptions, OutputOptions, RetrievalSetOptions):
+    """What is judged, and where it is written."""
 
-    dataset: str = field(metadata={"help": "name of the retrieval set"})
-    embedder: str = field(
-        default="minilm", metadata={"help": "who mined, or ranks the corpus", "aliases": ["--embed_method"]}
+    train_file: str | None = option(
+        "pairs with hard negatives as jsonl; default the mined ones", default=None, group="input"
     )
-    train_file: str | None = field(
-        default=None, metadata={"help": "pairs with hard negatives as jsonl; default the mined ones"}
-    )
-    corpus_path: str | None = field(default=None, metadata={"help": "a corpus.jsonl of which nothing else is known"})
-    queries_path: str | None = field(default=None, metadata={"help": "with --corpus_path: a queries.jsonl"})
-    output_path: str | None = field(default=None, metadata={"help": "folder; default judged_results"})
-    overwrite: bool = field(
-        default=False, metadata={"help": "make finished files anew; answers to the same questions are kept"}
-    )
+    corpus_path: str | None = option("a corpus.jsonl of which nothing else is known", default=None, group="input")
+    queries_path: str | None = option("with --corpus_path: a queries.jsonl", default=None, group="input")
 
     def __post_init__(self) -> None:
         """Check that one thing is judged."""
@@ -75,7 +68,7 @@ class FileSettings:
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Judge."""
-    kinds = (FileSettings, JudgedSettings, JudgeSettings, ServerSettings)
+    kinds = (JudgePairsSettings, JudgedSettings, JudgeSettings, ServerSettings)
     files, settings, judge, server = parse_settings(kinds, argv, __doc__)
     if server.budget is not None:
         raise DataError("--budget: for the triplets of predict_triplet alone; here every pair needs its judgment")
@@ -106,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     save_pairs(output, made)
 
 
-def _rank_corpus(files: FileSettings, settings: JudgedSettings) -> Questions:
+def _rank_corpus(files: JudgePairsSettings, settings: JudgedSettings) -> Questions:
     model = load_embedder(files.embedder)
     set_retrieval_prompts(model, files.embedder)
     queries, corpus = (list(read_texts(files.inputs[role]).values()) for role in ("queries", "corpus"))

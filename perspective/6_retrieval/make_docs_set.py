@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from perspective.artifacts import Output, display_path
@@ -20,22 +19,15 @@ from perspective.data.collection import QRELS_PLACES, save_collection
 from perspective.data.corpus import DATASETS
 from perspective.data.docstrings import NAME, DocsSettings, make_docs_set
 from perspective.data.pairs import save_pairs
+from perspective.options import OutputOptions
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FileSettings:
-    """Where the set goes."""
-
-    output_path: str | None = field(default=None, metadata={"help": f"folder; default datasets/{NAME}"})
-    overwrite: bool = field(default=False, metadata={"help": "make a finished set anew"})
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Make the set."""
-    settings, files = parse_settings((DocsSettings, FileSettings), argv, __doc__)
+    settings, files = parse_settings((DocsSettings, OutputOptions), argv, __doc__)
     folder = Path(files.output_path) if files.output_path else DATASETS / NAME
     train = Output(folder / "train.jsonl", "pairs", settings.made_from())
     qrels = Output(folder / QRELS_PLACES[0], "collection", settings.made_from())

@@ -9,7 +9,7 @@ python -m perspective.6_retrieval.mine_negatives --dataset docstrings
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from perspective.artifacts import Output
@@ -20,6 +20,7 @@ from perspective.data.pairs import load_pairs, save_pairs
 from perspective.models.embedders import load_embedder
 from perspective.models.prompts import set_retrieval_prompts
 from perspective.models.registry import describe_model, find_local
+from perspective.options import EmbedderOptions, ModelOptions, OutputOptions, PromptOptions, RetrievalSetOptions, option
 from perspective.retrieval.embedding import embed_sides
 from perspective.retrieval.layout import mined_path
 from perspective.retrieval.mining import MineSettings, filter_pairs, mine_negatives
@@ -27,32 +28,19 @@ from perspective.retrieval.search import load_reranker
 
 
 @dataclass(frozen=True)
-class FileSettings:
-    """What is mined, by which embedder, and where it goes."""
+class MiningFiles(EmbedderOptions, PromptOptions, ModelOptions, OutputOptions, RetrievalSetOptions):
+    """What is mined, by which embedder, and where it is written."""
 
-    dataset: str = field(metadata={"help": "name of the retrieval set"})
-    embedder: str = field(
-        default="minilm",
-        metadata={"help": "gte, e5, minilm, an id of the hub or a folder", "aliases": ["--embed_method"]},
+    train_file: str | None = option("pairs as jsonl; default those of the data set", default=None, group="input")
+    corpus_path: str | None = option(
+        "a corpus.jsonl: documents beside those of the pairs, to choose negatives from", default=None, group="input"
     )
-    train_file: str | None = field(default=None, metadata={"help": "pairs as jsonl; default those of the data set"})
-    corpus_path: str | None = field(
-        default=None, metadata={"help": "a corpus.jsonl: documents beside those of the pairs, to choose negatives from"}
-    )
-    query_prompt: str | None = field(default=None, metadata={"help": "stands before each query; as of train"})
-    document_prompt: str | None = field(default=None, metadata={"help": "stands before each document; as of train"})
-    output_path: str | None = field(default=None, metadata={"help": "folder; default mined_results"})
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the embedder on the hub"})
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "run code from the embedder's repository; only where you trust it"}
-    )
-    overwrite: bool = field(default=False, metadata={"help": "make a finished file anew"})
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Filter and mine."""
-    files, settings = parse_settings((FileSettings, MineSettings), argv, __doc__)
+    files, settings = parse_settings((MiningFiles, MineSettings), argv, __doc__)
     inputs = {"pairs": Path(files.train_file or DATASETS / files.dataset / "train.jsonl")}
     if files.corpus_path:
         inputs["corpus"] = Path(files.corpus_path)

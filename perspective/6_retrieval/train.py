@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from perspective.artifacts import Output, read_facts
@@ -25,6 +25,7 @@ from perspective.data.pairs import load_pairs
 from perspective.models.embedders import load_embedder
 from perspective.models.prompts import set_retrieval_prompts
 from perspective.models.registry import describe_model, find_local
+from perspective.options import ModelOptions, OverwriteOptions, RetrievalSetOptions, TrainedEmbedderOptions, option
 from perspective.retrieval.layout import checkpoint_path, mined_path
 from perspective.retrieval.training import RetrieverTrainSettings, train_retriever
 from perspective.runtime.distributed import broadcast_from_main
@@ -33,31 +34,18 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class FileSettings:
-    """What is trained, and where it goes."""
+class TrainingFiles(TrainedEmbedderOptions, ModelOptions, OverwriteOptions, RetrievalSetOptions):
+    """What is trained, on what, and where the model is written."""
 
-    dataset: str = field(metadata={"help": "name of the retrieval set"})
-    embedder: str = field(
-        default="minilm",
-        metadata={
-            "help": "the embedder to adapt: gte, e5, minilm, an id of the hub or a folder",
-            "aliases": ["--embed_method", "--model_name_or_path"],
-        },
-    )
-    train_file: str | None = field(default=None, metadata={"help": "pairs as jsonl; default the mined ones"})
-    variant: str = field(default="", metadata={"help": "a short name at the end of the folder's, to train several"})
-    output_dir: str | None = field(default=None, metadata={"help": "the folder to make; default in checkpoints"})
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the embedder on the hub"})
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "run code from the embedder's repository; only where you trust it"}
-    )
-    overwrite: bool = field(default=False, metadata={"help": "make a finished model anew; an unfinished run goes on"})
+    train_file: str | None = option("pairs as jsonl; default the mined ones", default=None, group="input")
+    variant: str = option("a short name at the end of the folder's, to train several", default="", group="output")
+    output_dir: str | None = option("the folder to make; default in checkpoints", default=None, group="output")
 
 
 @shared_entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Train."""
-    files, settings = parse_settings((FileSettings, RetrieverTrainSettings), argv, __doc__)
+    files, settings = parse_settings((TrainingFiles, RetrieverTrainSettings), argv, __doc__)
     train_file = Path(files.train_file or mined_path(files.dataset, files.embedder))
     path = Path(files.output_dir or checkpoint_path(files.dataset, files.embedder, files.variant))
     made_from = {

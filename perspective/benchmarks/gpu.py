@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from perspective.layout import MEASURES
 from perspective.llm.loading import LLM
 from perspective.models.embedders import load_embedder
 from perspective.models.embedding import count_tokens, embed_texts
+from perspective.options import FolderOptions, option
 from perspective.runtime.devices import pick_attention, pick_device, pick_reading_dtype
 from perspective.runtime.memory import free_cache
 from perspective.teacher.states import StateSettings, read_states
@@ -51,14 +52,13 @@ COUNTING = (
 
 
 @dataclass(frozen=True)
-class BenchmarkSettings:
+class GpuSettings(FolderOptions):
     """What is timed."""
 
-    size: str = field(default="real", metadata={"help": "real, or tiny to try it out on any machine"})
-    parts: list[str] | None = field(
-        default=None, metadata={"help": "encode, finetune, choice, states; default all of them"}
+    size: str = option("real, or tiny to try it out on any machine", default="real")
+    parts: list[str] | None = option(
+        "encode, finetune, choice, states; default all of them", default=None, group="input"
     )
-    output_path: str | None = field(default=None, metadata={"help": "folder of the results; default measures"})
 
     def __post_init__(self) -> None:
         """Check names, and that the size fits the machine."""
@@ -182,7 +182,7 @@ PARTS: dict[str, Callable[[Bench], Work]] = {
 }
 
 
-def run_benchmark(settings: BenchmarkSettings) -> dict[str, Any]:
+def run_benchmark(settings: GpuSettings) -> dict[str, Any]:
     """Time the parts one after another.
 
     Returns:
@@ -299,7 +299,7 @@ def _peak_bytes() -> int:
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Time, then write and show the table."""
-    settings = parse_settings(BenchmarkSettings, argv, __doc__)
+    settings = parse_settings(GpuSettings, argv, __doc__)
     results = run_benchmark(settings)
     name = "benchmark_gpu" if settings.size == "real" else f"benchmark_gpu_{settings.size}"
     path = (Path(settings.output_path) if settings.output_path else MEASURES) / f"{name}.json"

@@ -13,7 +13,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -22,26 +22,27 @@ from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import DATASETS
 from perspective.data.pairs import load_pairs
 from perspective.models.embedders import load_embedder
+from perspective.options import option
 from perspective.retrieval.training import build_loss, draw_pairs, make_dataset
 
 
 @dataclass(frozen=True)
-class BenchmarkSettings:
+class CachingSettings:
     """What is measured."""
 
-    dataset: str = field(default="docstrings", metadata={"help": "name of the retrieval set"})
-    embedder: str = field(default="minilm", metadata={"help": "gte, e5, minilm, an id of the hub or a folder"})
-    train_file: str | None = field(default=None, metadata={"help": "pairs as jsonl; default those of the data set"})
-    batch_size: int = field(default=64, metadata={"help": "pairs in the step"})
-    mini_batch_size: int = field(default=32, metadata={"help": "texts embedded at a time; 0 for the plain loss"})
-    max_source_length: int = field(default=64, metadata={"help": "tokens a text is cut to"})
-    seed: int = field(default=100, metadata={"help": "of drawing the pairs"})
+    dataset: str = option("name of the retrieval set", default="docstrings", group="input")
+    embedder: str = option("gte, e5, minilm, an id of the hub or a folder", default="minilm", group="model")
+    train_file: str | None = option("pairs as jsonl; default those of the data set", default=None, group="input")
+    batch_size: int = option("pairs in the step", default=64, group="scale")
+    mini_batch_size: int = option("texts embedded at a time; 0 for the plain loss", default=32, group="scale")
+    max_source_length: int = option("tokens a text is cut to", default=64)
+    seed: int = option("of drawing the pairs", default=100)
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure."""
-    settings = parse_settings(BenchmarkSettings, argv, __doc__)
+    settings = parse_settings(CachingSettings, argv, __doc__)
     pairs = load_pairs(Path(settings.train_file or DATASETS / settings.dataset / "train.jsonl"))
     data = make_dataset(draw_pairs(pairs, settings.batch_size, settings.seed), num_negatives=1, weighted=False)
     model = load_embedder(settings.embedder).train()

@@ -14,7 +14,7 @@ import hashlib
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from perspective.layout import PREDICT_STAGE, STUDY_PAIR, slugify_model, study_f
 from perspective.llm.loading import load_llm
 from perspective.models.embedders import load_embedder
 from perspective.models.embedding import embed_by_name
+from perspective.options import OverwriteOptions, option
 from perspective.teacher.states import StateSettings, load_or_compute_states
 from perspective.teacher.teacher import TeachSettings, blend_for_inference, make_teacher
 from perspective.training.distillation import distill_embedder
@@ -60,27 +61,24 @@ BASE = "untouched"
 
 
 @dataclass(frozen=True)
-class StudySettings:
+class StudySettings(OverwriteOptions):
     """What is compared."""
 
-    datasets: list[str] = field(
-        default_factory=lambda: list(DATASETS), metadata={"help": "data sets", "aliases": ["--dataset"]}
+    datasets: list[str] = option("data sets", default=list(DATASETS), group="input", aliases=("--dataset",))
+    arms: list[str] | None = option("arms; default all", default=None, group="input", aliases=("--arm",))
+    seeds: list[int] = option("of sampling and training", default=list(SEEDS))
+    embedder: str = option("the embedder", default=STUDY_PAIR[0], group="model")
+    llm: str = option("the LLM that reads the texts", default=STUDY_PAIR[1], group="model")
+    recorded: str | None = option(
+        "folder of <dataset>-starling-pred.json, for the arms that use them", default=None, group="input"
     )
-    arms: list[str] | None = field(default=None, metadata={"help": "arms; default all", "aliases": ["--arm"]})
-    seeds: list[int] = field(default_factory=lambda: list(SEEDS), metadata={"help": "of sampling and training"})
-    embedder: str = field(default=STUDY_PAIR[0], metadata={"help": "the embedder"})
-    llm: str = field(default=STUDY_PAIR[1], metadata={"help": "the LLM that reads the texts"})
-    recorded: str | None = field(
-        default=None, metadata={"help": "folder of <dataset>-starling-pred.json, for the arms that use them"}
-    )
-    overwrite: bool = field(default=False, metadata={"help": "measure cells anew that are there"})
 
     def __post_init__(self) -> None:
         """Check names."""
-        for option, names, known in (("arm", self.arms or [], ARMS), ("dataset", self.datasets, DATASETS)):
+        for name_of, names, known in (("arm", self.arms or [], ARMS), ("dataset", self.datasets, DATASETS)):
             for name in names:
                 if name not in known:
-                    raise DataError(f'--{option} "{name}": {suggest_name(name, known)}')
+                    raise DataError(f'--{name_of} "{name}": {suggest_name(name, known)}')
 
     @property
     def folder(self) -> Path:

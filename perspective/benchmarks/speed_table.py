@@ -14,7 +14,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from tqdm import tqdm
@@ -31,6 +31,7 @@ from perspective.benchmarks.speed.training import bench_loss, bench_training
 from perspective.cli import entry_point, parse_settings
 from perspective.errors import DataError, suggest_name
 from perspective.layout import MEASURES
+from perspective.options import option
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ STAGES: dict[str, Callable[[SpeedSettings], list[Row]]] = {
 class StageSettings:
     """What is measured."""
 
-    stages: list[str] = field(default_factory=lambda: list(STAGES), metadata={"help": "stages; default all"})
+    stages: list[str] = option("stages; default all", default=list(STAGES), group="input")
 
     def __post_init__(self) -> None:
         """Check names."""

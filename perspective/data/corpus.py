@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from perspective.artifacts import ROOT, display_path, read_json
 from perspective.artifacts.jsonl import check_text, read_field, read_jsonl
 from perspective.errors import DataError, suggest_name
+from perspective.options import DatasetOptions, option
 
 logger = logging.getLogger(__name__)
 
@@ -23,24 +24,15 @@ DATASETS = ROOT / "datasets"
 
 
 @dataclass(frozen=True)
-class CorpusSettings:
+class CorpusSettings(DatasetOptions):
     """Where the texts lie."""
 
-    dataset: str = field(
-        metadata={"help": "banking77, few_nerd_nat, mtop_domain, stackexchange, demo, or a name for your own texts"}
-    )
-    scale: str = field(
-        default="small",
-        metadata={"help": "small, or large for MiniBatchKMeans throughout", "choices": ["small", "large"]},
-    )
-    data_path: str | None = field(
+    data_path: str | None = option(
+        "your own texts: .jsonl, .csv or .parquet; default datasets/<dataset>/<scale>.jsonl",
         default=None,
-        metadata={"help": "your own texts: .jsonl, .csv or .parquet; default datasets/<dataset>/<scale>.jsonl"},
+        group="input",
     )
-    text_column: str = field(default="input", metadata={"help": "field or column that holds the text"})
-    label_column: str = field(
-        default="label", metadata={"help": "field or column that holds the label, where there is one"}
-    )
+    text_column: str = option("field or column that holds the text", default="input", group="input")
 
     @property
     def path(self) -> Path:

@@ -13,7 +13,7 @@ import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from perspective.data.collection import Collection
 from perspective.data.docstring_text import MAX_DOCUMENT_CHARACTERS, split_docstring
 from perspective.data.pairs import Pair
 from perspective.errors import DataError
+from perspective.options import option
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +41,15 @@ MAX_PAIRS = 1500  # a package: none may outweigh the others
 class DocsSettings:
     """Which packages."""
 
-    train_packages: list[str] = field(
-        default_factory=lambda: ["scipy", "pandas", "sklearn", "torch", "transformers", "accelerate", "pyarrow"],
-        metadata={"help": "import names of the packages to train on"},
+    train_packages: list[str] = option(
+        "import names of the packages to train on",
+        default=["scipy", "pandas", "sklearn", "torch", "transformers", "accelerate", "pyarrow"],
+        group="input",
     )
-    test_packages: list[str] = field(
-        default_factory=lambda: ["numpy", "matplotlib", "peft", "sentence_transformers"],
-        metadata={"help": "import names of the packages to test on; none of the others"},
+    test_packages: list[str] = option(
+        "import names of the packages to test on; none of the others",
+        default=["numpy", "matplotlib", "peft", "sentence_transformers"],
+        group="input",
     )
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ import re
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from perspective.artifacts import Output
@@ -26,6 +26,7 @@ from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import DATASETS
 from perspective.data.docstrings import find_version, read_package
 from perspective.errors import DataError, suggest_name
+from perspective.options import OverwriteOptions, option
 
 logger = logging.getLogger(__name__)
 
@@ -126,11 +127,10 @@ SETS = {"debian": HeldOutSet(read_sections, 1, 250), "modules": HeldOutSet(read_
 
 
 @dataclass(frozen=True)
-class HeldOutSettings:
+class HeldOutSettings(OverwriteOptions):
     """Which sets."""
 
-    names: list[str] = field(default_factory=lambda: list(SETS), metadata={"help": "debian or modules; default both"})
-    overwrite: bool = field(default=False, metadata={"help": "make a finished set anew"})
+    names: list[str] = option("debian or modules; default both", default=list(SETS), group="input")
 
     def __post_init__(self) -> None:
         """Check names."""

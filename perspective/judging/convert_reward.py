@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from perspective.artifacts import atomic_path
 from perspective.cli import entry_point, parse_settings
 from perspective.errors import DataError
+from perspective.options import option
 
 
 @dataclass(frozen=True)
 class ConvertRewardSettings:
     """What is converted."""
 
-    checkpoint: str = field(metadata={"help": "the published .bin or .pt file"})
-    output_path: str = field(metadata={"help": "the folder that will hold model.safetensors"})
+    checkpoint: str = option("the published .bin or .pt file", group="model")
+    output_path: str = option("the folder that will hold model.safetensors", group="output")
 
 
 @entry_point

@@ -3,95 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from perspective.artifacts import LABELS, Output, Triplet, load_judgments, read_facts
-from perspective.errors import DataError, suggest_name
+from perspective.artifacts import Output, Triplet, load_judgments, read_facts
+from perspective.errors import DataError
 from perspective.judging.protocol import Judge, Wording
-from perspective.judging.server import ServerJudge
 from perspective.layout import slugify_model
 from perspective.llm.loading import load_llm
 from perspective.llm.server.settings import ServerSettings
 from perspective.models.embedding import embed_by_name
 from perspective.models.registry import LLMS, describe_model, find_local
+from perspective.options import option
 from perspective.runtime.ray import EngineSettings
 
-KINDS = ("answer", "pair", "choice", "reward", "server", "recorded", "oracle")
-FORMS = ("state", "distribution", "phrase")
+Kind = Literal["answer", "pair", "choice", "reward", "server", "recorded", "oracle"]
 WRITTEN = ("reason", "json")
-RESPONSES = ("logprob", "generate", *WRITTEN)
 
 
 @dataclass(frozen=True)
 class JudgeSettings:
     """Who judges."""
 
-    llm: str = field(
+    llm: str = option(
+        "smollm2, starling, starling-rm, a hub id, a folder, a .gguf file, or the name of a server's model",
         default="smollm2",
-        metadata={
-            "help": "smollm2, starling, starling-rm, a hub id, a folder, a .gguf file, or the name of a server's model",
-            "aliases": ["--model"],
-        },
+        group="model",
+        aliases=("--model",),
     )
-    judge: str | None = field(
+    judge: Kind | None = option(
+        "answer (reads each text once; the default for a local LLM), pair (do these two share it?), "
+        "choice (which one is closer?), reward, server, recorded; found from the other options when left out; "
+        "oracle answers by the labels and is for analysis alone",
         default=None,
-        metadata={
-            "help": "answer (reads each text once; the default for a local LLM), pair (do these two share it?), "
-            "choice (which one is closer?), reward, server, recorded; found from the other options when left out; "
-            "oracle answers by the labels and is for analysis alone"
-        },
+        group="model",
     )
-    answer_form: str = field(
+    answer_form: Literal["state", "distribution", "phrase"] = option(
+        "what answer reads: state (hidden state where the answer begins), distribution (of its first "
+        "token) or phrase (a few words, embedded by the embedder)",
         default="state",
-        metadata={
-            "help": "what answer reads: state (hidden state where the answer begins), distribution (of its first "
-            "token) or phrase (a few words, embedded by the embedder)"
-        },
     )
-    answer_layer: int = field(default=-1, metadata={"help": "layer of the state, counted from the input; -1 the last"})
-    oracle_noise: float = field(default=0.0, metadata={"help": "share of the oracle's answers that are turned round"})
-    recorded_path: str | None = field(
-        default=None, metadata={"help": "earlier predictions, ours or published, to repeat"}
-    )
-    response: str = field(
+    answer_layer: int = option("layer of the state, counted from the input; -1 the last", default=-1)
+    oracle_noise: float = option("share of the oracle's answers that are turned round", default=0.0)
+    recorded_path: str | None = option("earlier predictions, ours or published, to repeat", default=None, group="input")
+    response: Literal["logprob", "generate", "reason", "json"] = option(
+        "of choice: logprob compares the labels' log-probabilities; generate reads a short answer "
+        "(published); reason lets the LLM think in words first; json forces the answer into JSON",
         default="logprob",
-        metadata={
-            "help": "of choice: logprob compares the labels' log-probabilities; generate reads a short answer "
-            "(published); reason lets the LLM think in words first; json forces the answer into JSON"
-        },
     )
-    orders: int = field(
-        default=2, metadata={"help": "2 asks with the choices in both orders, 1 in the order of the file (published)"}
+    orders: Literal[1, 2] = option(
+        "2 asks with the choices in both orders, 1 in the order of the file (published)", default=2
     )
-    judge_batch_size: int | None = field(
+    judge_batch_size: int | None = option(
+        "prompts in one forward pass of a local LLM; left out, 16 on a CPU, by its memory on a GPU",
         default=None,
-        metadata={"help": "prompts in one forward pass of a local LLM; left out, 16 on a CPU, by its memory on a GPU"},
+        group="scale",
     )
-    load_in: str = field(
+    load_in: Literal["auto", "8bit", "4bit"] = option(
+        "8bit or 4bit on a CUDA GPU with bitsandbytes; auto for half precision where the device is fast in "
+        "it, else float32",
         default="auto",
-        metadata={
-            "help": "8bit or 4bit on a CUDA GPU with bitsandbytes; auto for half precision where the device is fast in "
-            "it, else float32"
-        },
+        group="model",
     )
-    llm_revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the LLM on the hub"})
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "run code from the LLM's repository; only where you trust it"}
+    llm_revision: str | None = option("branch, tag or commit of the LLM on the hub", default=None, group="model")
+    trust_remote_code: bool = option(
+        "run code from the LLM's repository; only where you trust it", default=False, group="model"
     )
 
     def __post_init__(self) -> None:
         """Check what argparse cannot."""
-        if self.judge is not None and self.judge not in KINDS:
-            raise DataError(f'--judge "{self.judge}": {suggest_name(self.judge, KINDS)}')
-        if self.response not in RESPONSES:
-            raise DataError(f'--response "{self.response}": {suggest_name(self.response, RESPONSES)}')
-        if self.answer_form not in FORMS:
-            raise DataError(f'--answer_form "{self.answer_form}": {suggest_name(self.answer_form, FORMS)}')
-        if self.orders not in (1, len(LABELS)):
-            raise DataError(f"--orders {self.orders}: choose 1 or 2")
         if self.judge_batch_size is not None and self.judge_batch_size < 1:
             raise DataError(f"--judge_batch_size {self.judge_batch_size}: must be at least 1")
         if self.judge == "recorded" and not self.recorded_path:
@@ -218,6 +200,8 @@ def build_judge(settings: JudgeSettings, server: ServerSettings, case: JudgingTa
         return OracleJudge(case.triplets, settings.oracle_noise, seed=0)
     instruction = case.wording.instruction
     if kind == "server":
+        from perspective.judging.server import ServerJudge
+
         if settings.response in WRITTEN:
             raise DataError(f"--response {settings.response}: only for a local LLM; a server takes logprob or generate")
         return ServerJudge(server, settings.llm, instruction, settings.orders, logprobs=settings.response == "logprob")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
 
 from perspective.errors import DataError
 from perspective.models.embedders import load_embedder
 from perspective.models.prompts import set_prompt
+from perspective.options import ModelOptions, option
 from perspective.runtime.distributed import is_main
 from perspective.runtime.memory import BatchLimit, halve_on_out_of_memory, limit_batches, make_batches
 
@@ -27,26 +27,14 @@ _Sized = tuple[str, int]  # a text and its number of tokens
 
 
 @dataclass(frozen=True)
-class EmbedSettings:
+class EmbedSettings(ModelOptions):
     """How the texts are embedded."""
 
-    embedder: str = field(
-        default="minilm",
-        metadata={"help": "gte, e5, minilm, a sentence-transformers id, or a folder", "aliases": ["--embed_method"]},
+    instruction: bool = option(
+        "put the data set's instruction before each text (embedders trained with instructions)", default=False
     )
-    checkpoint: str | None = field(
-        default=None, metadata={"help": "a fine-tuned folder that takes the embedder's place"}
-    )
-    instruction: bool = field(
-        default=False,
-        metadata={"help": "put the data set's instruction before each text (embedders trained with instructions)"},
-    )
-    batch_size: int | None = field(
-        default=None, metadata={"help": "texts encoded at a time; left out, 64 on a CPU, by its memory on a GPU"}
-    )
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the embedder on the hub"})
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "run code from the embedder's repository; only where you trust it"}
+    batch_size: int | None = option(
+        "texts encoded at a time; left out, 64 on a CPU, by its memory on a GPU", default=None, group="scale"
     )
 
     def __post_init__(self) -> None:
@@ -167,6 +155,8 @@ def embed_texts(encoder: Encoder, texts: Sequence[str], batch_size: int | None =
 
 def count_tokens(encoder: Encoder, texts: Sequence[str]) -> list[int]:
     """Return how many tokens of each text the encoder reads; an estimate where it has no tokenizer."""
+    from transformers import PreTrainedTokenizerBase
+
     longest = getattr(encoder, "max_seq_length", None) or 512
     tokenizer = getattr(encoder, "tokenizer", None)
     if isinstance(tokenizer, PreTrainedTokenizerBase):

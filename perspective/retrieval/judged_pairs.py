@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from perspective.errors import DataError
 from perspective.judging.protocol import Judge, Wording
 from perspective.judging.session import discard_partial, judge_triplets
 from perspective.layout import slugify_model
+from perspective.options import option
 from perspective.retrieval.embedding import EmbeddedTexts
 from perspective.retrieval.layout import RETRIEVAL_STAGE
 from perspective.retrieval.search import search_dense
@@ -36,26 +37,21 @@ JUDGED = RETRIEVAL_STAGE / "judged_results"
 class JudgedSettings:
     """What the judge is asked, and what its answers change."""
 
-    instruction: str = field(
+    instruction: str = option(
+        "the sentence that asks a judge of the kinds choice, reward and server",
         default="Select the document that better answers the Query.",
-        metadata={"help": "the sentence that asks a judge of the kinds choice, reward and server"},
     )
-    perspective: str = field(
-        default="subject",
-        metadata={"help": "what a query and a document that answers it share, for the kinds answer and pair"},
+    perspective: str = option(
+        "what a query and a document that answers it share, for the kinds answer and pair", default="subject"
     )
-    min_probability: float = field(
+    min_probability: float = option(
+        "of pairs: drop a hard negative unless the document is closer to the query with a probability "
+        "above this: the judge finds it as relevant",
         default=0.5,
-        metadata={
-            "help": "of pairs: drop a hard negative unless the document is closer to the query with a probability "
-            "above this: the judge finds it as relevant"
-        },
     )
-    top_k: int = field(
-        default=10, metadata={"help": "of a corpus: the nearest documents of a query, of which two are compared"}
-    )
-    triplets_per_query: int = field(default=1, metadata={"help": "of a corpus: comparisons a query"})
-    seed: int = field(default=100, metadata={"help": "of drawing, and of the order of the choices"})
+    top_k: int = option("of a corpus: the nearest documents of a query, of which two are compared", default=10)
+    triplets_per_query: int = option("of a corpus: comparisons a query", default=1)
+    seed: int = option("of drawing, and of the order of the choices", default=100)
 
     def __post_init__(self) -> None:
         """Check values."""

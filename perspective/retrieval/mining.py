@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from perspective.data.pairs import Pair
 from perspective.errors import DataError
+from perspective.options import option
 from perspective.retrieval.embedding import EmbeddedTexts
 
 if TYPE_CHECKING:
@@ -27,31 +28,29 @@ SCORES_AT_A_TIME = 2**28  # the same for mining, where the corpus may be large: 
 class MineSettings:
     """Which pairs are kept, and which documents become their hard negatives."""
 
-    keep_top_k: int = field(
+    keep_top_k: int = option(
+        "of weak pairs (E5 took 2): keep a pair when its document is among so many nearest to its query in "
+        "a random pool of documents; 0 keeps all, as clean pairs deserve: what is not found is yet to be learnt",
         default=0,
-        metadata={
-            "help": "of weak pairs (E5 took 2): keep a pair when its document is among so many nearest to its query in "
-            "a random pool of documents; 0 keeps all, as clean pairs deserve: what is not found is yet to be learnt"
-        },
     )
-    pool_size: int = field(default=1_000_000, metadata={"help": "documents in the pool, where there are so many"})
-    num_negatives: int = field(default=1, metadata={"help": "hard negatives a pair; 0 mines none"})
-    range_min: int = field(default=0, metadata={"help": "nearest documents passed over, as likely to be relevant too"})
-    range_max: int | None = field(
-        default=None, metadata={"help": "rank down to which documents are looked at; default as many as are needed"}
+    pool_size: int = option("documents in the pool, where there are so many", default=1_000_000)
+    num_negatives: int = option("hard negatives a pair; 0 mines none", default=1)
+    range_min: int = option("nearest documents passed over, as likely to be relevant too", default=0)
+    range_max: int | None = option(
+        "rank down to which documents are looked at; default as many as are needed", default=None
     )
-    absolute_margin: float | None = field(
-        default=None, metadata={"help": "a negative is at least so much less similar to the query than the document"}
+    absolute_margin: float | None = option(
+        "a negative is at least so much less similar to the query than the document", default=None
     )
-    relative_margin: float | None = field(
-        default=0.05,
-        metadata={"help": "likewise, as a fraction of the document's similarity (NV-Retriever took 0.05)"},
+    relative_margin: float | None = option(
+        "likewise, as a fraction of the document's similarity (NV-Retriever took 0.05)", default=0.05
     )
-    reranker: str | None = field(
+    reranker: str | None = option(
+        "a CrossEncoder, id or folder, whose scores the margins apply to; default the embedder's",
         default=None,
-        metadata={"help": "a CrossEncoder, id or folder, whose scores the margins apply to; default the embedder's"},
+        group="model",
     )
-    seed: int = field(default=100, metadata={"help": "of the pool"})
+    seed: int = option("of the pool", default=100)
 
     def __post_init__(self) -> None:
         """Check values."""

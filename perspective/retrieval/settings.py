@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from perspective.errors import DataError
 from perspective.models.registry import find_local
+from perspective.options import EmbedderOptions, ModelOptions, PromptOptions, option
 
 
 @dataclass(frozen=True)
-class EvaluationSettings:
+class EvaluationSettings(EmbedderOptions, PromptOptions, ModelOptions):
     """What is evaluated, and how."""
 
-    embedder: str = field(
-        default="minilm",
-        metadata={"help": "gte, e5, minilm, a sentence-transformers id, or a folder", "aliases": ["--embed_method"]},
-    )
-    retriever: str = field(
-        default="dense",
-        metadata={
-            "help": "dense, bm25, or hybrid of both by reciprocal rank",
-            "choices": ["dense", "bm25", "hybrid"],
-        },
-    )
-    reranker: str | None = field(default=None, metadata={"help": "a CrossEncoder that orders the first hits anew"})
-    n_reranked: int = field(default=50, metadata={"help": "hits of a query that the reranker reads"})
-    cutoffs: list[int] = field(default_factory=lambda: [1, 3, 5, 10], metadata={"help": "the k of the metrics"})
-    query_prompt: str | None = field(
-        default=None, metadata={"help": "put before a query; default the model's own, or E5's for an E5"}
-    )
-    document_prompt: str | None = field(default=None, metadata={"help": "put before a document; likewise"})
-    batch_size: int | None = field(
-        default=None, metadata={"help": "texts encoded at a time; left out, 64 on a CPU, by its memory on a GPU"}
-    )
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of the embedder on the hub"})
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "run code from the embedder's repository; only where you trust it"}
+    retriever: Literal["dense", "bm25", "hybrid"] = option("hybrid joins both by reciprocal rank", default="dense")
+    reranker: str | None = option("a CrossEncoder that orders the first hits anew", default=None, group="model")
+    n_reranked: int = option("hits of a query that the reranker reads", default=50)
+    cutoffs: list[int] = option("the k of the metrics", default=[1, 3, 5, 10])
+    batch_size: int | None = option(
+        "texts encoded at a time; left out, 64 on a CPU, by its memory on a GPU", default=None, group="scale"
     )
 
     def __post_init__(self) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
 from perspective.artifacts import Output
 from perspective.data.pairs import Pair
 from perspective.errors import DataError
+from perspective.options import PromptOptions, option
 from perspective.runtime.distributed import n_processes
 from perspective.training.run import RunSettings, run_training, save_trained
+from perspective.training.settings import StepSettings
 
 if TYPE_CHECKING:
     import torch
@@ -21,53 +23,28 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RetrieverTrainSettings:
+class RetrieverTrainSettings(PromptOptions, StepSettings):
     """How the retriever is trained."""
 
-    temperature: float = field(default=0.02, metadata={"help": "divides the cosine similarities in the loss"})
-    learning_rate: float = field(default=2e-5, metadata={"help": "peak learning rate of AdamW"})
-    num_train_epochs: float = field(default=1.0, metadata={"help": "passes over the pairs"})
-    per_device_train_batch_size: int = field(
-        default=128,
-        metadata={
-            "help": "pairs a step, of all processes together: each query sees the documents and negatives of them all"
-        },
+    temperature: float = option("divides the cosine similarities in the loss", default=0.02)
+    learning_rate: float = option("peak learning rate of AdamW", default=2e-5)
+    num_train_epochs: float = option("passes over the pairs", default=1.0)
+    per_device_train_batch_size: int = option(
+        "pairs a step, of all processes together: each query sees the documents and negatives of them all", default=128
     )
-    mini_batch_size: int = field(
+    mini_batch_size: int = option(
+        "texts that a process embeds at a time (gradient caching): any batch trains in the memory of so "
+        "many, at about twice the time; 0 embeds the batch at once",
         default=32,
-        metadata={
-            "help": "texts that a process embeds at a time (gradient caching): any batch trains in the memory of so "
-            "many, at about twice the time; 0 embeds the batch at once"
-        },
+        group="scale",
     )
-    warmup_ratio: float = field(default=0.1, metadata={"help": "share of the steps in which the learning rate rises"})
-    num_negatives: int = field(
-        default=1, metadata={"help": "hard negatives of a pair that are trained on, its first ones; 0 for none"}
+    warmup_ratio: float = option("share of the steps in which the learning rate rises", default=0.1)
+    num_negatives: int = option("hard negatives of a pair that are trained on, its first ones; 0 for none", default=1)
+    weighted: bool = option("multiply a pair's loss by its weight", default=True)
+    lora_rank: int = option(
+        "train LoRA adapters of this rank on all linear layers, merged at the end; 0 trains all weights", default=0
     )
-    weighted: bool = field(default=True, metadata={"help": "multiply a pair's loss by its weight"})
-    lora_rank: int = field(
-        default=0,
-        metadata={
-            "help": "train LoRA adapters of this rank on all linear layers, merged at the end; 0 trains all weights"
-        },
-    )
-    query_prompt: str | None = field(
-        default=None,
-        metadata={"help": "stands before each query; default the model's own, 'query: ' for models of the E5 family"},
-    )
-    document_prompt: str | None = field(
-        default=None,
-        metadata={"help": "stands before each document; default the model's own, 'passage: ' for the E5 family"},
-    )
-    max_pairs: int | None = field(default=None, metadata={"help": "train on so many pairs, drawn by the seed"})
-    max_source_length: int = field(
-        default=512, metadata={"help": "tokens a text is cut to, if the embedder takes that many"}
-    )
-    seed: int = field(default=100, metadata={"help": "of drawing, shuffling and dropout"})
-    save_steps: int = field(
-        default=32, metadata={"help": "steps between the checkpoints from which a killed run goes on"}
-    )
-    resume: bool = field(default=True, metadata={"help": "go on from the last checkpoint of a killed run"})
+    max_pairs: int | None = option("train on so many pairs, drawn by the seed", default=None)
 
     def __post_init__(self) -> None:
         """Check values."""

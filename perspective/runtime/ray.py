@@ -17,19 +17,19 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from perspective.artifacts import ROOT, Output, atomic_path
-from perspective.errors import DataError, ModelError, PerspectiveError, suggest_name
+from perspective.errors import DataError, ModelError, PerspectiveError
+from perspective.options import option
 
 logger = logging.getLogger(__name__)
 
-ENGINES = ("local", "ray")
 MAX_SHARD_RETRIES = 3  # a shard that kills its worker more often is at fault itself
 MAX_FIRST_DEATHS = 3  # workers that die in a row before they are up
 
@@ -40,21 +40,20 @@ Compute = Callable[[list[str]], np.ndarray]
 class EngineSettings:
     """Where the work is done; nothing here changes a result beyond rounding."""
 
-    engine: str = field(
+    engine: Literal["local", "ray"] = option(
+        "local, or ray: on the Ray cluster that RAY_ADDRESS names, else on one of this machine",
         default="local",
-        metadata={"help": "local, or ray: on the Ray cluster that RAY_ADDRESS names, else on one of this machine"},
+        group="scale",
     )
-    workers: int | None = field(
-        default=None, metadata={"help": "models at work on Ray at a time; default one a GPU, without GPUs one a CPU"}
+    workers: int | None = option(
+        "models at work on Ray at a time; default one a GPU, without GPUs one a CPU", default=None, group="scale"
     )
-    shard_texts: int = field(
-        default=1024, metadata={"help": "texts that a worker of Ray takes at a time, and loses when it dies"}
+    shard_texts: int = option(
+        "texts that a worker of Ray takes at a time, and loses when it dies", default=1024, group="scale"
     )
 
     def __post_init__(self) -> None:
         """Check what argparse cannot."""
-        if self.engine not in ENGINES:
-            raise DataError(f'--engine "{self.engine}": {suggest_name(self.engine, ENGINES)}')
         if self.workers is not None and self.workers < 1:
             raise DataError(f"--workers {self.workers}: must be at least 1")
         if self.shard_texts < 1:

@@ -7,11 +7,12 @@ space is taken in only where both together cluster more stably than the embedder
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from perspective.errors import DataError
+from perspective.options import option
 from perspective.trust.stability import Trust, decide_trust
 from perspective.vectors import blend, center_rows, half_whiten, normalize_rows, smooth
 
@@ -29,11 +30,10 @@ class TeachSettings:
         smoothed: Whether rows move towards their neighbours.
     """
 
-    weight: float | None = field(
-        default=None,
-        metadata={"help": "weight of the answer states against the embedder's 1; left out, decided without labels"},
+    weight: float | None = option(
+        "weight of the answer states against the embedder's 1; left out, decided without labels", default=None
     )
-    smoothed: bool = field(default=True, metadata={"help": "average the teacher over nearest neighbours"})
+    smoothed: bool = option("average the teacher over nearest neighbours", default=True)
 
     def __post_init__(self) -> None:
         """Check values."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
-from perspective.errors import DataError, suggest_name
+from perspective.errors import DataError
+from perspective.options import option
 from perspective.runtime.distributed import n_processes
 
-LOSS_NAMES = ("published", "infonce", "triplet", "distill")
+LossName = Literal["published", "infonce", "triplet", "distill"]
 
 
 @dataclass(frozen=True)
@@ -63,56 +64,44 @@ RECIPES = {
 
 
 @dataclass(frozen=True)
-class TrainSettings:
+class StepSettings:
+    """What all trainings share: how long texts are, the seed, and the checkpoints on the way."""
+
+    max_source_length: int = option("tokens a text is cut to, if the embedder takes that many", default=512)
+    seed: int = option("of every random draw", default=100)
+    save_steps: int = option("steps between the checkpoints from which a killed run resumes", default=32, group="scale")
+    resume: bool = option("resume from the last checkpoint of a killed run", default=True, group="scale")
+
+
+@dataclass(frozen=True)
+class TrainSettings(StepSettings):
     """How the embedder is trained; what is left out comes from the recipe."""
 
-    recipe: str | None = field(
+    recipe: Literal["distill", "standard", "published"] | None = option(
+        "distill (a teacher's vectors), standard (triplets) or published (triplets; batch 2, learning "
+        "rate 5e-7, 8 epochs, file order); left out, what the judge made decides",
         default=None,
-        metadata={
-            "help": "distill (a teacher's vectors), standard (triplets) or published (triplets; batch 2, learning "
-            "rate 5e-7, 8 epochs, file order); left out, what the judge made decides"
-        },
     )
-    loss: str | None = field(
+    loss: LossName | None = option(
+        "of triplets: published, infonce (all in-batch negatives) or triplet (logistic, no in-batch negatives)",
         default=None,
-        metadata={
-            "help": "of triplets: published, infonce (all in-batch negatives) or triplet (logistic, no in-batch "
-            "negatives)"
-        },
     )
-    cl_temperature: float | None = field(default=None, metadata={"help": "divides the cosine similarities in the loss"})
-    learning_rate: float | None = field(default=None, metadata={"help": "peak learning rate of AdamW"})
-    num_train_epochs: float | None = field(default=None, metadata={"help": "passes over the triplets"})
-    per_device_train_batch_size: int | None = field(
-        default=None,
-        metadata={"help": "triplets or texts a step, those of all processes together: their number changes no result"},
+    cl_temperature: float | None = option("divides the cosine similarities in the loss", default=None)
+    learning_rate: float | None = option("peak learning rate of AdamW", default=None)
+    num_train_epochs: float | None = option("passes over the triplets", default=None)
+    per_device_train_batch_size: int | None = option(
+        "triplets or texts a step, those of all processes together: their number changes no result", default=None
     )
-    weighted: bool | None = field(default=None, metadata={"help": "weigh triplets by how sure the judge was"})
-    lora_rank: int | None = field(
-        default=None,
-        metadata={
-            "help": "train LoRA adapters of this rank on all linear layers, merged at the end; 0 trains all weights"
-        },
+    weighted: bool | None = option("weigh triplets by how sure the judge was", default=None)
+    lora_rank: int | None = option(
+        "train LoRA adapters of this rank on all linear layers, merged at the end; 0 trains all weights", default=None
     )
-    gather_negatives: bool = field(
-        default=True,
-        metadata={"help": "of several processes: compare triplets with those of all, as one process would"},
+    gather_negatives: bool = option(
+        "of several processes: compare triplets with those of all, as one process would", default=True, group="scale"
     )
-    max_source_length: int = field(
-        default=512, metadata={"help": "tokens a text is cut to, if the embedder takes that many"}
-    )
-    seed: int = field(default=100, metadata={"help": "of shuffling and dropout"})
-    save_steps: int = field(
-        default=32, metadata={"help": "steps between the checkpoints from which a killed run goes on"}
-    )
-    resume: bool = field(default=True, metadata={"help": "go on from the last checkpoint of a killed run"})
 
     def __post_init__(self) -> None:
         """Check values."""
-        if self.recipe is not None and self.recipe not in RECIPES:
-            raise DataError(f'--recipe "{self.recipe}": {suggest_name(self.recipe, RECIPES)}')
-        if self.loss is not None and self.loss not in LOSS_NAMES:
-            raise DataError(f'--loss "{self.loss}": {suggest_name(self.loss, LOSS_NAMES)}')
         for name in (
             "cl_temperature",
             "learning_rate",

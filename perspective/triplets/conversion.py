@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from perspective.artifacts import LABELS, Judgment, TrainingTriplet, stack_rows
 from perspective.errors import DataError
+from perspective.options import JudgedOptions, option
 from perspective.trust.evidence import Evidence
 
 logger = logging.getLogger(__name__)
@@ -21,48 +22,18 @@ MIN_EVIDENCE = 0.1  # |2p - 1| below which combined evidence is no answer: p bet
 
 
 @dataclass(frozen=True)
-class ConvertSettings:
-    """Which judgments are converted, and for which embedder."""
+class ConvertSettings(JudgedOptions):
+    """Which judgments are converted, and how."""
 
-    embedder: str = field(
-        default="minilm",
-        metadata={
-            "help": "the embedder to train: it decides what stands before each text",
-            "aliases": ["--embed_method"],
-        },
-    )
-    llm: str = field(default="smollm2", metadata={"help": "the judge, as it stands in the file's name"})
-    max_query: int = field(default=1024, metadata={"help": "of the run"})
-    seed: int = field(default=100, metadata={"help": "of the run"})
-    pred_path: str | None = field(
-        default=None, metadata={"help": "judgments, ours or published; default those of the run"}
-    )
-    feat_path: str | None = field(
-        default=None,
-        metadata={
-            "help": "vectors as .npy, for the check, --evidence and the self-training control; default those of "
-            "--embedder"
-        },
-    )
-    check: bool = field(
+    check: bool = option(
+        "make nothing of answers given in one order that agree with the embedder's margins no more than "
+        "noise does; --no_check where the perspective has nothing to do with what the embedder holds",
         default=True,
-        metadata={
-            "help": "make nothing of answers given in one order that agree with the embedder's margins no more than "
-            "noise does; --no_check where the perspective has nothing to do with what the embedder holds"
-        },
     )
-    evidence: bool = field(
-        default=False, metadata={"help": "answer and weigh by judge, embedder and states together, not by the judge"}
+    evidence: bool = option("answer and weigh by judge, embedder and states together, not by the judge", default=False)
+    instruction: bool = option(
+        "put the data set's instruction of prompts.json before each text, as published", default=False
     )
-    states_path: str | None = field(
-        default=None, metadata={"help": "answer states as .npy, one more source for --evidence"}
-    )
-    output_path: str | None = field(default=None, metadata={"help": "folder; default converted_triplet_results"})
-    instruction: bool = field(
-        default=False,
-        metadata={"help": "put the data set's instruction of prompts.json before each text, as published"},
-    )
-    overwrite: bool = field(default=False, metadata={"help": "make a finished file anew"})
 
     def __post_init__(self) -> None:
         """Refuse states that nothing would read."""

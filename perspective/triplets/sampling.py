@@ -9,47 +9,48 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from perspective.artifacts import Triplet
-from perspective.errors import DataError, suggest_name
+from perspective.errors import DataError
+from perspective.options import OverwriteOptions, option
 from perspective.triplets.uncertainty import Uncertainty, measure_uncertainty, select_uncertain_queries
 from perspective.vectors import normalize_rows
 
 logger = logging.getLogger(__name__)
 
 N_CLOSEST = 5  # members of a cluster that "nearest" chooses among
-CHOICES = ("random", "nearest")
+
+
+@dataclass(frozen=True)
+class SampledOptions(OverwriteOptions):
+    """Where sampled triplets are written."""
+
+    out_dir: str | None = option("folder; default sampled_triplet_results", default=None, group="output")
 
 
 @dataclass(frozen=True)
 class SampleSettings:
     """How triplets are drawn; the defaults are those of the published run."""
 
-    max_query: int = field(default=1024, metadata={"help": "number of triplets"})
-    seed: int = field(default=100, metadata={"help": "of every random draw"})
-    large_ent_prop: float = field(
-        default=0.2, metadata={"help": "fraction of the texts, the most uncertain ones, that become queries"}
+    max_query: int = option("number of triplets", default=1024)
+    seed: int = option("of every random draw", default=100)
+    large_ent_prop: float = option("fraction of the texts, the most uncertain ones, that become queries", default=0.2)
+    filter_first_prop: float = option("fraction of the texts to leave out at the uncertain end", default=0.0)
+    close_cluster_prop: float = option(
+        "fraction of the clusters that count as near (at least two clusters)", default=0.02
     )
-    filter_first_prop: float = field(
-        default=0.0, metadata={"help": "fraction of the texts to leave out at the uncertain end"}
+    max_distance: float | None = option(
+        "distance threshold of the agglomerative clustering; default 77 * sqrt(dim / 1024)", default=None
     )
-    close_cluster_prop: float = field(
-        default=0.02, metadata={"help": "fraction of the clusters that count as near (at least two clusters)"}
-    )
-    max_distance: float | None = field(
-        default=None,
-        metadata={"help": "distance threshold of the agglomerative clustering; default 77 * sqrt(dim / 1024)"},
-    )
-    shuffle_inds: bool = field(default=True, metadata={"help": "visit the queries in random order"})
-    choices: str = field(
+    shuffle_inds: bool = option("visit the queries in random order", default=True)
+    choices: Literal["random", "nearest"] = option(
+        "random members of near clusters (published), or nearest: those most like the query in its two "
+        "nearest clusters, so that more questions have a right answer",
         default="random",
-        metadata={
-            "help": "random members of near clusters (published), or nearest: those most like the query in its two "
-            "nearest clusters, so that more questions have a right answer"
-        },
     )
 
     def __post_init__(self) -> None:
@@ -62,8 +63,8 @@ class SampleSettings:
             )
         if not 0 < self.close_cluster_prop <= 1:
             raise DataError(f"--close_cluster_prop {self.close_cluster_prop}: must be above 0, at most 1")
-        if self.choices not in CHOICES:
-            raise DataError(f'--choices "{self.choices}": {suggest_name(self.choices, CHOICES)}')
+        if self.choices not in ("random", "nearest"):  # from Python; the command line refuses it itself
+            raise DataError(f"choices={self.choices!r}: expected random or nearest")
         if self.max_distance is not None and not self.max_distance > 0:
             raise DataError(f"--max_distance {self.max_distance}: must be above 0")
 

@@ -7,7 +7,7 @@ import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,6 +20,7 @@ from perspective.judging.protocol import Question, choose_wording
 from perspective.layout import PREDICT_STAGE
 from perspective.models.embedders import load_embedder
 from perspective.models.embedding import embed_texts
+from perspective.options import option
 from perspective.triplets.sampling import SampleSettings, sample_triplets
 
 DATASETS = ("banking77", "few_nerd_nat", "mtop_domain", "stackexchange")
@@ -29,8 +30,8 @@ DATASETS = ("banking77", "few_nerd_nat", "mtop_domain", "stackexchange")
 class SpeedSettings:
     """How it is measured."""
 
-    n_pairs: int = field(default=3, metadata={"help": "times each of two is run, in turn"})
-    llm: list[str] = field(default_factory=lambda: ["smollm2"], metadata={"help": "the LLMs that judge"})
+    n_pairs: int = option("times each of two is run, in turn", default=3, group="scale")
+    llm: list[str] = option("the LLMs that judge", default=["smollm2"], group="model")
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from perspective.errors import DataError
+from perspective.options import option
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -17,25 +18,23 @@ OPENAI_URL = "https://api.openai.com/v1"
 class ServerSettings:
     """Where the chat servers are and how to ask them; nothing here but the address changes an answer."""
 
-    base_url: list[str] | None = field(
+    base_url: list[str] | None = option(
+        "address of an OpenAI-compatible server, as http://localhost:8000/v1, or of several that serve "
+        "the same model and share the questions; OpenAI if left out",
         default=None,
-        metadata={
-            "help": "address of an OpenAI-compatible server, as http://localhost:8000/v1, or of several that serve "
-            "the same model and share the questions; OpenAI if left out",
-            "action": "extend",
-        },
+        group="model",
+        extend=True,
     )
-    concurrency: int = field(default=8, metadata={"help": "questions under way at a time, at all servers together"})
-    timeout_seconds: float = field(default=60.0, metadata={"help": "longest wait for one reply"})
-    max_retries: int = field(default=6, metadata={"help": "times that a failed request is sent again"})
-    price_in: float | None = field(default=None, metadata={"help": "money for a million tokens read"})
-    price_out: float | None = field(default=None, metadata={"help": "money for a million tokens written"})
-    budget: float | None = field(
+    concurrency: int = option("questions under way at a time, at all servers together", default=8, group="scale")
+    timeout_seconds: float = option("longest wait for one reply", default=60.0, group="scale")
+    max_retries: int = option("times that a failed request is sent again", default=6, group="scale")
+    price_in: float | None = option("money for a million tokens read", default=None, group="scale")
+    price_out: float | None = option("money for a million tokens written", default=None, group="scale")
+    budget: float | None = option(
+        "money at which no further question is asked, by both prices; the questions left over are left out "
+        "of the result. A run that was killed and goes on counts anew",
         default=None,
-        metadata={
-            "help": "money at which no further question is asked, by both prices; the questions left over are left out "
-            "of the result. A run that was killed and goes on counts anew"
-        },
+        group="scale",
     )
 
     def __post_init__(self) -> None:
