@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from perspective.artifacts import Output, TrainingTriplet, Triplet, write_text
+from perspective.artifacts.markdown import format_table
 from perspective.benchmarks.random_models import SIZES, Size, count_parameters, make_llm, save_embedder
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
@@ -48,6 +49,11 @@ COUNTING = (
     "A forward pass counts 2 operations a token and weight, embeddings and head left out, training 3 times that; the "
     "attention's own products are not counted. Tokens are those of the texts, without padding. Times include "
     "tokenising and copying. The matrix rate is that of a large square product in the precision that texts are read in."
+)
+
+COLUMNS = (
+    *("part", "model", "items", "tokens", "seconds", "items/s"),
+    *("tokens/s", "TFLOP/s", "of the matrix rate", "peak GiB"),
 )
 
 
@@ -232,22 +238,27 @@ def measure_matrix_rate(
 def format_benchmark(results: dict[str, Any]) -> str:
     """Return the results as a table, with what the figures mean."""
     machine, matrix = results["machine"], results["matrix"]
-    lines = [
-        f"# Speed on {machine['name']}",
-        "",
-        f"{machine['memory_gib']:.0f} GiB, torch {machine['torch']}, {results['dtype']}, {results['attention']}; "
-        f"matrix product of {matrix['size']} squared: {matrix['tflops']:.3g} TFLOP/s. Random weights. {COUNTING}",
-        "",
-        "| part | model | items | tokens | seconds | items/s | tokens/s | TFLOP/s | of the matrix rate | peak GiB |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    rows = [
+        [
+            name,
+            part["model"],
+            part["n_items"],
+            part["n_tokens"],
+            f"{part['seconds']:.2f}",
+            f"{part['items_per_second']:.0f}",
+            f"{part['tokens_per_second']:.0f}",
+            f"{part['tflops']:.3g}",
+            f"{part['share_of_matrix_rate']:.0%}",
+            f"{part['peak_memory_gib']:.2f}",
+        ]
+        for name, part in results["parts"].items()
     ]
-    for name, part in results["parts"].items():
-        lines.append(
-            f"| {name} | {part['model']} | {part['n_items']} | {part['n_tokens']} | {part['seconds']:.2f} "
-            f"| {part['items_per_second']:.0f} | {part['tokens_per_second']:.0f} | {part['tflops']:.3g} "
-            f"| {part['share_of_matrix_rate']:.0%} | {part['peak_memory_gib']:.2f} |"
-        )
-    return "\n".join(lines) + "\n"
+    return f"""# Speed on {machine["name"]}
+
+{machine["memory_gib"]:.0f} GiB, torch {machine["torch"]}, {results["dtype"]}, {results["attention"]}; \
+matrix product of {matrix["size"]} squared: {matrix["tflops"]:.3g} TFLOP/s. Random weights. {COUNTING}
+
+{format_table(COLUMNS, rows)}"""
 
 
 def _describe(work: Work, matrix_rate: float) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from perspective.artifacts import (
     read_vectors,
     write_text,
 )
+from perspective.artifacts.markdown import format_table
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import DataError, suggest_name
@@ -326,11 +327,7 @@ def format_study(results: Mapping[str, Any]) -> str:
     untouched embedder. After ± stands the standard deviation of those differences.
     """
     datasets = [name for name in DATASETS if BASE in results.get(name, {})]
-    lines = [
-        ["arm", "seeds", *datasets, "mean of the sets"],
-        ["---"] * (len(datasets) + 3),
-        [f"{BASE} (ACC / NMI)", "", *(_format_base(results[name][BASE]) for name in datasets), ""],
-    ]
+    rows = [[f"{BASE} (ACC / NMI)", "", *(_format_base(results[name][BASE]) for name in datasets), ""]]
     for arm in ARMS:
         if arm == BASE or not any(results[name].get(arm) for name in datasets):
             continue
@@ -338,8 +335,8 @@ def format_study(results: Mapping[str, Any]) -> str:
         cells = [_format_gain(gains[name]) if name in gains else "" for name in datasets]
         n_seeds = sorted({len(results[name][arm]) for name in gains})
         mean = " / ".join(f"{np.mean([gain[m].mean() for gain in gains.values()]):+.2f}" for m in ("ACC", "NMI"))
-        lines.append([arm, "-".join(map(str, n_seeds)), *cells, mean if len(gains) == len(datasets) else ""])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        rows.append([arm, "-".join(map(str, n_seeds)), *cells, mean if len(gains) == len(datasets) else ""])
+    return format_table(["arm", "seeds", *datasets, "mean of the sets"], rows)
 
 
 def _gains(of_dataset: Mapping[str, Any], arm: str) -> dict[str, np.ndarray]:

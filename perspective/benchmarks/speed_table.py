@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from perspective.artifacts import dump_json, write_text
+from perspective.artifacts.markdown import format_table
 from perspective.benchmarks.gpu import measure_matrix_rate
 from perspective.benchmarks.speed.comparison import Row, SpeedSettings
 from perspective.benchmarks.speed.embedding import bench_embedding
@@ -45,6 +46,9 @@ STAGES: dict[str, Callable[[SpeedSettings], list[Row]]] = {
     "states": bench_states,
     "memory": bench_memory,
 }
+
+
+COLUMNS = ("stage", "against", "target", "ratio", "ours, s", "other, s", "equal", "note")
 
 
 @dataclass(frozen=True)
@@ -73,16 +77,15 @@ def describe_machine() -> dict[str, object]:
 
 def format_rows(results: dict) -> str:
     """Return the table; a ratio above 1 says that ours is faster."""
-    lines = ["| stage | against | target | ratio | ours, s | other, s | equal | note |", "| --- " * 8 + "|"]
+    lines = []
     for rows in results["stages"].values():
         for row in rows:
             ratio = f"{row['ratio']:.2f}x" if row["ratio"] else ""
             ours = f"{row['ours_seconds']:.3g}" if row["ours_seconds"] else ""
             other = f"{row['other_seconds']:.2f}" if row["other_seconds"] else ""
-            cells = [row["what"], row["against"], row["target"], ratio, ours, other]
-            lines.append("| " + " | ".join([*cells, row["equal"], row["note"]]) + " |")
+            lines.append([row["what"], row["against"], row["target"], ratio, ours, other, row["equal"], row["note"]])
     machine = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
-    return "\n".join(lines) + f"\n\n{machine}\n"
+    return f"{format_table(COLUMNS, lines)}\n{machine}\n"
 
 
 @entry_point

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from perspective.artifacts import ROOT, read_facts, read_json, write_text
+from perspective.artifacts.markdown import format_table
 from perspective.errors import DataError
 from perspective.evaluation.clustering_scores import METRICS
 from perspective.plots import make_figure, save_figure
@@ -127,8 +128,7 @@ def format_text(comparisons: Sequence[Comparison]) -> str:
 
 def format_markdown(comparisons: Sequence[Comparison]) -> str:
     """Return the table as Markdown."""
-    lines = [COLUMNS, ("---",) * len(COLUMNS), *make_rows(comparisons)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return format_table(COLUMNS, make_rows(comparisons))
 
 
 def format_csv(comparisons: Sequence[Comparison]) -> str:

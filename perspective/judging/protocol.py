@@ -180,4 +180,5 @@ def sigmoid(log_odds: float) -> float:
     >>> sigmoid(0.0), sigmoid(-1000.0)
     (0.5, 0.0)
     """
+    # scipy's expit differs in the last digit of every third value, and probabilities are written in full.
     return 1 / (1 + math.exp(-log_odds)) if log_odds >= 0 else 1 - 1 / (1 + math.exp(max(log_odds, -700.0)))

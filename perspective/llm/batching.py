@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from perspective.llm.loading import LLM
 from perspective.runtime.memory import BatchLimit, limit_batches, make_batches
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 

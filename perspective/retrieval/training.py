@@ -13,6 +13,7 @@ from perspective.data.pairs import Pair
 from perspective.errors import DataError
 from perspective.options import PromptOptions, option
 from perspective.runtime.distributed import n_processes
+from perspective.training.model_card import write_card
 from perspective.training.run import RunSettings, run_training, save_trained
 from perspective.training.settings import StepSettings
 
@@ -155,31 +156,15 @@ def make_dataset(pairs: Sequence[Pair], num_negatives: int, weighted: bool) -> D
 
 def describe_retriever(output: Output) -> str:
     """Return the model card: data, prompts, settings."""
-    facts = output.facts
-    rows = {**facts, **output.settings}
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items() if value is not None)
-    return f"""---
-library_name: sentence-transformers
-pipeline_tag: sentence-similarity
-base_model: {facts.get("hub", facts.get("model"))}
-tags: [sentence-transformers, feature-extraction, retrieval]
----
-# {output.path.name}
-
-`{facts.get("model")}` trained to retrieve on the pairs of `{output.settings.get("dataset")}`, by InfoNCE over in-batch
-and hard negatives.
-
-```python
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer("{output.path.name}")
-scores = model.similarity(model.encode_query(["a question"]), model.encode_document(["a text", "another"]))
-```
-
-| setting | value |
-| --- | --- |
-{table}
-"""
+    about = (
+        f"trained to retrieve on the pairs of `{output.settings.get('dataset')}`, by InfoNCE over in-batch\n"
+        "and hard negatives.\n"
+    )
+    usage = (
+        f'model = SentenceTransformer("{output.path.name}")\n'
+        'scores = model.similarity(model.encode_query(["a question"]), model.encode_document(["a text", "another"]))'
+    )
+    return write_card(output, "retrieval", about, usage, output.facts)
 
 
 def _prompts_by_column(model: SentenceTransformer, columns: Sequence[str]) -> Mapping[str, str] | None:

@@ -262,14 +262,14 @@ def _join(output: Output, folder: Path, shards: _Shards) -> None:
     dim = int(np.load(folder / shards.names[0], allow_pickle=False).shape[1])
     shape = (len(shards.texts), dim)
     output.facts |= {"n_texts": len(shards.texts), "dim": dim, "engine": "ray", "n_shards": len(shards)}
-    header = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": shape}
-    with output.open() as temporary, temporary.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
+    with output.open() as temporary:
+        joined = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
         for start, name in tqdm(shards.names.items(), desc="joining", unit="shard"):
             shard = np.load(folder / name, allow_pickle=False)
             if shard.shape != (shards.count(start), dim):
                 raise DataError(f"{folder / name}: shape {shard.shape}, expected {(shards.count(start), dim)}")
-            file.write(shard.tobytes())
+            joined[start : start + len(shard)] = shard
+        joined.flush()
 
 
 def _shorten(error: Exception) -> str:

@@ -25,6 +25,8 @@ def add_adapters(model: SentenceTransformer, rank: int) -> None:
 
 def merge_adapters(model: SentenceTransformer) -> None:
     """Fold the adapters into the weights, so that the result needs no peft to load."""
+    # peft's own merge_and_unload is a method of its wrapper around a model. add_adapter makes none, and one made now
+    # would add the adapters a second time, untrained.
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     backbone = model.transformers_model

@@ -32,6 +32,4 @@ def write_history(folder: Path, history: Sequence[dict[str, float]]) -> None:
         writer.writeheader()
         writer.writerows(history)
     if history:
-        pass
-
         draw_loss([entry["step"] for entry in history], [entry["loss"] for entry in history], folder / "loss.png")

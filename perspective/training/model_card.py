@@ -1,43 +1,57 @@
-"""What a model card says about the training."""
+"""The model card of a trained embedder."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from perspective.artifacts import Output
+from perspective.artifacts.markdown import format_table
 
 
 def describe_training(output: Output) -> str:
-    """Return the model card: data, judge, settings. The measures join it when they are known."""
+    """Return the card of an embedder fine-tuned for clustering. The measures join it when they are known."""
     facts, judge = output.facts, output.facts.get("judge", {})
     rows = {
         "judge": judge.get("name"),
         "judge's model": judge.get("hub"),
         "judgments": judge.get("n_judgments"),
         **{name: value for name, value in facts.items() if name != "judge"},
-        **output.settings,
     }
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items() if value is not None)
     unchanged = "\n**Unchanged**: nothing the judge said was fit to train on.\n" if facts.get("unchanged") else ""
     labels = "No label was used in training."
     if judge.get("asked", {}).get("uses_labels"):
         labels = "**Trained on labels**, told by an oracle: a ceiling for analysis, no result."
+    about = f"adapted to the perspective of `{output.settings.get('dataset')}` with an LLM's judgments."
+    usage = f'vectors = SentenceTransformer("{output.path.name}").encode(["a text"])'
+    return write_card(output, "clustering", f"{about}\n{labels}\n{unchanged}", usage, rows)
+
+
+def write_card(output: Output, tag: str, about: str, usage: str, facts: Mapping[str, Any]) -> str:
+    """Return a card: what the model is, how it is loaded, what it was made from.
+
+    Args:
+        output: The folder of the model.
+        tag: What it is for, a tag of the Hugging Face Hub.
+        about: Goes on from the name of the embedder that was trained.
+        usage: Python that uses `SentenceTransformer`, imported.
+        facts: Go before the settings in the table; None is left out.
+    """
+    rows = {**facts, **output.settings}
+    model = output.facts.get("model")
     return f"""---
 library_name: sentence-transformers
 pipeline_tag: sentence-similarity
-base_model: {facts.get("hub", facts.get("model"))}
-tags: [sentence-transformers, feature-extraction, clustering]
+base_model: {output.facts.get("hub", model)}
+tags: [sentence-transformers, feature-extraction, {tag}]
 ---
 # {output.path.name}
 
-`{facts.get("model")}` adapted to the perspective of `{output.settings.get("dataset")}` with an LLM's judgments.
-{labels}
-{unchanged}
+`{model}` {about}
 ```python
 from sentence_transformers import SentenceTransformer
 
-vectors = SentenceTransformer("{output.path.name}").encode(["a text"])
+{usage}
 ```
 
-| setting | value |
-| --- | --- |
-{table}
-"""
+{format_table(("setting", "value"), [row for row in rows.items() if row[1] is not None])}"""

@@ -60,6 +60,8 @@ class Reliability:
 
 def assess_reliability(judgments: Sequence[Judgment]) -> Reliability:
     """Compare what a judge said in the two orders; labels are neither needed nor used."""
+    from sklearn.metrics import cohen_kappa_score
+
     n_decided = sum(len(judgment.prediction) == 1 for judgment in judgments)
     both = np.array(
         [
@@ -73,10 +75,8 @@ def assess_reliability(judgments: Sequence[Judgment]) -> Reliability:
     if len(both) < MIN_ASKED:
         return Reliability(len(judgments), n_decided, None, None)
     says_choice1 = both > 0.5  # (n, 2): order of the file, swapped order
-    agreement = float((says_choice1[:, 0] == says_choice1[:, 1]).mean())
+    kappa = float(cohen_kappa_score(*says_choice1.T, replace_undefined_by=0.0))  # undefined: one choice throughout
     rates = says_choice1.mean(axis=0)
-    by_chance = float(rates.prod() + (1 - rates).prod())
-    kappa = 0.0 if by_chance == 1 else (agreement - by_chance) / (1 - by_chance)
     # Choice 1 stands first in the order of the file and second in the swapped order.
     position1 = float((rates[0] + 1 - rates[1]) / 2)
     return Reliability(len(judgments), n_decided, kappa, position1)

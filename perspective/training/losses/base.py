@@ -55,10 +55,6 @@ class WeightedTripletLoss(MultipleNegativesRankingLoss):
     def compute_losses(self, anchors: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """Return one loss a triplet, `(n,)`, from unit vectors `(n, dim)` each."""
 
-    def get_config_dict(self) -> dict[str, Any]:
-        """Return what the model card states."""
-        return {"temperature": self.temperature}
-
 
 def gather_batch(
     embeddings: Sequence[Tensor], labels: Tensor | None, across_processes: bool

@@ -60,10 +60,6 @@ class RankingLoss(MultipleNegativesRankingLoss):
         losses = compute_ranking_losses(embeddings, labels, rows, self.scale)
         return (losses * share_weights(labels)).sum()
 
-    def get_config_dict(self) -> dict[str, Any]:
-        """Return what the model card states."""
-        return {"temperature": self.temperature}
-
 
 class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
     """`RankingLoss` by GradCache: the same gradients in the memory of a mini-batch.
@@ -119,10 +115,6 @@ class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
         if with_backward:
             torch.autograd.backward(batch, [column.grad for column in embeddings])
         return total
-
-    def get_config_dict(self) -> dict[str, Any]:
-        """Return what the model card states."""
-        return {"temperature": self.temperature, "mini_batch_size": self.mini_batch_size}
 
 
 def compute_ranking_losses(embeddings: Sequence[Tensor], labels: Tensor, rows: Tensor, scale: float) -> Tensor:

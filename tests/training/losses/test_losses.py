@@ -117,7 +117,6 @@ def test_gradients_are_finite_and_point_downhill(name, case):
 def test_a_real_model_is_trained_through_it(name, embedder_folder):
     model = SentenceTransformer(str(embedder_folder), device="cpu")
     loss_function = LOSSES[name](model, 0.05)
-    assert loss_function.get_config_dict() == {"temperature": pytest.approx(0.05)}
     texts = [["top up", "lost card"], ["bank transfer", "card money"], ["rain", "sun"]]
     features = [model.preprocess(part) for part in texts]
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
