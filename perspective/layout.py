@@ -1,7 +1,8 @@
-"""Where the files of a run lie. Names are short: settings live in the sidecars."""
+"""Where the files of a run are. Names are short: settings are in the sidecars."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +12,17 @@ MEASURES = ROOT / "measures"
 AFTER_MEASURES = ROOT / "after_measures"
 PREDICT_STAGE = ROOT / "perspective" / "1_predict_triplet"
 FINETUNE_STAGE = ROOT / "perspective" / "2_finetune"
+MAX_NAME_BYTES = 120  # of an embedder in file names; file systems take 255 for the whole name
 STUDY = "benchmark_quality"
 STUDY_PAIR = ("minilm", "smollm2")  # the embedder and the LLM that go without saying in its names
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of one run, by the published names.
+    """The files of one run.
+
+    A name says what made the file and no more: `m=` and the seed of the draw where triplets are in
+    it (the published names), the seed of the training where something was trained.
 
     Attributes:
         dataset: Name of the data set.
@@ -25,7 +30,9 @@ class Layout:
         embedder: Embedder as the user gives it; likewise the judge.
         max_query: Number of triplets asked for.
         seed: Of sampling and training.
-        judge: Who judged; None for the stages before.
+        judge: Who judged.
+        recipe: By which the embedder is trained: "distill" learns from answer states, the others
+            from triplets; when None, states where there is a teacher made of them.
     """
 
     dataset: str
@@ -34,21 +41,27 @@ class Layout:
     max_query: int = 1024
     seed: int = 100
     judge: str = "smollm2"
+    recipe: str | None = None
+
+    @property
+    def embedder_name(self) -> str:
+        """The embedder in file names; one that was adapted to these texts does not repeat their name."""
+        return shorten_name(slugify_model(self.embedder).removeprefix(f"{self.dataset}_{self.scale}_"))
+
+    @property
+    def name(self) -> str:
+        """Data set, scale and embedder, with which names of runs begin."""
+        return f"{self.dataset}_{self.scale}_{self.embedder_name}"
 
     @property
     def run(self) -> str:
-        """Name of the sampled triplets, with which the later names begin."""
-        return f"{self.dataset}_{self.scale}_{slugify_model(self.embedder)}_m={self.max_query}_seed={self.seed}"
-
-    @property
-    def judged_run(self) -> str:
-        """Name of a run with its judge."""
-        return f"{self.run}-{slugify_model(self.judge)}"
+        """Name of the sampled triplets, with which names of what is made from triplets begin."""
+        return f"{self.name}_m={self.max_query}_seed={self.seed}"
 
     @property
     def embeds(self) -> Path:
         """Vectors of the untouched embedder."""
-        return MEASURES / f"{self.dataset}_{self.scale}_embeds_{slugify_model(self.embedder)}.npy"
+        return MEASURES / f"{self.dataset}_{self.scale}_embeds_{self.embedder_name}.npy"
 
     @property
     def triplets(self) -> Path:
@@ -63,12 +76,17 @@ class Layout:
     @property
     def states(self) -> Path:
         """Answer states of the judge; they belong to the texts, not to a run's triplets."""
-        return PREDICT_STAGE / "answer_states" / f"{self.dataset}_{self.scale}-{slugify_model(self.judge)}.npy"
+        return states_path(self.dataset, self.scale, self.judge)
 
     @property
     def teacher(self) -> Path:
-        """What the embedder learns of the answer states."""
-        return teacher_path(self.judgments)
+        """What the embedder learns from the answer states."""
+        return FINETUNE_STAGE / "converted_triplet_results" / f"{self.name}-{slugify_model(self.judge)}-teacher.npy"
+
+    @property
+    def self_teacher(self) -> Path:
+        """What the embedder learns from itself: the control that no LLM has a part in."""
+        return self.teacher.with_name(f"{self.name}-self-teacher.npy")
 
     @property
     def training_triplets(self) -> Path:
@@ -76,9 +94,15 @@ class Layout:
         return converted_path(self.judgments)
 
     @property
+    def train_file(self) -> Path:
+        """What the embedder is trained on."""
+        from_states = self.recipe == "distill" or (self.recipe is None and self.teacher.exists())
+        return self.teacher if from_states else self.training_triplets
+
+    @property
     def checkpoint(self) -> Path:
         """The fine-tuned embedder."""
-        return checkpoint_path(self.training_triplets)  # the same name for a teacher
+        return checkpoint_path(self.train_file, self.seed)
 
     @property
     def after_blend(self) -> Path:
@@ -89,6 +113,28 @@ class Layout:
     def after_embeds(self) -> Path:
         """Vectors of the fine-tuned embedder."""
         return after_path(self.checkpoint, self.dataset, self.scale)
+
+
+def slugify_model(name: str) -> str:
+    """Return a model's name as it stands in file names.
+
+    >>> slugify_model("berkeley-nest/Starling-LM-7B-alpha"), slugify_model("minilm")
+    ('starling-lm-7b-alpha', 'minilm')
+    """
+    slug = Path(name.rstrip("/")).name.lower().removesuffix(".gguf")
+    return "".join(char if char.isalnum() or char in "._=" else "-" for char in slug)
+
+
+def shorten_name(name: str) -> str:
+    """Return a name that a file system takes: an embedder adapted again and again has a long one.
+
+    >>> shorten_name("minilm"), len(shorten_name("minilm-smollm2_seed=100" * 10))
+    ('minilm', 120)
+    """
+    if len(name.encode()) <= MAX_NAME_BYTES:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return name.encode()[: MAX_NAME_BYTES - 9].decode(errors="ignore") + f"-{digest}"
 
 
 def measures_path(embeds: Path) -> Path:
@@ -102,21 +148,29 @@ def predictions_path(triplets: Path, judge: str, folder: Path | None = None) -> 
     return (folder or PREDICT_STAGE / "predicted_triplet_results") / name
 
 
+def states_path(dataset: str, scale: str, judge: str, folder: Path | None = None) -> Path:
+    """Return where the answer states of a data set's texts go."""
+    return (folder or PREDICT_STAGE / "answer_states") / f"{dataset}_{scale}-{slugify_model(judge)}.npy"
+
+
 def converted_path(judgments: Path, folder: Path | None = None, by_embedder: bool = False) -> Path:
     """Return where the training triplets of a file of judgments go."""
     name = f"{judgments.stem.removesuffix('-pred')}{'-self' if by_embedder else ''}-train.json"
     return (folder or FINETUNE_STAGE / "converted_triplet_results") / name
 
 
-def teacher_path(judgments: Path, folder: Path | None = None, by_embedder: bool = False) -> Path:
-    """Return where the teacher made for a file of judgments goes."""
-    name = f"{judgments.stem.removesuffix('-pred')}{'-self' if by_embedder else ''}-teacher.npy"
-    return (folder or FINETUNE_STAGE / "converted_triplet_results") / name
+def checkpoint_path(train_file: Path, seed: int, folder: Path | None = None) -> Path:
+    """Return where the embedder trained on a teacher or on triplets goes.
 
+    Training triplets carry the seed in their name, as published: that of the draw and of the training.
 
-def checkpoint_path(train_file: Path, folder: Path | None = None) -> Path:
-    """Return where the embedder trained on triplets or on a teacher goes."""
-    name = train_file.stem.removesuffix("-train").removesuffix("-teacher")
+    >>> checkpoint_path(Path("banking77_small_minilm-smollm2-teacher.npy"), 13).name
+    'banking77_small_minilm-smollm2_seed=13'
+    """
+    stem = train_file.stem
+    name = (
+        f"{stem.removesuffix('-teacher')}_seed={seed}" if train_file.suffix == ".npy" else stem.removesuffix("-train")
+    )
     return (folder or FINETUNE_STAGE / "checkpoints") / name
 
 
@@ -137,7 +191,9 @@ def comparison_path(embedder: str, llm: str, kind: str, folder: Path | None = No
     >>> comparison_path("org/My_Model", "org/starling-rm", "csv").name
     'comparison_my_model-starling-rm.csv'
     """
-    return (folder or AFTER_MEASURES) / f"comparison_{slugify_model(embedder)}-{slugify_model(llm)}.{kind}"
+    return (
+        folder or AFTER_MEASURES
+    ) / f"comparison_{shorten_name(slugify_model(embedder))}-{slugify_model(llm)}.{kind}"
 
 
 def study_folder(embedder: str, llm: str) -> Path:
@@ -155,18 +211,9 @@ def study_pair(results: Path) -> str:
     return results.stem.removeprefix(STUDY).removeprefix("-") or "-".join(STUDY_PAIR)
 
 
-if __name__ == "__main__":  # for scripts: dataset, scale, embedder, max_query, seed, judge to the checkpoint
+if __name__ == "__main__":  # for scripts: dataset, scale, embedder, max_query, seed, judge, recipe to the checkpoint
     import sys
 
-    dataset, scale, embedder, max_query, seed, judge = sys.argv[1:]
-    sys.stdout.write(f"{Layout(dataset, scale, embedder, int(max_query), int(seed), judge).checkpoint}\n")
-
-
-def slugify_model(name: str) -> str:
-    """Return a model's name as it stands in file names.
-
-    >>> slugify_model("berkeley-nest/Starling-LM-7B-alpha"), slugify_model("minilm")
-    ('starling-lm-7b-alpha', 'minilm')
-    """
-    slug = Path(name.rstrip("/")).name.lower().removesuffix(".gguf")
-    return "".join(char if char.isalnum() or char in "._" else "-" for char in slug)
+    dataset, scale, embedder, max_query, seed, judge, recipe = sys.argv[1:]
+    layout = Layout(dataset, scale, embedder, int(max_query), int(seed), judge, recipe or None)
+    sys.stdout.write(f"{layout.checkpoint}\n")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 Group = Literal["input", "model", "method", "output", "scale"]
 GROUPS: tuple[Group, ...] = get_args(Group)  # in the order of --help
 Scale = Literal["small", "large"]
+RecipeName = Literal["distill", "standard", "published"]
 
 EMBEDDER_ALIASES = ("--embed_method",)
 TRAINED_ALIASES = (*EMBEDDER_ALIASES, "--model_name_or_path")
@@ -92,6 +94,17 @@ class RunOptions(EmbedderOptions):
 
 
 @dataclass(frozen=True)
+class LearnedRunOptions(RunOptions):
+    """What names a run that trains an embedder."""
+
+    recipe: RecipeName | None = option(
+        "what the embedder learns: distill (answer states; default where convert_states made a teacher), standard or "
+        "published (triplets; published with batch 2, learning rate 5e-7, 8 epochs)",
+        default=None,
+    )
+
+
+@dataclass(frozen=True)
 class VectorOptions:
     """Vectors in place of those of the run."""
 
@@ -119,6 +132,41 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
+class LLMOptions:
+    """Which LLM is asked, and how a local one is loaded."""
+
+    llm: str = option(
+        "smollm2, starling, starling-rm, a hub id, a folder, a .gguf file, or the name of a server's model",
+        default="smollm2",
+        group="model",
+        aliases=("--model",),
+    )
+    load_in: Literal["auto", "8bit", "4bit"] = option(
+        "8bit or 4bit on a CUDA GPU with bitsandbytes; auto for half precision where the device is fast in "
+        "it, else float32",
+        default="auto",
+        group="model",
+    )
+    llm_revision: str | None = option("branch, tag or commit of the LLM on the hub", default=None, group="model")
+    trust_remote_code: bool = option(
+        "run code from the model's repository; only where you trust it", default=False, group="model"
+    )
+
+    def loading(self) -> dict[str, Any]:
+        """Return how a local LLM is loaded."""
+        return {"revision": self.llm_revision, "trust_remote_code": self.trust_remote_code, "load_in": self.load_in}
+
+
+@dataclass(frozen=True)
+class PerspectiveOptions:
+    """What should be alike."""
+
+    perspective: str | None = option(
+        "what should be alike, such as 'intent'; default that of prompts.json", default=None
+    )
+
+
+@dataclass(frozen=True)
 class PromptOptions:
     """What is put before queries and documents."""
 
@@ -142,6 +190,11 @@ class FolderOptions:
     """Where results are written."""
 
     output_path: str | None = option("folder of the results; default the stage's own", default=None, group="output")
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder, where one is given."""
+        return Path(self.output_path) if self.output_path else None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from perspective.artifacts import Output, load_judgments, read_facts, read_vectors
+from perspective.artifacts import Output, load_judgments, read_record, read_vectors
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import DataError
@@ -22,7 +22,7 @@ from perspective.evaluation.judge_accuracy import analyse_judgments, format_anal
 from perspective.evaluation.labels import LabelOptions, load_labels
 from perspective.layout import Layout
 from perspective.options import FolderOptions, JudgedOptions, RunOptions
-from perspective.trust.evidence import name_judge
+from perspective.trust.evidence import name_source
 
 
 @entry_point
@@ -43,9 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     judgments = [replace(judgment, triplet=triplet) for judgment, triplet in zip(judgments, gold, strict=True)]
     vectors = read_vectors(inputs["embeddings"], len(texts))
     states = read_vectors(inputs["states"], len(texts)) if "states" in inputs else None
-    analysis = analyse_judgments(judgments, vectors, states, name_judge(read_facts(predictions)))
+    analysis = analyse_judgments(judgments, vectors, states, name_source(read_record(predictions).judge))
     sys.stdout.write(format_analysis(analysis) + "\n")
-    folder = Path(out.output_path) if out.output_path else predictions.parent
+    folder = out.folder or predictions.parent
     name = f"{predictions.stem.removesuffix('-pred')}-accuracy.json"
     Output(folder / name, "accuracy", {}, {**inputs, "texts": corpus.path}).write_json(analysis)
 

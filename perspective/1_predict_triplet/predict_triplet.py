@@ -1,10 +1,9 @@
 """Let a judge say which choice of each triplet is closer to its query.
 
-Reads:  sampled_triplet_results/<run>.json, or --data_path; with --recorded_path alone that file's
-        own triplets
-Writes: predicted_triplet_results/<run>-<judge>-pred.json; until it is whole, each answer in
-        <file>.partial.jsonl, from which a killed run goes on; an answer judge also
-        answer_states/<dataset>_<scale>-<judge>.npy, what it reads off each text
+Reads:  the texts; sampled_triplet_results/<run>.json, or --triplet_path; with --recorded_path alone
+        that file's own triplets; for the judge "answer" the states that read_states wrote
+Writes: predicted_triplet_results/<run>-<judge>-pred.json; until it is complete, each answer in
+        <file>.partial.jsonl, from which a killed run resumes
 
 python -m perspective.1_predict_triplet.predict_triplet --dataset banking77 --llm smollm2
 """
@@ -16,78 +15,63 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from perspective.artifacts import Output, load_triplets, save_judgments
+from perspective.artifacts import Output, load_triplets, read_vectors, save_judgments
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.judging.protocol import choose_wording
 from perspective.judging.session import discard_partial, judge_triplets
-from perspective.judging.settings import JudgeSettings, JudgingTask, build_judge
+from perspective.judging.settings import JudgeSettings, JudgingTask, build_judge, record_judge
 from perspective.layout import PREDICT_STAGE, Layout, predictions_path
 from perspective.llm.server.settings import ServerSettings
-from perspective.options import DatasetOptions, OutputOptions, RunOptions, option
-from perspective.runtime.ray import EngineSettings
+from perspective.options import OutputOptions, PerspectiveOptions, RunOptions, option
 from perspective.trust.reliability import assess_reliability
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class PredictSettings(DatasetOptions):
+class PredictSettings(PerspectiveOptions):
     """What is judged."""
 
-    data_path: str | None = option("triplets, ours or published; default those of the run", default=None, group="input")
-    text_path: str | None = option("your own texts: .jsonl, .csv or .parquet", default=None, group="input")
-    text_column: str = option("field or column that holds the text", default="input", group="input")
-    perspective: str | None = option(
-        "what should be alike, such as 'intent'; default the sentence in prompts.json", default=None
+    triplet_path: str | None = option(
+        "triplets, ours or published; default those of the run", default=None, group="input"
+    )
+    states_path: str | None = option(
+        "answer states as .npy, of the judge answer; default the LLM's", default=None, group="input"
     )
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Judge."""
-    kinds = (PredictSettings, JudgeSettings, ServerSettings, EngineSettings, RunOptions, OutputOptions)
-    files, judge, server, engine, run, out = parse_settings(kinds, argv, __doc__)
-    corpus = CorpusSettings(files.dataset, files.scale, files.text_path, files.text_column)
-    layout = Layout(files.dataset, files.scale, run.embedder, run.max_query, run.seed, judge.label(server))
-    triplet_path = Path(files.data_path or judge.recorded_path or layout.triplets)
-    folder = Path(out.output_path) if out.output_path else layout.judgments.parent
-    named_by = triplet_path if files.data_path else layout.triplets
-    texts = load_texts(corpus)
-    triplets = load_triplets(triplet_path, len(texts), files.dataset)
-    wording = choose_wording(PREDICT_STAGE / "prompts.json", files.dataset, files.perspective)
-    read = {"texts": corpus.path, **judge.inputs(server)}
-    inputs = {**read, "triplets": triplet_path}
-    told = {**judge.made_from(server), "text_column": files.text_column}
-    states = None
-    if judge.kind(server) == "answer":
-        asked = {"perspective": wording.perspective, **told}
-        if judge.answer_form == "phrase":
-            asked["embedder"] = run.embedder
-        states_path = folder / layout.states.name if out.output_path else layout.states
-        states = Output(states_path, "answer states", asked, read)
-    output = Output(predictions_path(named_by, layout.judge, folder), "judgments", {**asdict(wording), **told}, inputs)
+    kinds = (CorpusSettings, PredictSettings, JudgeSettings, ServerSettings, RunOptions, OutputOptions)
+    corpus, files, judge, server, run, out = parse_settings(kinds, argv, __doc__)
+    kind, name = judge.kind(server), judge.label(server)
+    layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, name)
+    triplet_path = Path(files.triplet_path or judge.recorded_path or layout.triplets)
+    path = predictions_path(triplet_path if files.triplet_path else layout.triplets, name, out.folder)
+    wording = choose_wording(PREDICT_STAGE / "prompts.json", corpus.dataset, files.perspective)
+    inputs = {"texts": corpus.path, "triplets": triplet_path, **judge.inputs(server)}
+    if kind == "answer":
+        inputs["answer_states"] = Path(files.states_path or layout.states)
+    made_from = {**asdict(wording), **judge.made_from(server), "text_column": corpus.text_column}
+    output = Output(path, "judgments", made_from, inputs, precision=judge.precision(server))
     if output.is_finished(out.overwrite):
         discard_partial(output.path)  # a kill may have come between the two
         return
-    case = JudgingTask(files.dataset, wording, texts, triplets, states, run.embedder, out.overwrite, engine)
-    source = build_judge(judge, server, case)
+    texts = load_texts(corpus)
+    triplets = load_triplets(triplet_path, len(texts), corpus.dataset)
+    states = read_vectors(inputs["answer_states"], len(texts)) if kind == "answer" else None
+    source = build_judge(judge, server, JudgingTask(corpus.dataset, wording, texts, triplets, states))
     judgments = judge_triplets(source, triplets, texts, output)
     reliability = assess_reliability(judgments)
-    output.facts |= {
-        "name": judge.label(server),
-        "asked": source.identity,
-        **source.facts,
-        "n_judgments": len(judgments),
-        **reliability.facts(),
-    }
+    output.facts["n_judgments"] = len(judgments)
+    output.record.judge = record_judge(name, source.identity, {**source.facts, **reliability.facts()})
     if reliability.is_reliable:
         logger.info("%s", reliability.describe())
     else:
-        logger.warning(
-            "this judge is unreliable here, nothing will be trained on its answers: %s", reliability.describe()
-        )
-    save_judgments(output, judgments, texts, files.dataset)
+        logger.warning("this judge is unreliable here, its answers will not be used: %s", reliability.describe())
+    save_judgments(output, judgments, texts, corpus.dataset)
     discard_partial(output.path)
 
 

@@ -12,7 +12,6 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from perspective.artifacts import atomic_path, display_path, read_json, write_text
 from perspective.cli import entry_point, parse_settings
@@ -25,7 +24,7 @@ from perspective.evaluation.comparison import (
     load_comparison,
 )
 from perspective.layout import Layout, comparison_path, measures_path
-from perspective.options import FolderOptions, RunOptions, Scale, option
+from perspective.options import FolderOptions, LearnedRunOptions, Scale, option
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +53,10 @@ def _tell_files(layout: Layout) -> None:
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Compare, print and write."""
-    settings, run, out = parse_settings((CompareSettings, RunOptions, FolderOptions), argv, __doc__)
+    settings, run, out = parse_settings((CompareSettings, LearnedRunOptions, FolderOptions), argv, __doc__)
     layouts = [
-        Layout(name, settings.scale, run.embedder, run.max_query, run.seed, run.llm) for name in settings.datasets
+        Layout(name, settings.scale, run.embedder, run.max_query, run.seed, run.llm, run.recipe)
+        for name in settings.datasets
     ]
     comparisons = []
     for layout in layouts:
@@ -77,8 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not comparisons:
         return
     sys.stdout.write(format_text(comparisons) + "\n")
-    folder = Path(out.output_path) if out.output_path else None
-    table, data, chart = (comparison_path(run.embedder, run.llm, kind, folder) for kind in ("md", "csv", "png"))
+    table, data, chart = (comparison_path(run.embedder, run.llm, kind, out.folder) for kind in ("md", "csv", "png"))
     write_text(table, format_markdown(comparisons))
     write_text(data, format_csv(comparisons))
     with atomic_path(chart) as temporary:

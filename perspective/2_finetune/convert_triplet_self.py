@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from perspective.artifacts import Output, load_judgments, read_vectors, save_training_triplets
+from perspective.artifacts import JudgeRecord, Output, load_judgments, read_vectors, save_training_triplets
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.layout import Layout, converted_path
@@ -29,9 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, run.llm)
     predictions = Path(settings.pred_path or layout.judgments)
     feats = Path(settings.feat_path or layout.embeds)
-    folder = Path(out.output_path) if out.output_path else layout.training_triplets.parent
     instruction = choose_instruction(run.embedder, corpus.dataset, settings.instruction)
-    path = converted_path(predictions, folder, by_embedder=True)
+    path = converted_path(predictions, out.folder, by_embedder=True)
     inputs = {"texts": corpus.path, "triplets": predictions, "embeddings": feats}
     output = Output(path, "training triplets", {"instruction": instruction}, inputs)
     if output.is_finished(out.overwrite):
@@ -39,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     texts = load_texts(corpus)
     judgments = load_judgments(predictions, len(texts), corpus.dataset)
     triplets = convert_by_embedder(judgments, texts, read_vectors(feats, len(texts)), instruction)
-    output.facts |= {"judge": {"name": "the embedder itself"}, "n_triplets": len(triplets)}
+    output.record.judge = JudgeRecord(name="the embedder itself")
+    output.facts["n_triplets"] = len(triplets)
     save_training_triplets(output, triplets, corpus.dataset)
 
 

@@ -18,17 +18,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from perspective.artifacts import Output, load_training_triplets, read_facts, read_vectors
+from perspective.artifacts import Output, load_training_triplets, read_record, read_vectors
 from perspective.cli import parse_settings, shared_entry_point
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import DataError
 from perspective.layout import Layout, checkpoint_path
-from perspective.models.embedders import load_embedder
 from perspective.models.registry import describe_model, find_local
 from perspective.options import ModelOptions, OverwriteOptions, RunOptions, TrainedEmbedderOptions, option
+from perspective.runtime.devices import training_precision
 from perspective.runtime.distributed import broadcast_from_main
-from perspective.training.distillation import distill_embedder
-from perspective.training.finetuning import finetune_embedder, keep_embedder
 from perspective.training.settings import TrainSettings
 
 
@@ -50,14 +48,19 @@ class FinetuneSettings(TrainedEmbedderOptions, RunOptions, ModelOptions, Overwri
 def main(argv: Sequence[str] | None = None) -> None:
     """Fine-tune."""
     corpus, files, settings = parse_settings((CorpusSettings, FinetuneSettings, TrainSettings), argv, __doc__)
-    layout = Layout(corpus.dataset, corpus.scale, files.embedder, files.max_query, settings.seed, files.llm)
-    train_file = Path(files.train_file) if files.train_file else choose_train_file(layout, settings)
+    layout = Layout(
+        corpus.dataset, corpus.scale, files.embedder, files.max_query, settings.seed, files.llm, settings.recipe
+    )
+    train_file = Path(files.train_file) if files.train_file else layout.train_file
     by_teacher = train_file.suffix == ".npy"
+    record = read_record(train_file)
     if settings.recipe is None:
+        if not by_teacher and record.judge and record.judge.reads_states:
+            raise DataError(f"{layout.teacher}: no such file; run convert_states first, or give --recipe standard")
         settings = replace(settings, recipe="distill" if by_teacher else "standard")
     if (settings.recipe == "distill") != by_teacher:
         raise DataError(f"--recipe {settings.recipe}: does not fit {train_file.name}; distill takes a teacher (.npy)")
-    path = Path(files.output_dir) if files.output_dir else checkpoint_path(train_file)
+    path = Path(files.output_dir) if files.output_dir else checkpoint_path(train_file, settings.seed)
     made_from = {
         "dataset": corpus.dataset,
         "embedder": files.embedder,
@@ -66,30 +69,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     inputs = {"teacher": train_file, "texts": corpus.path} if by_teacher else {"training_triplets": train_file}
     inputs |= find_local(embedder=files.embedder)
-    output = Output(path, "embedder", made_from, inputs)
+    output = Output(path, "embedder", made_from, inputs, precision=training_precision())
     if broadcast_from_main(lambda: output.is_finished(files.overwrite)):
         return
-    facts = read_facts(train_file)
-    output.facts |= {**describe_model(files.embedder), "judge": facts.get("judge", {})}
+    output.record = record
+    output.facts |= describe_model(files.embedder)
+    from perspective.models.embedders import load_embedder
+    from perspective.training.distillation import distill_embedder
+    from perspective.training.finetuning import finetune_embedder, keep_embedder
+
     model = load_embedder(files.embedder, revision=files.revision, trust_remote_code=files.trust_remote_code)
     if by_teacher:
         texts = load_texts(corpus)
         teacher = read_vectors(train_file, len(texts))
-        output.facts["llm_weight"] = facts.get("trust", {}).get("weight")
-        if facts.get("unchanged"):
+        if record.unchanged:
             keep_embedder(model, output)
         else:
             distill_embedder(model, texts, teacher, settings, output)
     else:
         finetune_embedder(model, load_training_triplets(train_file), settings, output)
-
-
-def choose_train_file(layout: Layout, settings: TrainSettings) -> Path:
-    """Return the teacher of a judge that reads answer states, the training triplets of any other."""
-    if settings.recipe is None:
-        kind = read_facts(layout.judgments).get("asked", {}).get("kind")
-        return layout.teacher if kind == "answer" else layout.training_triplets
-    return layout.teacher if settings.recipe == "distill" else layout.training_triplets
 
 
 if __name__ == "__main__":

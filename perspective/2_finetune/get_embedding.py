@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from perspective.artifacts import Output, discard_result, read_facts, read_vectors
+from perspective.artifacts import Output, discard_result, read_record, read_vectors
 from perspective.cli import parse_settings, shared_entry_point
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import DataError
@@ -31,8 +31,8 @@ from perspective.layout import Layout, after_path, blend_path, measures_path
 from perspective.models.embedding import EmbedSettings, load_embedding
 from perspective.models.prompts import PROMPTS, read_prompt
 from perspective.models.registry import describe_model, find_local
-from perspective.options import OutputOptions, RunOptions, option
-from perspective.runtime.devices import describe_precision
+from perspective.options import LearnedRunOptions, OutputOptions, option
+from perspective.runtime.devices import describe_precision, reading_precision
 from perspective.runtime.distributed import broadcast_from_main, is_main, leave, n_processes, share_texts
 from perspective.runtime.ray import EngineSettings, write_vectors_on_ray
 from perspective.teacher.teacher import blend_for_inference
@@ -55,12 +55,12 @@ class MeasureSettings(LabelOptions, OutputOptions):
 @shared_entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Embed, then measure."""
-    kinds = (CorpusSettings, RunOptions, EmbedSettings, MeasureSettings, EngineSettings)
+    kinds = (CorpusSettings, LearnedRunOptions, EmbedSettings, MeasureSettings, EngineSettings)
     corpus, run, settings, files, engine = parse_settings(kinds, argv, __doc__)
     if engine.engine == "ray" and n_processes() > 1:
         raise DataError("--engine ray brings its own processes; start it without torchrun or accelerate")
     texts = load_texts(corpus)
-    layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, run.llm)
+    layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, run.llm, run.recipe)
     checkpoint = Path(files.checkpoint) if files.checkpoint else layout.checkpoint if files.finetuned else None
     path = after_path(checkpoint, corpus.dataset, corpus.scale) if checkpoint else layout.embeds
     if files.output_path:
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "instruction": instruction,
         "text_column": corpus.text_column,
     }
-    output = Output(path, "embeddings", made_from, inputs)
+    output = Output(path, "embeddings", made_from, inputs, precision=reading_precision())
     if not broadcast_from_main(lambda: output.is_finished(files.overwrite)):
         load = partial(load_embedding, str(checkpoint or run.embedder), settings, instruction)
         output.facts |= describe_model(run.embedder)
@@ -100,9 +100,9 @@ def add_answer_states(
     corpus: CorpusSettings, embeds: Path, layout: Layout, checkpoint: Path, files: MeasureSettings
 ) -> None:
     """Write and measure the vectors with the LLM's answer states beside them, weighted as in training."""
-    weight = read_facts(checkpoint).get("llm_weight")
+    weight = read_record(checkpoint).llm_weight
     if not weight:
-        logger.info("no answer state is believed here: no blend is made")
+        logger.info("the answer states are not trusted here: no blend is made")
         for stale in (blend_path(embeds), measures_path(blend_path(embeds))):
             discard_result(stale)  # of an earlier run of this name
         return

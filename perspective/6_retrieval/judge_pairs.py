@@ -11,14 +11,18 @@ python -m perspective.6_retrieval.judge_pairs --dataset docstrings --llm smollm2
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from perspective.artifacts import Output, read_facts
+import numpy as np
+
+from perspective.artifacts import Output, read_record, read_vectors
 from perspective.cli import entry_point, parse_settings
 from perspective.data.collection import read_texts
 from perspective.data.pairs import load_pairs, save_pairs
 from perspective.errors import DataError
+from perspective.judging.protocol import Judge
 from perspective.judging.settings import JudgeSettings, JudgingTask, build_judge
 from perspective.llm.server.settings import ServerSettings
 from perspective.models.embedders import load_embedder
@@ -73,30 +77,50 @@ def main(argv: Sequence[str] | None = None) -> None:
     if server.budget is not None:
         raise DataError("--budget: for the triplets of predict_triplet alone; here every pair needs its judgment")
     by_corpus = bool(files.corpus_path)
-    folder = Path(files.output_path) if files.output_path else None
-    path = judged_path(files.dataset, files.embedder, judge.label(server), folder)
+    path = judged_path(files.dataset, files.embedder, judge.label(server), files.folder)
     asked = {**settings.asked(by_corpus), **judge.made_from(server)}
     if by_corpus:
         asked["embedder"] = files.embedder
     used = {} if by_corpus else {"min_probability": settings.min_probability}
     inputs = {**files.inputs, **judge.inputs(server)}
-    output = Output(path, "judged pairs", {**asked, **used}, inputs)
+    output = Output(path, "judged pairs", {**asked, **used}, inputs, precision=judge.precision(server))
     if output.is_finished(files.overwrite):
         return
     pairs = [] if by_corpus else load_pairs(files.inputs["pairs"])
     questions = _rank_corpus(files, settings) if by_corpus else ask_about_pairs(pairs, settings.seed)
-    states = Output(path.with_name(f"{path.stem}-states.npy"), "answer states", asked, inputs)
-    case = JudgingTask(files.dataset, settings.wording, questions.texts, questions.triplets, states, files.embedder)
-    judgments_output = Output(path.with_name(f"{path.stem}-judgments.json"), "judgments", asked, inputs)
-    judgments = load_or_ask_judgments(
-        questions, files.dataset, judgments_output, lambda: build_judge(judge, server, case), files.overwrite
+    judged = Output(
+        path.with_name(f"{path.stem}-judgments.json"), "judgments", asked, inputs, precision=judge.precision(server)
     )
+
+    def build() -> Judge:
+        states = None
+        if judge.kind(server) == "answer":
+            states = _read_states(judge, settings.perspective, questions, replace(judged, path=path), files.overwrite)
+        task = JudgingTask(files.dataset, settings.wording, questions.texts, questions.triplets, states)
+        return build_judge(judge, server, task)
+
+    name = judge.label(server)
+    judgments = load_or_ask_judgments(questions, files.dataset, judged, name, build, files.overwrite)
     if by_corpus:
         made, facts = make_pairs(questions, judgments)
     else:
         made, facts = weigh_pairs(pairs, questions, judgments, settings.min_probability)
-    output.facts |= {"judge": {"name": judge.label(server), **read_facts(judgments_output.path), **facts}}
+    output.record.judge = read_record(judged.path).judge
+    output.facts |= facts
     save_pairs(output, made)
+
+
+def _read_states(
+    judge: JudgeSettings, perspective: str, questions: Questions, pairs: Output, overwrite: bool
+) -> np.ndarray:
+    """Return the answer states of the questions' texts, read where no finished file beside the pairs holds them."""
+    from perspective.llm.loading import load_llm
+    from perspective.teacher.states import compute_states
+
+    states = replace(pairs, path=pairs.path.with_name(f"{pairs.path.stem}-states.npy"), schema="answer states")
+    if states.is_finished(overwrite):
+        return read_vectors(states.path, len(questions.texts))
+    return compute_states(states, questions.texts, perspective, partial(load_llm, judge.llm, **judge.loading()))
 
 
 def _rank_corpus(files: JudgePairsSettings, settings: JudgedSettings) -> Questions:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from perspective.artifacts import Output, read_facts
+from perspective.artifacts import Output, read_record
 from perspective.cli import parse_settings, shared_entry_point
 from perspective.data.pairs import load_pairs
 from perspective.models.embedders import load_embedder
@@ -60,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     pairs = load_pairs(train_file)
     model = load_embedder(files.embedder, revision=files.revision, trust_remote_code=files.trust_remote_code)
     prompts = set_retrieval_prompts(model, files.embedder, settings.query_prompt, settings.document_prompt)
-    output.facts |= {**describe_model(files.embedder), "prompts": prompts, "judge": read_facts(train_file).get("judge")}
+    output.facts |= describe_model(files.embedder)
+    output.record.prompts = prompts
+    output.record.judge = read_record(train_file).judge
     train_retriever(model, pairs, settings, output)
     logger.info("loss %.3f at the first step, %.3f at the last", output.facts["first_loss"], output.facts["final_loss"])
 

@@ -38,6 +38,10 @@ logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
 
+# Versions of the methods, by what their results hold; 1 where nothing is said. Raise one when a change of code changes
+# the numbers that the same settings give: prompts and their examples, token limits, the trust rule, neighbours ...
+METHOD_VERSIONS: dict[str, int] = {}
+
 
 @dataclass
 class Output:
@@ -53,7 +57,6 @@ class Output:
         inputs: Files and folders it is made from, by role; hashed.
         facts: Counts, model names and revisions, for people; filled while the stage runs.
         precision: In which a model computes it; None where none does.
-        method_version: Of the algorithm; raised when a change of method changes the numbers.
         record: What later stages read; likewise.
     """
 
@@ -63,7 +66,6 @@ class Output:
     inputs: Mapping[str, Path] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     precision: str | None = field(default=None, kw_only=True)
-    method_version: int = field(default=1, kw_only=True)
     record: ResultRecord = field(default_factory=ResultRecord)
 
     def __post_init__(self) -> None:
@@ -90,7 +92,7 @@ class Output:
         made_from = Fingerprint(
             schema=self.schema,
             schema_version=SCHEMA_VERSION,
-            method_version=self.method_version,
+            method_version=METHOD_VERSIONS.get(self.schema, 1),
             settings=dict(self.settings),
             precision=self.precision,
             inputs=self._hashes,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from perspective.artifacts import ROOT, read_facts, read_json, write_text
+from perspective.artifacts import ROOT, read_json, read_record, write_text
 from perspective.artifacts.markdown import format_table
 from perspective.errors import DataError
 from perspective.evaluation.clustering_scores import METRICS
@@ -72,12 +72,12 @@ def load_comparison(before: Path, after: Path, checkpoint: Path, dataset: str, e
         measures.append(read_json(path))
         if "ACC" not in measures[-1]:
             raise DataError(f"{path}: measured without labels; ACC, NMI and ARI need them")
-    facts = read_facts(checkpoint)
+    record = read_record(checkpoint)
     return Comparison(
         dataset=dataset,
         embedder=embedder,
-        judge=str(facts.get("judge", {}).get("name", "?")),
-        unchanged=bool(facts.get("unchanged")),
+        judge=record.judge.name if record.judge else "?",
+        unchanged=record.unchanged,
         before=measures[0],
         after=measures[1],
         published=_find_published(dataset, embedder),

@@ -27,7 +27,7 @@ def analyse_judgments(
         judgments: With gold answers in their triplets.
         vectors: Embeddings `(n_texts, dim)`; the embedder's choice is the nearer one (Euclidean).
         states: Answer states `(n_texts, hidden)`, one more source of the evidence.
-        judge: What the answers count as in the evidence, see `name_judge`.
+        judge: What the answers count as in the evidence, see `name_source`.
 
     Returns:
         Percentages over the triplets of which exactly one choice shares the query's class

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from perspective.artifacts import Judgment, Triplet, mirror_prediction
+from perspective.artifacts import JudgeRecord, Judgment, Triplet, mirror_prediction
 from perspective.errors import JudgeError
 from perspective.judging.protocol import Question
 
@@ -16,23 +16,25 @@ class RecordedJudge:
     Args:
         records: The earlier judgments.
         triplets: The triplets to judge; a recorded triplet also answers its mirror image.
-        asked: Who gave the answers, where that is known: what was told by labels stays marked so.
+        judge: Who gave the answers, where that is known: answers by labels stay marked as such.
 
     Raises:
         JudgeError: Not one of the triplets was recorded.
     """
 
     def __init__(
-        self, records: Sequence[Judgment], triplets: Sequence[Triplet], asked: Mapping[str, Any] | None = None
+        self, records: Sequence[Judgment], triplets: Sequence[Triplet], judge: JudgeRecord | None = None
     ) -> None:
         self._by_key = {record.triplet.key: record for record in records}
-        self.identity: dict[str, Any] = {**(asked or {}), "kind": "recorded"}
+        self.identity: dict[str, Any] = {"kind": "recorded"}
+        if judge:
+            self.identity |= {**judge.asked, "orders": judge.orders, "uses_labels": judge.uses_labels}
         n_found = sum(self._find(triplet) is not None for triplet in triplets)
         self.facts: dict[str, Any] = {"n_recorded": len(records), "n_matched": n_found}
         if not n_found:
             raise JudgeError(
                 f"none of the {len(triplets)} triplets is among the {len(records)} recorded ones; "
-                "judge the recorded file's own triplets: --data_path RECORDED_FILE"
+                "judge the recorded file's own triplets: --triplet_path RECORDED_FILE"
             )
 
     def judge(self, questions: Sequence[Question]) -> Iterator[Judgment]:

@@ -1,52 +1,41 @@
-"""Which judge is asked, and how it is built."""
+"""Which judge is asked, what it is called, and how it is built."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from perspective.artifacts import Output, Triplet, load_judgments, read_facts
+from perspective.artifacts import JudgeRecord, Triplet, load_judgments, read_record
 from perspective.errors import DataError
 from perspective.judging.protocol import Judge, Wording
 from perspective.layout import slugify_model
-from perspective.llm.loading import load_llm
 from perspective.llm.server.settings import ServerSettings
-from perspective.models.embedding import embed_by_name
 from perspective.models.registry import LLMS, describe_model, find_local
-from perspective.options import option
-from perspective.runtime.ray import EngineSettings
+from perspective.options import LLMOptions, option
+from perspective.runtime.devices import reading_precision
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Kind = Literal["answer", "pair", "choice", "reward", "server", "recorded", "oracle"]
+LOCAL_KINDS = ("answer", "pair", "choice", "reward")  # by a local LLM
 WRITTEN = ("reason", "json")
 
 
 @dataclass(frozen=True)
-class JudgeSettings:
+class JudgeSettings(LLMOptions):
     """Who judges."""
 
-    llm: str = option(
-        "smollm2, starling, starling-rm, a hub id, a folder, a .gguf file, or the name of a server's model",
-        default="smollm2",
-        group="model",
-        aliases=("--model",),
-    )
     judge: Kind | None = option(
-        "answer (reads each text once; the default for a local LLM), pair (do these two share it?), "
-        "choice (which one is closer?), reward, server, recorded; found from the other options when left out; "
-        "oracle answers by the labels and is for analysis alone",
+        "answer (compares the answer states of read_states; default for a local LLM), pair (do these two share it?), "
+        "choice (which one is closer?), reward, server, recorded; inferred from the other options when left out; "
+        "oracle answers by the labels and is for analysis only",
         default=None,
         group="model",
     )
-    answer_form: Literal["state", "distribution", "phrase"] = option(
-        "what answer reads: state (hidden state where the answer begins), distribution (of its first "
-        "token) or phrase (a few words, embedded by the embedder)",
-        default="state",
-    )
-    answer_layer: int = option("layer of the state, counted from the input; -1 the last", default=-1)
-    oracle_noise: float = option("share of the oracle's answers that are turned round", default=0.0)
     recorded_path: str | None = option("earlier predictions, ours or published, to repeat", default=None, group="input")
     response: Literal["logprob", "generate", "reason", "json"] = option(
         "of choice: logprob compares the labels' log-probabilities; generate reads a short answer "
@@ -56,40 +45,16 @@ class JudgeSettings:
     orders: Literal[1, 2] = option(
         "2 asks with the choices in both orders, 1 in the order of the file (published)", default=2
     )
-    judge_batch_size: int | None = option(
-        "prompts in one forward pass of a local LLM; left out, 16 on a CPU, by its memory on a GPU",
-        default=None,
-        group="scale",
-    )
-    load_in: Literal["auto", "8bit", "4bit"] = option(
-        "8bit or 4bit on a CUDA GPU with bitsandbytes; auto for half precision where the device is fast in "
-        "it, else float32",
-        default="auto",
-        group="model",
-    )
-    llm_revision: str | None = option("branch, tag or commit of the LLM on the hub", default=None, group="model")
-    trust_remote_code: bool = option(
-        "run code from the LLM's repository; only where you trust it", default=False, group="model"
-    )
+    oracle_noise: float = option("share of the oracle's answers that are inverted", default=0.0)
 
     def __post_init__(self) -> None:
-        """Check what argparse cannot."""
-        if self.judge_batch_size is not None and self.judge_batch_size < 1:
-            raise DataError(f"--judge_batch_size {self.judge_batch_size}: must be at least 1")
+        """Check what the parser cannot."""
         if self.judge == "recorded" and not self.recorded_path:
             raise DataError("--judge recorded needs --recorded_path FILE")
         if self.recorded_path and self.judge not in (None, "recorded"):
             raise DataError(f"--recorded_path: its answers take the place of --judge {self.judge}; leave one out")
 
-    def loading(self) -> dict[str, Any]:
-        """Return how a local LLM is loaded."""
-        return {
-            "revision": self.llm_revision,
-            "trust_remote_code": self.trust_remote_code,
-            "load_in": self.load_in,
-        }
-
-    def kind(self, server: ServerSettings) -> str:
+    def kind(self, server: ServerSettings) -> Kind:
         """Return the kind of judge that the options ask for.
 
         Raises:
@@ -104,28 +69,26 @@ class JudgeSettings:
         return "recorded" if self.recorded_path else default_kind(self.llm)
 
     def inputs(self, server: ServerSettings) -> dict[str, Path]:
-        """Return what the answers come from that lies here: a local LLM's files, recorded answers."""
+        """Return the local files that the answers come from: a local LLM's, recorded answers."""
         kind = self.kind(server)
         if kind == "recorded":
             return {"recorded": Path(self.recorded_path or "")}
-        return {} if kind in ("server", "oracle") else find_local(llm=self.llm)
+        return find_local(llm=self.llm) if kind in LOCAL_KINDS else {}
 
     def label(self, server: ServerSettings) -> str:
-        """Return the judge's name as it stands in file names: the LLM's, and the kind where it is another."""
-        kind = self.kind(server)
-        if kind == "recorded":
-            return kind
-        if kind == "oracle":
-            return f"oracle-{self.oracle_noise:g}"
-        parts = [self.llm.rstrip("/")]
-        if kind not in ("server", default_kind(self.llm)):
-            parts.append(kind)
-        if kind == "choice" and self.response in WRITTEN:
-            parts.append(self.response)
-        return slugify_model("-".join(parts))
+        """Return the judge's name as it stands in file names: the LLM's, and the kind where it is not the default."""
+        return name_judge_files(self.llm, self.kind(server), self.response, self.oracle_noise)
+
+    def precision(self, server: ServerSettings) -> str | None:
+        """Return in what precision a local LLM answers; None where none does."""
+        return reading_precision() if self.kind(server) in LOCAL_KINDS else None
 
     def made_from(self, server: ServerSettings) -> dict[str, Any]:
-        """Return the settings that change an answer, for the provenance."""
+        """Return the settings that change an answer, for the fingerprint.
+
+        A server's address is left out, since the same model may move to another port; so are its
+        budget and prices, which change how many questions are asked but no answer.
+        """
         kind = self.kind(server)
         if kind == "recorded":
             return {"kind": kind}
@@ -136,19 +99,45 @@ class JudgeSettings:
             settings["orders"] = self.orders
         if kind in ("choice", "server"):
             settings["response"] = self.response
-        if kind == "answer":
-            settings |= {"answer_form": self.answer_form, "answer_layer": self.answer_layer}
-        # A server's address is left out: the same model may move to another port.
-        if kind != "server":
+        if kind in LOCAL_KINDS:
             settings |= {"llm_revision": self.llm_revision, "load_in": self.load_in}
-        elif server.budget is not None:
-            settings["budget"] = server.budget
         return settings
 
 
-def default_kind(llm: str) -> str:
+def default_kind(llm: str) -> Kind:
     """Return how an LLM is asked where nothing else is said."""
     return LLMS[llm].judge if llm in LLMS else "answer"
+
+
+def name_judge_files(llm: str, kind: Kind, response: str = "logprob", oracle_noise: float = 0.0) -> str:
+    """Return a judge's name as it stands in file names.
+
+    >>> name_judge_files("org/Starling", "answer"), name_judge_files("smollm2", "choice", "json")
+    ('starling', 'smollm2-choice-json')
+    """
+    if kind == "recorded":
+        return kind
+    if kind == "oracle":
+        return f"oracle-{oracle_noise:g}"
+    parts = [llm.rstrip("/")]
+    if kind not in ("server", default_kind(llm)):
+        parts.append(kind)
+    if kind == "choice" and response in WRITTEN:
+        parts.append(response)
+    return slugify_model("-".join(parts))
+
+
+def record_judge(name: str, identity: Mapping[str, Any], figures: Mapping[str, Any]) -> JudgeRecord:
+    """Return what later stages read about a judge.
+
+    Args:
+        name: As it stands in file names.
+        identity: `Judge.identity`: kind, orders, what was asked.
+        figures: Tokens, requests, money, reliability.
+    """
+    asked = dict(identity)
+    kind, orders, uses_labels = asked.pop("kind"), asked.pop("orders", 1), asked.pop("uses_labels", False)
+    return JudgeRecord(name=name, kind=kind, orders=orders, uses_labels=uses_labels, asked=asked, figures=dict(figures))
 
 
 @dataclass(frozen=True)
@@ -160,88 +149,83 @@ class JudgingTask:
         wording: Its perspective.
         texts: All texts.
         triplets: The questions about them.
-        states: The file of the answer states, made where it is not there; None for other judges.
-        embedder: Embeds the phrases of an answer judge.
-        overwrite: Whether answer states that are there are read anew.
-        engine: Where the answer states are read; in this process when None.
+        states: Answer states `(n_texts, hidden)`, of a judge that compares them.
     """
 
     dataset: str
     wording: Wording
     texts: Sequence[str]
     triplets: Sequence[Triplet]
-    states: Output | None
-    embedder: str
-    overwrite: bool = False
-    engine: EngineSettings | None = None
+    states: np.ndarray | None = None
 
 
-def build_judge(settings: JudgeSettings, server: ServerSettings, case: JudgingTask) -> Judge:
+def build_judge(settings: JudgeSettings, server: ServerSettings, task: JudgingTask) -> Judge:
     """Load or connect the judge that the settings ask for.
 
     Args:
         settings: Who judges.
         server: Where a server is, if one judges.
-        case: What is judged.
+        task: What is judged.
     """
     kind = settings.kind(server)
-    if case.engine and case.engine.engine == "ray" and kind != "answer":
-        raise DataError(f"--engine ray: for the judge answer, not {kind}; servers scale by several --base_url")
     if kind == "recorded":
-        from perspective.judging.recorded import RecordedJudge
-
-        assert settings.recorded_path is not None  # checked by JudgeSettings
-        path = Path(settings.recorded_path)
-        recorded = load_judgments(path, len(case.texts), case.dataset)
-        return RecordedJudge(recorded, case.triplets, asked=read_facts(path).get("asked", {}))
+        return _build_recorded_judge(Path(settings.recorded_path or ""), task)
     if kind == "oracle":
         from perspective.judging.oracle import OracleJudge
 
-        return OracleJudge(case.triplets, settings.oracle_noise, seed=0)
-    instruction = case.wording.instruction
+        return OracleJudge(task.triplets, settings.oracle_noise, seed=0)
+    if kind == "answer":
+        from perspective.judging.answer import AnswerJudge
+
+        if task.states is None:
+            raise DataError("--judge answer compares answer states, and there are none; run read_states first")
+        return AnswerJudge(task.states, task.triplets, {"perspective": task.wording.perspective, "llm": settings.llm})
     if kind == "server":
         from perspective.judging.server import ServerJudge
 
         if settings.response in WRITTEN:
             raise DataError(f"--response {settings.response}: only for a local LLM; a server takes logprob or generate")
-        return ServerJudge(server, settings.llm, instruction, settings.orders, logprobs=settings.response == "logprob")
+        logprobs = settings.response == "logprob"
+        return ServerJudge(server, settings.llm, task.wording.instruction, settings.orders, logprobs)
+    return _build_local_judge(settings, kind, task.wording)
+
+
+def _build_recorded_judge(path: Path, task: JudgingTask) -> Judge:
+    from perspective.judging.recorded import RecordedJudge
+
+    recorded = load_judgments(path, len(task.texts), task.dataset)
+    return RecordedJudge(recorded, task.triplets, read_record(path).judge)
+
+
+def _build_local_judge(settings: JudgeSettings, kind: Kind, wording: Wording) -> Judge:
     judge: Judge
     if kind == "reward":
         from perspective.judging.reward import RewardJudge, load_reward_model
 
-        llm = load_reward_model(settings.llm, **settings.loading())
-        judge = RewardJudge(llm, instruction, settings.orders, settings.judge_batch_size)
-    elif kind == "choice":
-        from perspective.judging.choice import ChoiceJudge
-
-        llm = load_llm(settings.llm, **settings.loading())
-        judge = ChoiceJudge(llm, instruction, settings.orders, settings.response, settings.judge_batch_size)
-    elif kind == "pair":
-        from perspective.judging.pair import PairJudge
-
-        llm = load_llm(settings.llm, **settings.loading())
-        judge = PairJudge(llm, case.wording.perspective, settings.judge_batch_size)
+        judge = RewardJudge(load_reward_model(settings.llm, **settings.loading()), wording.instruction, settings.orders)
     else:
-        judge = _build_answer_judge(settings, case)
+        from perspective.llm.loading import load_llm
+
+        llm = load_llm(settings.llm, **settings.loading())
+        if kind == "pair":
+            from perspective.judging.pair import PairJudge
+
+            judge = PairJudge(llm, wording.perspective)
+        else:
+            from perspective.judging.choice import ChoiceJudge
+
+            judge = ChoiceJudge(llm, wording.instruction, settings.orders, settings.response)
     judge.facts.update(describe_model(settings.llm))
     return judge
 
 
-def _build_answer_judge(settings: JudgeSettings, case: JudgingTask) -> Judge:
-    from perspective.judging.answer import AnswerJudge
-    from perspective.teacher.states import StateSettings, load_or_compute_states
+if __name__ == "__main__":  # for scripts: options of the judge to its kind and its name in file names
+    from perspective.cli import entry_point, parse_settings
 
-    assert case.states is not None  # given with this kind of judge
-    asked = StateSettings(case.wording.perspective, settings.answer_form, settings.answer_layer)
-    case.states.facts |= describe_model(settings.llm)
-    states = load_or_compute_states(
-        case.states,
-        case.texts,
-        asked,
-        # Pickled for the workers of Ray: what they need, not the case with all its texts.
-        load=partial(load_llm, settings.llm, **settings.loading()),
-        embed=partial(embed_by_name, case.embedder),
-        overwrite=case.overwrite,
-        engine=case.engine,
-    )
-    return AnswerJudge(states, case.triplets, asdict(asked))
+    @entry_point
+    def main(argv: Sequence[str] | None = None) -> None:
+        """Name the judge."""
+        judge, server = parse_settings((JudgeSettings, ServerSettings), argv, __doc__)
+        sys.stdout.write(f"{judge.kind(server)} {judge.label(server)}\n")
+
+    main()

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perspective.artifacts import ROOT, read_facts, read_json
+from perspective.artifacts import ROOT, read_json, read_record
 from perspective.errors import DataError, suggest_name
 from perspective.layout import slugify_model
 from perspective.models.registry import EMBEDDERS
@@ -73,7 +73,7 @@ def find_prompts(
     query = carried.get("query")
     document = carried.get("document") or carried.get("passage") or carried.get("corpus")
     # Every model carries empty prompts; the sidecar tells of a retriever that was trained with them.
-    trained = read_facts(Path(name).resolve()).get("prompts")
+    trained = read_record(Path(name).resolve()).prompts
     if trained:
         query, document = trained
     elif not query and not document:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from perspective.artifacts import hash_file
 from perspective.errors import ModelError, suggest_name
@@ -74,7 +74,7 @@ class LLMSpec:
 
     hub: str
     packaged: PackagedFile | None = None
-    judge: str = "answer"
+    judge: Literal["answer", "reward"] = "answer"
 
 
 EMBEDDERS = {

@@ -20,6 +20,7 @@ from perspective.data.pairs import Pair
 from perspective.errors import DataError
 from perspective.judging.protocol import Judge, Wording
 from perspective.judging.session import discard_partial, judge_triplets
+from perspective.judging.settings import record_judge
 from perspective.layout import slugify_model
 from perspective.options import option
 from perspective.retrieval.embedding import EmbeddedTexts
@@ -143,7 +144,7 @@ def ask_about_corpus(embedded: EmbeddedTexts, settings: JudgedSettings) -> Quest
 
 
 def load_or_ask_judgments(
-    questions: Questions, dataset: str, output: Output, build: Callable[[], Judge], overwrite: bool = False
+    questions: Questions, dataset: str, output: Output, name: str, build: Callable[[], Judge], overwrite: bool = False
 ) -> list[Judgment]:
     """Return the judge's answers, asked where no finished file holds them; a killed run goes on.
 
@@ -151,6 +152,7 @@ def load_or_ask_judgments(
         questions: What is asked.
         dataset: Its name, recorded in the file.
         output: The file of the judgments.
+        name: Of the judge, as it stands in file names.
         build: Loads or connects the judge, if it is needed.
         overwrite: Whether a file of other questions or of another judge is made anew; answers to
             the same questions are kept in any case.
@@ -169,8 +171,8 @@ def load_or_ask_judgments(
         return load_judgments(output.path, len(questions.texts), dataset)
     judge = build()
     judgments = judge_triplets(judge, questions.triplets, questions.texts, output)
-    output.facts |= {"asked": judge.identity, **judge.facts, "n_judgments": len(judgments)}
-    output.facts |= assess_reliability(judgments).facts()
+    output.facts["n_judgments"] = len(judgments)
+    output.record.judge = record_judge(name, judge.identity, {**judge.facts, **assess_reliability(judgments).facts()})
     save_judgments(output, judgments, questions.texts, dataset)
     discard_partial(output.path)
     return judgments

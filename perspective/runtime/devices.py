@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perspective.errors import DataError, suggest_name
@@ -28,16 +31,17 @@ def supports_fast_bf16(device: str | None = None) -> bool:
     Args:
         device: Type of the device, cuda or cpu; CUDA where there is one when None.
     """
+    if device == "cpu" or (device is None and not _may_have_accelerator()):
+        return _cpu_has_bf16()
     import torch
 
-    if device == "cuda" or (device is None and torch.cuda.is_available()):
+    if device == "cuda" or torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    abilities = torch.cpu.get_capabilities()
-    return bool(abilities.get("amx_bf16") or abilities.get("avx512_bf16"))
+    return _cpu_has_bf16()
 
 
 def pick_reading_dtype(device: str) -> torch.dtype:
-    """Return the precision in which a model reads texts fastest.
+    """Return the precision in which a model reads texts fastest, as a dtype of torch.
 
     That is bfloat16 where the device has it, else float16 on an accelerator and float32 on a CPU.
     `COMPUTE_DTYPE` decides otherwise.
@@ -50,14 +54,31 @@ def pick_reading_dtype(device: str) -> torch.dtype:
     """
     import torch
 
+    return getattr(torch, _name_reading_dtype(device))
+
+
+def reading_precision() -> str:
+    """Return the name of the precision in which models read texts on this machine, for the provenance.
+
+    Torch is imported only where there may be an accelerator: a finished stage must start without it.
+
+    Raises:
+        DataError: `COMPUTE_DTYPE` names no precision.
+    """
+    return _name_reading_dtype(pick_device() if _may_have_accelerator() else "cpu")
+
+
+def _name_reading_dtype(device: str) -> str:
     asked = _read_asked_dtype()
     if asked:
         return asked
     if device == "mps":
-        return torch.bfloat16 if torch.backends.mps.is_macos_or_newer(14, 0) else torch.float16
+        import torch
+
+        return "bfloat16" if torch.backends.mps.is_macos_or_newer(14, 0) else "float16"
     if supports_fast_bf16(device):
-        return torch.bfloat16
-    return torch.float32 if device == "cpu" else torch.float16
+        return "bfloat16"
+    return "float32" if device == "cpu" else "float16"
 
 
 def trains_in_bf16() -> bool:
@@ -68,19 +89,38 @@ def trains_in_bf16() -> bool:
     Raises:
         DataError: `COMPUTE_DTYPE` names no precision.
     """
-    import torch
-
-    return supports_fast_bf16() and _read_asked_dtype() in (None, torch.bfloat16)
+    return _read_asked_dtype() in (None, "bfloat16") and supports_fast_bf16()
 
 
-def _read_asked_dtype() -> torch.dtype | None:
+def training_precision() -> str:
+    """Return the name of the precision in which training computes, for the provenance."""
+    return "bfloat16" if trains_in_bf16() else "float32"
+
+
+def _read_asked_dtype() -> str | None:
     """Return what the environment variable `COMPUTE_DTYPE` asks for: one precision on all machines."""
-    import torch
-
-    asked = os.environ.get("COMPUTE_DTYPE")
+    asked = os.environ.get("COMPUTE_DTYPE") or None
     if asked and asked not in DTYPES:
         raise DataError(f'COMPUTE_DTYPE="{asked}": {suggest_name(asked, DTYPES)}')
-    return getattr(torch, asked) if asked else None
+    return asked
+
+
+def _may_have_accelerator() -> bool:
+    """Tell without torch whether there may be an accelerator: any Mac, any driver of NVIDIA or AMD."""
+    return sys.platform != "linux" or any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd"))
+
+
+@lru_cache(maxsize=1)
+def _cpu_has_bf16() -> bool:
+    try:
+        cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # no Linux: torch knows
+        import torch
+
+        abilities = torch.cpu.get_capabilities()
+        return bool(abilities.get("amx_bf16") or abilities.get("avx512_bf16"))
+    flags = next((line for line in cpu.splitlines() if line.startswith("flags")), "").split()
+    return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
 def pick_attention(device: str, dtype: torch.dtype) -> dict[str, str]:

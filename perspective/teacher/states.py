@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,11 +20,9 @@ from tqdm import tqdm
 
 from perspective.artifacts import Output, keep_block, read_vectors
 from perspective.errors import DataError, ModelError
-from perspective.llm.batching import batch_by_length, choose_limit
 from perspective.llm.chat import list_special_tokens, make_harmless
 from perspective.llm.loading import LLM
 from perspective.llm.packing import PromptReader
-from perspective.llm.writing import AnswerWriter
 from perspective.models.registry import describe_model
 from perspective.runtime.devices import describe_precision
 from perspective.runtime.ray import EngineSettings, write_vectors_on_ray
@@ -34,8 +32,6 @@ logger = logging.getLogger(__name__)
 BLOCK_TEXTS = 256  # texts between two savings
 CHUNK_TEXTS = 2**15  # texts tokenised at a time
 MAX_TEXT_TOKENS = 256
-PHRASE_TOKENS = 8
-DISTRIBUTION_DIM = 512
 
 # Four perspectives that differ, so that none is suggested: they show the form of an answer, one or
 # two words, which a small LLM does not keep to by instruction alone.
@@ -54,23 +50,6 @@ Entity: city
 """
 
 
-@dataclass(frozen=True)
-class StateSettings:
-    """What is read off the LLM.
-
-    Attributes:
-        perspective: What should be alike, in a word or two ("intent").
-        form: "state", the hidden state where the answer would begin; "distribution", the
-            probabilities of its first token (their square roots, projected at random to
-            `DISTRIBUTION_DIM`); "phrase", a short answer in words, for the embedder to embed.
-        layer: Layer whose state is taken, counted from the input; -1 is the last, normed one.
-    """
-
-    perspective: str
-    form: str = "state"
-    layer: int = -1
-
-
 def write_frame(perspective: str) -> tuple[str, str]:
     r"""Return what stands before and after each text.
 
@@ -81,50 +60,41 @@ def write_frame(perspective: str) -> tuple[str, str]:
     return f"{EXAMPLES}Text:", f"\n{perspective[:1].upper()}{perspective[1:]}:"
 
 
-def load_or_compute_states(
+def compute_states(
     output: Output,
     texts: Sequence[str],
-    settings: StateSettings,
+    perspective: str,
     load: Callable[[], LLM],
-    embed: Callable[[list[str]], np.ndarray],
-    overwrite: bool = False,
     engine: EngineSettings | None = None,
 ) -> np.ndarray:
-    """Return the answer states of all texts, read off the LLM where no finished file holds them.
+    """Read the answer states of all texts off an LLM and write them.
 
     Args:
-        output: The file that holds the states.
+        output: The file that will hold them.
         texts: All texts.
-        settings: What to read.
-        load: Loads the LLM, if it is needed.
-        embed: Embeds the answers of the form "phrase".
-        overwrite: Whether to read anew in any case.
+        perspective: What should be alike, in a word or two ("intent").
+        load: Loads the LLM.
         engine: Where the LLM works; in this process when None.
 
     Returns:
         float32 array `(n_texts, dim)`.
 
     Raises:
-        DataError: The file was made from other inputs or settings.
         ModelError: As `read_states`.
     """
-    if not output.is_finished(overwrite):
-        if engine and engine.engine == "ray":
-            write_vectors_on_ray(output, texts, partial(_load_reader, load, embed, settings), engine)
-        else:
-            llm = load()
-            if settings.form == "phrase":
-                states = embed(write_phrases(llm, texts, settings))
-            else:
-                states = read_states(llm, texts, settings, output)
-            output.facts |= {**describe_model(llm.name), **describe_precision(llm.model)}
-            output.facts |= {"n_texts": len(states), "dim": states.shape[1]}
-            output.write_vectors(states)
+    if engine and engine.engine == "ray":
+        write_vectors_on_ray(output, texts, partial(_load_reader, load, perspective), engine)
+    else:
+        llm = load()
+        states = read_states(llm, texts, perspective, output)
+        output.facts |= {**describe_model(llm.name), **describe_precision(llm.model)}
+        output.facts |= {"n_texts": len(states), "dim": states.shape[1]}
+        output.write_vectors(states)
     output.discard_partial()
     return read_vectors(output.path, len(texts))
 
 
-def read_states(llm: LLM, texts: Sequence[str], settings: StateSettings, output: Output) -> np.ndarray:
+def read_states(llm: LLM, texts: Sequence[str], perspective: str, output: Output) -> np.ndarray:
     """Read the answer state of every text; a killed run goes on.
 
     Texts that begin alike are read together, block after block; each finished block lies in
@@ -133,17 +103,17 @@ def read_states(llm: LLM, texts: Sequence[str], settings: StateSettings, output:
     Args:
         llm: Any causal LM.
         texts: All texts.
-        settings: What to read; "phrase" has its own function, `write_phrases`.
+        perspective: What should be alike.
         output: The file that will hold the states; its fingerprint guards the blocks.
 
     Returns:
         float32 array `(n_texts, dim)`.
 
     Raises:
-        DataError: The blocks belong to other inputs or settings, or the form is no array.
-        ModelError: The LLM has no such layer, or a context too short for the question.
+        DataError: The blocks belong to other inputs or settings.
+        ModelError: The LLM's context is too short for the question.
     """
-    reader = StateReader(llm, settings)
+    reader = StateReader(llm, perspective)
     rows, order = reader.arrange(texts)
     folder = output.open_partial()
     found: np.ndarray | None = None
@@ -166,21 +136,15 @@ class StateReader:
 
     Args:
         llm: Any causal LM.
-        settings: What to read.
+        perspective: What should be alike.
 
     Raises:
-        DataError: The form is no array.
-        ModelError: The LLM has no such layer, or a context too short for the question.
+        ModelError: The LLM's context is too short for the question.
     """
 
-    def __init__(self, llm: LLM, settings: StateSettings) -> None:
-        n_layers = int(llm.model.config.get_text_config().num_hidden_layers)
-        if not -1 <= settings.layer <= n_layers:
-            raise ModelError(f"{llm.name}: has {n_layers} layers, no layer {settings.layer}; -1 is the last")
+    def __init__(self, llm: LLM, perspective: str) -> None:
         self._llm = llm
-        self._layer = settings.layer
-        self._keep = _make_reader(llm, settings.form)
-        self._frame = _Frame.make(llm, settings.perspective)
+        self._frame = _Frame.make(llm, perspective)
         self.n_shared = len(self._frame.before)  # tokens that all texts share
         max_tokens = self.n_shared + self._frame.max_text_tokens + len(self._frame.after)
         self._reader = PromptReader(llm, self._read_ends, max_tokens)
@@ -210,34 +174,12 @@ class StateReader:
         return states
 
     def _read_ends(self, ids: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, **inputs: Any) -> torch.Tensor:  # noqa: ANN401
-        out = self._llm.model.base_model(ids, output_hidden_states=self._layer >= 0, **inputs)
-        states = out.hidden_states[self._layer] if self._layer >= 0 else out.last_hidden_state
-        return self._keep(states[rows, columns])
+        states = self._llm.model.base_model(ids, **inputs).last_hidden_state
+        return states[rows, columns].float()
 
 
-def _load_reader(
-    load: Callable[[], LLM], embed: Callable[[list[str]], np.ndarray], settings: StateSettings
-) -> Callable[[list[str]], np.ndarray]:
-    llm = load()
-    if settings.form == "phrase":
-        return lambda texts: embed(write_phrases(llm, texts, settings))
-    return StateReader(llm, settings)
-
-
-def write_phrases(llm: LLM, texts: Sequence[str], settings: StateSettings) -> list[str]:
-    """Let the LLM name the perspective of every text in a few words, greedily."""
-    frame = _Frame.make(llm, settings.perspective)
-    rows = frame.tokenize(texts)
-    phrases = [""] * len(texts)
-    writer = AnswerWriter(llm, PHRASE_TOKENS, facts={"n_prompts": 0, "n_tokens": 0})
-    limit = replace(choose_limit(llm, None), n_shared=len(frame.before))
-    batches = list(batch_by_length(range(len(texts)), lambda row: rows[row], limit))
-    for batch in tqdm(batches, desc="asking", unit="batch"):
-        prompts = [[*frame.before, *rows[row].tolist()] for row in batch]
-        for row, answer in zip(batch, writer.write(prompts), strict=True):
-            written = llm.tokenizer.decode(answer, skip_special_tokens=True)
-            phrases[row] = make_harmless(written.strip().split("\n")[0])
-    return phrases
+def _load_reader(load: Callable[[], LLM], perspective: str) -> StateReader:
+    return StateReader(load(), perspective)
 
 
 @dataclass(frozen=True)
@@ -257,7 +199,7 @@ class _Frame:
         plain = llm.tokenizer(before, add_special_tokens=False)["input_ids"]
         start = next((i for i in range(len(begin)) if begin[i : i + len(plain)] == plain), 0)
         tail = llm.tokenizer(after, add_special_tokens=False)["input_ids"]
-        room = min(MAX_TEXT_TOKENS, llm.max_tokens - start - len(plain) - len(tail) - PHRASE_TOKENS)
+        room = min(MAX_TEXT_TOKENS, llm.max_tokens - start - len(plain) - len(tail))
         if room < 1:
             raise ModelError(f"{llm.name}: its context of {llm.max_tokens} tokens cannot hold the question")
         return cls(llm, tuple(begin[: start + len(plain)]), tuple(tail), room)
@@ -271,22 +213,3 @@ class _Frame:
             ids = self.llm.tokenizer(clean, add_special_tokens=False)["input_ids"]
             rows += [np.array([*row[: self.max_text_tokens], *self.after], dtype=np.int32) for row in ids]
         return rows
-
-
-def _make_reader(llm: LLM, form: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return what turns the states at the answer, `(n, hidden)`, into what is kept."""
-    if form == "state":
-        return torch.Tensor.float
-    if form != "distribution":
-        raise DataError(f'answer form "{form}" is no array')
-    head = llm.model.get_output_embeddings()
-    # Projected at random: distances are kept (Johnson-Lindenstrauss), the vocabulary is not stored.
-    generator = torch.Generator().manual_seed(0)
-    projection = torch.randn(head.weight.shape[0], DISTRIBUTION_DIM, generator=generator).to(llm.device)
-
-    def read(states: torch.Tensor) -> torch.Tensor:
-        # Square roots: Euclidean distance between them is the Hellinger distance.
-        roots = torch.softmax(head(states).float(), dim=-1).sqrt()
-        return roots @ projection
-
-    return read

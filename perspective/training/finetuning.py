@@ -62,7 +62,7 @@ def finetune_embedder(
 def keep_embedder(model: SentenceTransformer, output: Output) -> None:
     """Write an embedder as it is, where nothing that was judged is fit to train on."""
     logger.info("nothing to train on: the embedder stays as it is")
-    output.facts["unchanged"] = True
+    output.record.unchanged = True
     save_trained(model, [], output, describe_training)
 
 

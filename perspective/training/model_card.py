@@ -11,17 +11,17 @@ from perspective.artifacts.markdown import format_table
 
 def describe_training(output: Output) -> str:
     """Return the card of an embedder fine-tuned for clustering. The measures join it when they are known."""
-    facts, judge = output.facts, output.facts.get("judge", {})
+    record, judge = output.record, output.record.judge
     rows = {
-        "judge": judge.get("name"),
-        "judge's model": judge.get("hub"),
-        "judgments": judge.get("n_judgments"),
-        **{name: value for name, value in facts.items() if name != "judge"},
+        "judge": judge and judge.name,
+        "judge's model": judge and (judge.asked.get("llm") or judge.figures.get("hub")),
+        "weight of the answer states": record.llm_weight,
+        **output.facts,
     }
-    unchanged = "\n**Unchanged**: nothing the judge said was fit to train on.\n" if facts.get("unchanged") else ""
+    unchanged = "\n**Unchanged**: nothing the judge said was fit to train on.\n" if record.unchanged else ""
     labels = "No label was used in training."
-    if judge.get("asked", {}).get("uses_labels"):
-        labels = "**Trained on labels**, told by an oracle: a ceiling for analysis, no result."
+    if judge and judge.uses_labels:
+        labels = "**Trained on labels**, given by an oracle: an upper bound for analysis, not a result."
     about = f"adapted to the perspective of `{output.settings.get('dataset')}` with an LLM's judgments."
     usage = f'vectors = SentenceTransformer("{output.path.name}").encode(["a text"])'
     return write_card(output, "clustering", f"{about}\n{labels}\n{unchanged}", usage, rows)

@@ -17,17 +17,20 @@ out of the estimate, and what they share counts once. Unknown, it makes the evid
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.special import expit as sigmoid
 from scipy.special import logit
 
-from perspective.artifacts import LABELS, Judgment
+from perspective.artifacts import LABELS, JudgeRecord, Judgment
 from perspective.errors import DataError
+from perspective.trust.reliability import assess_reliability
 from perspective.vectors import half_whiten, score_margins
+
+logger = logging.getLogger(__name__)
 
 LLM, EMBEDDER, STATES = "llm", "embedder", "states"
 DEPENDENT = (EMBEDDER, STATES)  # share errors: each reads one text at a time
@@ -76,7 +79,7 @@ def gather_evidence(
         judgments: Of n triplets.
         vectors: Embeddings `(n_texts, dim)`.
         states: Answer states `(n_texts, hidden)` as the LLM gave them.
-        judge: What the answers count as, see `name_judge`; None leaves them out, as those of a
+        judge: What the answers count as, see `name_source`; None leaves them out, as those of a
             judge known to be unreliable.
 
     Returns:
@@ -107,13 +110,34 @@ def is_noise(judgments: Sequence[Judgment], vectors: np.ndarray) -> bool:
     return bool(scores[0] @ scores[1] / max(shared, 1) + SIGNIFICANCE / max(shared, 1) ** 0.5 < NOISE)
 
 
-def name_judge(facts: Mapping[str, Any]) -> str:
-    """Return what a judge's answers count as, by the facts recorded beside them.
+def is_trusted(judgments: Sequence[Judgment], vectors: np.ndarray | None) -> bool:
+    """Tell without labels whether a judge's answers are fit to train on, and log why not.
 
-    >>> name_judge({"asked": {"kind": "answer"}}), name_judge({})
+    Args:
+        judgments: Of triplets of n texts.
+        vectors: The untouched embedder's `(n_texts, dim)`, to check answers of one order against;
+            None for no check.
+    """
+    reliability = assess_reliability(judgments)
+    if not reliability.is_reliable:
+        logger.warning("judge unreliable, its answers are not used: %s", reliability.describe())
+        return False
+    if vectors is not None and is_noise(judgments, vectors):
+        logger.warning(
+            "judge unreliable, its answers are not used: given in one order, they agree with the embedder no more than "
+            "noise; ask in both (--orders 2), or convert with --no_check"
+        )
+        return False
+    return True
+
+
+def name_source(judge: JudgeRecord | None) -> str:
+    """Return what a judge's answers count as, by what is recorded about it.
+
+    >>> name_source(JudgeRecord(name="smollm2", kind="answer")), name_source(None)
     ('states', 'llm')
     """
-    return STATES if (facts.get("asked") or {}).get("kind") == "answer" else LLM
+    return STATES if judge and judge.reads_states else LLM
 
 
 def score_judgments(judgments: Sequence[Judgment]) -> np.ndarray:

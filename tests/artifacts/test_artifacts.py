@@ -25,6 +25,7 @@ from perspective.artifacts import (
     save_triplets,
     write_text,
 )
+from perspective.artifacts.provenance import METHOD_VERSIONS
 from perspective.errors import DataError
 
 TEXTS = ["how do I top up?", 'quotes " and \u2028 and \n and 한국어', "NA", "lost card"]
@@ -149,7 +150,7 @@ def test_output_refuses_what_was_made_otherwise(stage):
         other.is_finished()
 
 
-def test_precision_and_a_change_of_method_count_as_other_settings(stage):
+def test_precision_and_a_change_of_method_count_as_other_settings(stage, monkeypatch):
     made = stage()
     made.precision = "bfloat16"
     made.write_json([1])
@@ -157,7 +158,8 @@ def test_precision_and_a_change_of_method_count_as_other_settings(stage):
     other.precision = "float32"
     with pytest.raises(DataError, match=r"made with other precision \(bfloat16, now float32\)"):
         other.is_finished()
-    other.precision, other.method_version = "bfloat16", 2
+    other.precision = "bfloat16"
+    monkeypatch.setitem(METHOD_VERSIONS, "triplets", 2)
     with pytest.raises(DataError, match=r"version of the method \(1, now 2\)"):
         other.is_finished()
 

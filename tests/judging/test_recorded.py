@@ -1,6 +1,6 @@
 import pytest
 
-from perspective.artifacts import Judgment, Output, Triplet, load_judgments, save_judgments
+from perspective.artifacts import JudgeRecord, Judgment, Output, Triplet, load_judgments, save_judgments
 from perspective.errors import JudgeError
 from perspective.judging.protocol import Question
 from perspective.judging.recorded import RecordedJudge
@@ -50,10 +50,11 @@ def test_the_mirror_image_is_answered_mirrored(tmp_path):
 
 
 def test_a_foreign_record_is_refused():
-    with pytest.raises(JudgeError, match=r"none of the 1 triplets is among the 3 recorded ones; .*--data_path"):
+    with pytest.raises(JudgeError, match=r"none of the 1 triplets is among the 3 recorded ones; .*--triplet_path"):
         ask([Triplet(1, 2, 3)])
 
 
 def test_what_was_told_by_labels_stays_marked():
-    judge = RecordedJudge(RECORDS, [RECORDS[0].triplet], {"kind": "oracle", "noise": 0.0, "uses_labels": True})
-    assert judge.identity == {"kind": "recorded", "noise": 0.0, "uses_labels": True}
+    oracle = JudgeRecord(name="oracle-0", kind="oracle", uses_labels=True, asked={"noise": 0.0})
+    judge = RecordedJudge(RECORDS, [RECORDS[0].triplet], oracle)
+    assert judge.identity == {"kind": "recorded", "noise": 0.0, "orders": 1, "uses_labels": True}
