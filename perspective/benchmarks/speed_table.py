@@ -15,6 +15,7 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -64,6 +65,7 @@ class StageSettings:
 
 
 def describe_machine() -> dict[str, object]:
+    """Return what the times depend on."""
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -74,7 +76,7 @@ def describe_machine() -> dict[str, object]:
     }
 
 
-def format_rows(results: dict) -> str:
+def format_rows(results: dict[str, Any]) -> str:
     """Return the table; a ratio above 1 says that ours is faster."""
     lines = []
     for rows in results["stages"].values():
