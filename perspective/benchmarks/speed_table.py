@@ -15,6 +15,7 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -65,6 +66,7 @@ class StageSettings:
 
 
 def describe_machine() -> dict[str, object]:
+    """Return what the times depend on."""
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -75,7 +77,7 @@ def describe_machine() -> dict[str, object]:
     }
 
 
-def format_rows(results: dict) -> str:
+def format_rows(results: dict[str, Any]) -> str:
     """Return the table; a ratio above 1 says that ours is faster."""
     lines = []
     for rows in results["stages"].values():

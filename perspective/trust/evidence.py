@@ -22,8 +22,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit as sigmoid
-from scipy.special import logit
+from scipy.special import expit, logit
 
 from perspective.artifacts import LABELS, JudgeRecord, Judgment
 from perspective.errors import DataError
@@ -191,7 +190,7 @@ def combine_sources(sources: Mapping[str, np.ndarray], dependent: Collection[str
         mu = np.array([DEFAULT_RELIABILITY if name == alone else 0.0 for name in names]) * (np.diag(shared) > 0)
     log_odds = _weigh(scores, mu, agreement)
     return Evidence(
-        probability=sigmoid(log_odds.sum(axis=0)),
+        probability=expit(log_odds.sum(axis=0)),
         log_odds=dict(zip(names, log_odds, strict=True)),
         reliability=dict(zip(names, mu.tolist(), strict=True)),
     )

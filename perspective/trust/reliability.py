@@ -75,7 +75,8 @@ def assess_reliability(judgments: Sequence[Judgment]) -> Reliability:
     if len(both) < MIN_ASKED:
         return Reliability(len(judgments), n_decided, None, None)
     says_choice1 = both > 0.5  # (n, 2): order of the file, swapped order
-    kappa = float(cohen_kappa_score(*says_choice1.T, replace_undefined_by=0.0))  # undefined: one choice throughout
+    # Where all answers are one choice, chance explains them, and scikit-learn calls kappa undefined.
+    kappa = float(cohen_kappa_score(*says_choice1.T)) if np.ptp(says_choice1.astype(int)) else 0.0
     rates = says_choice1.mean(axis=0)
     # Choice 1 stands first in the order of the file and second in the swapped order.
     position1 = float((rates[0] + 1 - rates[1]) / 2)

@@ -1,12 +1,17 @@
 """Judging as with the library's default call: one prompt at a time, `generate`, the answer parsed."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Sequence
 
 import torch
 
+from perspective.llm.loading import LLM
+
 
 @torch.inference_mode()
-def judge(llm, prompts, max_new_tokens=20):
+def judge(llm: LLM, prompts: Sequence[str], max_new_tokens: int = 20) -> list[str | None]:
     """Return "1", "2" or None (undecided) for each prompt."""
     answers = []
     for prompt in prompts:

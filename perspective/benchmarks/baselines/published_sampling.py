@@ -1,5 +1,7 @@
 """The published sampling, written plainly: one text after the other. ClusterLLM, section 3.1."""
 
+from __future__ import annotations
+
 import random
 
 import numpy as np
@@ -7,18 +9,25 @@ from sklearn.cluster import AgglomerativeClustering
 from sklearn.preprocessing import StandardScaler
 
 
-def sample(vectors, max_distance, max_query=1024, large_ent_prop=0.2, close_cluster_prop=0.02, seed=100):
+def sample(
+    vectors: np.ndarray,
+    max_distance: float,
+    max_query: int = 1024,
+    large_ent_prop: float = 0.2,
+    close_cluster_prop: float = 0.02,
+    seed: int = 100,
+) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
     """Return the queries in order of uncertainty, and triplets of (query, choice, choice)."""
     rng, shuffler = random.Random(seed), np.random.RandomState(seed)
     scaled = StandardScaler().fit_transform(vectors)
     labels = AgglomerativeClustering(n_clusters=None, distance_threshold=max_distance).fit(scaled).labels_
     n_clusters = len(set(labels))
-    centers, members = [], []
+    means, members = [], []
     for cluster in range(n_clusters):
         inside = labels == cluster
-        centers.append(scaled[inside].mean(axis=0))
+        means.append(scaled[inside].mean(axis=0))
         members.append(np.flatnonzero(inside))
-    centers = np.stack(centers)
+    centers = np.stack(means)
     n_near = max(2, round(n_clusters * close_cluster_prop))
     near, entropies = [], []
     for row in scaled:
@@ -31,7 +40,7 @@ def sample(vectors, max_distance, max_query=1024, large_ent_prop=0.2, close_clus
     queries = np.argsort(entropies)[::-1][: int(len(scaled) * large_ent_prop)]
     visited = queries.copy()
     shuffler.shuffle(visited)
-    triplets = []
+    triplets: list[tuple[int, int, int]] = []
     while len(triplets) < max_query:
         for query in visited:
             one, two = rng.sample(near[query].tolist(), 2)

@@ -3,14 +3,22 @@
 After ClusterLLM (Zhang et al., 2023), which trains as INSTRUCTOR (Su et al., 2023) does.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy
+
+from perspective.artifacts import TrainingTriplet
 
 BATCH_SIZE, MAX_LENGTH, LEARNING_RATE, TEMPERATURE = 2, 512, 5e-7, 0.1
 
 
-def double_loop_loss(anchors, positives, negatives, temperature=TEMPERATURE):
-    """INSTRUCTOR, section 2.3, one similarity after the other."""
+def double_loop_loss(anchors: Tensor, positives: Tensor, negatives: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+    """Return the loss of INSTRUCTOR, section 2.3, one similarity after the other."""
     forward, backward = [], []
     for i in range(len(anchors)):
         scores = [cosine_similarity(anchors[i], positives[i], dim=0)]
@@ -27,7 +35,7 @@ def double_loop_loss(anchors, positives, negatives, temperature=TEMPERATURE):
     return cross_entropy(torch.stack(forward), targets) + cross_entropy(torch.stack(backward), targets)
 
 
-def train(model, triplets, n_steps):
+def train(model: SentenceTransformer, triplets: Sequence[TrainingTriplet], n_steps: int) -> list[float]:
     """Train a SentenceTransformer in file order for some steps; return the losses."""
     body, tokenizer = model.transformers_model, model.tokenizer
     optimizer = torch.optim.AdamW(body.parameters(), lr=LEARNING_RATE)

@@ -48,13 +48,14 @@ class Row:
     note: str = ""
 
 
-def time_pairs(ours: Callable, other: Callable, n_pairs: int) -> tuple[float, float, float]:
+def time_pairs(ours: Callable[[], object], other: Callable[[], object], n_pairs: int) -> tuple[float, float, float]:
     """Run two functions in turn; return their median seconds and the median of the pairs' ratios."""
     times = np.array([[time_once(run) for run in (ours, other)] for _ in range(n_pairs)])
     return float(np.median(times[:, 0])), float(np.median(times[:, 1])), float(np.median(times[:, 1] / times[:, 0]))
 
 
-def time_once(run: Callable) -> float:
+def time_once(run: Callable[[], object]) -> float:
+    """Run a function; return its seconds."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
@@ -69,19 +70,23 @@ def run_alone(work: Callable[[int], float], n_texts: int) -> tuple[float, int]:
 
 
 def measure_peak() -> int:
+    """Return the peak memory of this process in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():  # a child's ru_maxrss begins at its parent's
-        return 1024 * int(re.search(r"VmHWM:\s*(\d+)", status.read_text()).group(1))
+    # Where there is one: a child's ru_maxrss begins at its parent's.
+    if status.exists() and (found := re.search(r"VmHWM:\s*(\d+)", status.read_text())):
+        return 1024 * int(found.group(1))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @cache
 def read_texts(dataset: str) -> list[str]:
+    """Return the texts of a data set, read once."""
     return load_texts(CorpusSettings(dataset, "small", None, "input"))
 
 
 @cache
 def embed_dataset(dataset: str) -> np.ndarray:
+    """Return MiniLM's vectors of a data set, `(n_texts, 384)`, computed once."""
     return embed_texts(load_embedder("minilm"), read_texts(dataset))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,10 +29,12 @@ N_QUESTIONS, N_PLAIN = 64, 8  # triplets judged by ours, and how many of them on
 
 
 def bench_judging(settings: SpeedSettings) -> list[Row]:
+    """Judge the same triplets by each LLM of the settings."""
     return [compare_judging(name, settings.n_pairs) for name in settings.llm]
 
 
 def compare_judging(name: str, n_pairs: int) -> Row:
+    """Judge triplets with one LLM, by choice and one prompt at a time, and compare the labels."""
     llm, (questions, wording) = load_llm(name), ask_questions(N_QUESTIONS)
     judge = ChoiceJudge(llm, wording)
     written = ChoiceJudge(llm, wording, response="generate")
@@ -43,9 +46,10 @@ def compare_judging(name: str, n_pairs: int) -> Row:
     opinions = {opinion.row: opinion for opinion in judge.judge(questions)}
     n_tokens = judge.facts["n_tokens"]
     ours = []
-    for told in (opinions[row] for row in range(N_PLAIN)):
-        swapped = 1 - told.swapped_probability  # of label 1, which then named the other choice
-        first = 2 * told.probability - told.swapped_probability  # what is given averages both orders
+    for opinion in (opinions[row] for row in range(N_PLAIN)):
+        assert opinion.probability is not None and opinion.swapped_probability is not None  # both orders are asked
+        swapped = 1 - opinion.swapped_probability  # of label 1, which then named the other choice
+        first = 2 * opinion.probability - opinion.swapped_probability  # what is given averages both orders
         ours += ["1" if value > 0.5 else "2" for value in (first, swapped)]
     other = plain_judging.judge(llm, prompts)
     decided = [(one, two) for one, two in zip(ours, other, strict=True) if two is not None]
@@ -69,9 +73,10 @@ def compare_judging(name: str, n_pairs: int) -> Row:
 
 
 def bench_states(settings: SpeedSettings) -> list[Row]:
+    """Read the texts of banking77 with the first LLM of the settings."""
     llm, texts = load_llm(settings.llm[0]), read_texts("banking77")
     asked = StateSettings(choose_wording(PREDICT_STAGE / "prompts.json", "banking77").perspective)
-    facts: dict = {}
+    facts: dict[str, Any] = {}
 
     def ours(texts: list[str] = texts) -> None:
         with tempfile.TemporaryDirectory() as folder:

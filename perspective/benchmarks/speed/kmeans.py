@@ -10,13 +10,18 @@ from sklearn.cluster import KMeans
 from perspective.benchmarks.speed.comparison import DATASETS, Row, SpeedSettings, embed_dataset, time_pairs
 from perspective.clustering.kmeans import SEEDS, cluster_by_seed
 from perspective.data.corpus import CorpusSettings
+from perspective.errors import DataError
 from perspective.evaluation.clustering_scores import clustering_accuracy
 from perspective.evaluation.labels import load_labels
 
 
 def bench_kmeans(settings: SpeedSettings) -> list[Row]:
+    """Cluster the vectors of banking77, and many noisy ones, by both."""
     texts_vectors = embed_dataset("banking77")
-    labels = np.unique(load_labels(CorpusSettings("banking77", "small", None, "input")), return_inverse=True)[1]
+    names = load_labels(CorpusSettings("banking77", "small", None, "input"))
+    if names is None:
+        raise DataError("banking77: no labels; fetch it with scripts/fetch_datasets.sh")
+    labels = np.unique(names, return_inverse=True)[1]
     rng = np.random.default_rng(0)
     large = np.concatenate([embed_dataset(dataset) for dataset in DATASETS])
     large = large[rng.integers(len(large), size=10**5)] + rng.normal(scale=0.02, size=(10**5, 384)).astype(np.float32)
@@ -44,6 +49,7 @@ def bench_kmeans(settings: SpeedSettings) -> list[Row]:
 
 
 def measure_inertia(vectors: np.ndarray, clusters: np.ndarray) -> float:
+    """Return the sum of squared distances of vectors to the means of their clusters."""
     return sum(
         float(((rows - rows.mean(axis=0)) ** 2).sum())
         for rows in (vectors[clusters == cluster].astype(np.float64) for cluster in np.unique(clusters))

@@ -9,14 +9,15 @@ from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 from sklearn.preprocessing import StandardScaler
 
-import perspective.triplets.uncertainty
 from perspective.benchmarks.baselines import published_sampling
 from perspective.benchmarks.speed.comparison import DATASETS, Row, SpeedSettings, embed_dataset, run_alone, time_pairs
+from perspective.clustering import ward
 from perspective.triplets.sampling import SampleSettings, sample_triplets
 from perspective.triplets.uncertainty import measure_uncertainty, scale_max_distance, select_uncertain_queries
 
 
 def bench_sampling(settings: SpeedSettings) -> list[Row]:
+    """Sample triplets of real texts by both, and of ever more random vectors by ours."""
     vectors = embed_dataset("mtop_domain")[:4000]
     threshold = scale_max_distance(vectors.shape[1])
     _, uncertainty = sample_triplets(vectors, SampleSettings())
@@ -29,8 +30,8 @@ def bench_sampling(settings: SpeedSettings) -> list[Row]:
         settings.n_pairs,
     )
     scaled = StandardScaler().fit_transform(vectors.astype(float))
-    ward = time_pairs(
-        lambda: perspective.clustering.ward.join_by_ward(scaled, threshold),
+    joining = time_pairs(
+        lambda: ward.join_by_ward(scaled, threshold),
         lambda: AgglomerativeClustering(n_clusters=None, distance_threshold=threshold).fit(scaled),
         settings.n_pairs,
     )
@@ -41,7 +42,7 @@ def bench_sampling(settings: SpeedSettings) -> list[Row]:
             "20x",
             *seconds,
             f"{100 * same:.1f}% of the queries are the same",
-            f"Ward's exact clustering alone takes {ward[0]:.2f} and {ward[1]:.2f} s",
+            f"Ward's exact clustering alone takes {joining[0]:.2f} and {joining[1]:.2f} s",
         )
     ]
     for n_texts in (10**4, 10**5, 10**6):
@@ -54,6 +55,7 @@ def bench_sampling(settings: SpeedSettings) -> list[Row]:
 
 
 def sample_mixture(n_texts: int) -> float:
+    """Sample triplets of a mixture of 300 clusters; return the seconds."""
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(300, 384)).astype(np.float32)
     vectors = centers[rng.integers(300, size=n_texts)]
@@ -70,8 +72,8 @@ def compare_sampled_clusters() -> str:
     exact = measure_uncertainty(vectors)
     noise = np.random.default_rng(0).normal(scale=0.05 * vectors.std(axis=0), size=vectors.shape)
     shaken = measure_uncertainty(vectors + noise)
-    perspective.clustering.ward.N_AGGLOMERATED = len(vectors) // 2
+    n_agglomerated, ward.N_AGGLOMERATED = ward.N_AGGLOMERATED, len(vectors) // 2
     sampled = measure_uncertainty(vectors)
-    perspective.clustering.ward.N_AGGLOMERATED = len(vectors)
+    ward.N_AGGLOMERATED = n_agglomerated
     by_sample, by_noise = (adjusted_rand_score(exact.clusters, other.clusters) for other in (sampled, shaken))
     return f"ARI to the exact clusters: from a sample of half {by_sample:.2f}, exact with 5% noise {by_noise:.2f}"
