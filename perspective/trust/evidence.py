@@ -22,8 +22,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import expit as sigmoid
-from scipy.special import logit
 
 from perspective.artifacts import LABELS, Judgment
 from perspective.errors import DataError
@@ -124,6 +122,8 @@ def score_judgments(judgments: Sequence[Judgment]) -> np.ndarray:
     Returns:
         `(n,)`; 0 for an abstention without a probability.
     """
+    from scipy.special import logit
+
     # (n,) +1, -1 or 0
     answers = np.array([_sign(judgment.prediction) for judgment in judgments], dtype=np.float64)
     known = np.array([judgment.probability is not None for judgment in judgments], dtype=bool)
@@ -156,6 +156,8 @@ def combine_sources(sources: Mapping[str, np.ndarray], dependent: Collection[str
     >>> evidence.probability.round(2).tolist(), evidence.reliability
     ([0.7, 0.5, 0.4], {'embedder': 0.3})
     """
+    from scipy.special import expit as sigmoid
+
     names, scores = list(sources), _standardise_all(sources)
     speaks = (scores != 0).astype(np.float64)  # (n_sources, n)
     shared = speaks @ speaks.T  # (n_sources, n_sources)
