@@ -54,7 +54,7 @@ def parse_settings(
         if not 0 <= seed <= MAX_SEED:
             raise DataError(f"--seed {seed}: must lie between 0 and {MAX_SEED}")
     settings = tuple(
-        kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values}) for kind in several
+        kind(**{name: values[name] for name in kind.__dataclass_fields__ if name in values}) for kind in several
     )
     return settings[0] if isinstance(kinds, type) else settings
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.neighbors import NearestNeighbors
 
 from perspective.artifacts import Triplet, stack_rows
 
@@ -73,6 +72,8 @@ def smooth(vectors: np.ndarray, n_neighbors: int, share: float = 0.5) -> np.ndar
     n_neighbors = min(n_neighbors, len(vectors) - 1)
     if n_neighbors < 1:
         return vectors
+    from sklearn.neighbors import NearestNeighbors
+
     index = NearestNeighbors(n_neighbors=n_neighbors + 1, algorithm="brute").fit(vectors)
     moved = np.empty_like(vectors)
     for start in range(0, len(vectors), ROWS_AT_A_TIME):

@@ -22,7 +22,6 @@ from perspective.cli import entry_point, parse_settings
 from perspective.data.mteb_tasks import find_collection
 from perspective.models.registry import describe_model
 from perspective.options import OutputOptions, option
-from perspective.retrieval.evaluation import evaluate_retriever
 from perspective.retrieval.layout import mteb_path, results_path
 from perspective.retrieval.results import compare_results, format_scores, format_task_result, load_result
 from perspective.retrieval.settings import EvaluationSettings
@@ -51,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     made_from = {**settings.made_from(), "collection": collection.fingerprint}
     output = Output(path, "retrieval result", made_from, settings.inputs())
     if not output.is_finished(out.overwrite):
+        from perspective.retrieval.evaluation import evaluate_retriever
+
         started = time.perf_counter()
         result = evaluate_retriever(collection, settings)
         task_result = format_task_result(collection, result["scores"], time.perf_counter() - started)

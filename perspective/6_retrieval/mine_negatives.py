@@ -24,7 +24,6 @@ from perspective.options import EmbedderOptions, ModelOptions, OutputOptions, Pr
 from perspective.retrieval.embedding import embed_sides
 from perspective.retrieval.layout import mined_path
 from perspective.retrieval.mining import MineSettings, filter_pairs, mine_negatives
-from perspective.retrieval.search import load_reranker
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = Output(path, "mined pairs", made_from, inputs)
     if output.is_finished(files.overwrite):
         return
+    from perspective.retrieval.search import load_reranker
+
     pairs = load_pairs(inputs["pairs"])
     corpus = list(read_texts(inputs["corpus"]).values()) if files.corpus_path else []
     model = load_embedder(files.embedder, revision=files.revision, trust_remote_code=files.trust_remote_code)

@@ -6,12 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-from sklearn.metrics.cluster import contingency_matrix
 from tqdm import tqdm
-
-from perspective.clustering.kmeans import SEEDS, cluster_by_seed
 
 METRICS = ("ACC", "NMI", "ARI")
 
@@ -25,12 +20,15 @@ def clustering_accuracy(labels: np.ndarray, clusters: np.ndarray) -> float:
     >>> clustering_accuracy(np.array([0, 0, 1, 1]), np.array([5, 5, 7, 5]))
     0.75
     """
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.metrics.cluster import contingency_matrix
+
     table = contingency_matrix(labels, clusters)  # (n_classes, n_clusters)
     return float(table[linear_sum_assignment(table, maximize=True)].sum() / len(labels))
 
 
 def score_clustering(vectors: np.ndarray, labels: Sequence[str], scale: str = "small") -> dict[str, Any]:
-    """Measure k-means against the labels: ACC, NMI and ARI in percent, over `SEEDS`.
+    """Measure k-means against the labels: ACC, NMI and ARI in percent, over the published seeds.
 
     Args:
         vectors: Array `(n_texts, dim)`.
@@ -40,6 +38,10 @@ def score_clustering(vectors: np.ndarray, labels: Sequence[str], scale: str = "s
     Returns:
         A list a metric, and its mean and (population) standard deviation.
     """
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    from perspective.clustering.kmeans import SEEDS, cluster_by_seed
+
     classes, label_ids = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
     measures: dict[str, Any] = {metric: [] for metric in METRICS}
     runs = cluster_by_seed(vectors, len(classes), scale)

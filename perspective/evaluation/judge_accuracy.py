@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from scipy.special import expit as sigmoid
 
 from perspective.artifacts import LABELS, Judgment
 from perspective.errors import DataError
@@ -94,6 +93,8 @@ def format_analysis(analysis: dict[str, Any]) -> str:
 
 def _analyse_evidence(judgments: Sequence[Judgment], evidence: Evidence) -> dict[str, Any]:
     """Compare evidence of all judgments with the labels of the decidable ones."""
+    from scipy.special import expit as sigmoid
+
     rows = np.array([i for i, judgment in enumerate(judgments) if _gold(judgment) is not None])
     is_choice1 = np.array([_gold(judgments[i]) == LABELS[0] for i in rows])
     told = [(judgments[i].probability, right) for i, right in zip(rows, is_choice1, strict=True)]

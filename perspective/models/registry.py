@@ -12,13 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from perspective.artifacts import hash_file
 from perspective.errors import ModelError, suggest_name
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +141,9 @@ def explain_loading(name: str) -> Iterator[None]:
     """Turn what loading may raise into one line that says how to mend it."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
     from safetensors import SafetensorError
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # of loading and saving weights; downloads and our own bars stay
     spec: Any = EMBEDDERS.get(name) or LLMS.get(name)
     hub_id = spec.hub if spec else name
     try:

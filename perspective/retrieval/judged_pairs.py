@@ -25,7 +25,6 @@ from perspective.layout import slugify_model
 from perspective.options import option
 from perspective.retrieval.embedding import EmbeddedTexts
 from perspective.retrieval.layout import RETRIEVAL_STAGE
-from perspective.retrieval.search import search_dense
 from perspective.triplets.conversion import convert_judgments
 from perspective.trust.reliability import Reliability, assess_reliability
 
@@ -125,6 +124,8 @@ def ask_about_corpus(embedded: EmbeddedTexts, settings: JudgedSettings) -> Quest
     Raises:
         DataError: There are fewer documents than two.
     """
+    from perspective.retrieval.search import search_dense
+
     queries, documents = list(embedded.queries), list(embedded.documents)
     if len(documents) < 2:
         raise DataError(f"{len(documents)} document(s): two are needed to compare")

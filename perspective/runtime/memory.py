@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import torch
-
 from perspective.errors import ModelError
 
 T = TypeVar("T")
@@ -69,6 +67,8 @@ def limit_batches(
     device = getattr(model, "device", None)
     if device is None or device.type != "cuda":
         return on_cpu
+    import torch
+
     free = torch.cuda.mem_get_info(device)[0]
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # ours, unused
     tokens = FREE_SHARE * free / count_token_bytes(model.config, model.dtype.itemsize, keeps_cache)
@@ -172,11 +172,15 @@ def halve_on_out_of_memory(
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Tell whether an error says that the memory of a device, or of the machine, is full."""
+    import torch
+
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def free_cache() -> None:
     """Give back what PyTorch keeps of the device's memory though no tensor is in it."""
+    import torch
+
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -10,15 +10,17 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from perspective.artifacts import Triplet
 from perspective.errors import DataError
 from perspective.options import OverwriteOptions, option
-from perspective.triplets.uncertainty import Uncertainty, measure_uncertainty, select_uncertain_queries
 from perspective.vectors import normalize_rows
+
+if TYPE_CHECKING:
+    from perspective.triplets.uncertainty import Uncertainty
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +93,8 @@ def sample_triplets(
     Raises:
         DataError: There are too few texts, or all fall into one cluster.
     """
+    from perspective.triplets.uncertainty import measure_uncertainty, select_uncertain_queries
+
     uncertainty = measure_uncertainty(vectors, settings.max_distance, settings.close_cluster_prop, settings.seed, scale)
     queries = select_uncertain_queries(uncertainty.entropy, settings.filter_first_prop, settings.large_ent_prop)
     rng = np.random.default_rng(settings.seed)

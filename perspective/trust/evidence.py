@@ -22,7 +22,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit, logit
 
 from perspective.artifacts import LABELS, JudgeRecord, Judgment
 from perspective.errors import DataError
@@ -147,6 +146,8 @@ def score_judgments(judgments: Sequence[Judgment]) -> np.ndarray:
     Returns:
         `(n,)`; 0 for an abstention without a probability.
     """
+    from scipy.special import logit
+
     # (n,) +1, -1 or 0
     answers = np.array([_sign(judgment.prediction) for judgment in judgments], dtype=np.float64)
     known = np.array([judgment.probability is not None for judgment in judgments], dtype=bool)

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.metrics import normalized_mutual_info_score
-from threadpoolctl import threadpool_limits
 
 from perspective.clustering.kmeans_init import CachedKMeansPlusPlus
 from perspective.vectors import blend
@@ -41,6 +38,10 @@ def measure_stability(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def _agree(rows: np.ndarray, seeding: CachedKMeansPlusPlus, n_clusters: int, seed: int) -> float:
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import normalized_mutual_info_score
+    from threadpoolctl import threadpool_limits
+
     n_clusters = min(n_clusters, len(rows) - 1)
     with threadpool_limits(1):  # see clustering.cluster_vectors
         clusterings = [
