@@ -1,0 +1,22 @@
+"""Markdown, as reports and model cards hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    r"""Return a table, a line a row; a cell's bars are escaped and its line breaks become spaces.
+
+    >>> print(format_table(["name", "value"], [["seed", 100], ["prompt", "a|b"]]), end="")
+    | name | value |
+    | --- | --- |
+    | seed | 100 |
+    | prompt | a\|b |
+    """
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(map(_format_cell, line))} |\n" for line in lines)
+
+
+def _format_cell(cell: object) -> str:
+    return str(cell).replace("|", r"\|").replace("\n", " ")
