@@ -87,7 +87,10 @@ def test_every_printed_script_exists(path):
 
 
 def test_a_stale_figure_is_replaced():
-    page = "Gain <!-- = gain smollm2 method mean ACC -->+9.99<!-- / -->, see\n<!-- table: published -->\nold\n<!-- end -->\n"
+    page = (
+        "Gain <!-- = gain smollm2 method mean ACC -->+9.99<!-- / -->, see\n"
+        "<!-- table: published -->\nold\n<!-- end -->\n"
+    )
     filled = fill_page(page, "page")
     gain = measured.show_gain("smollm2", "method", "mean", "ACC")
     assert f"-->{gain}<!-- / -->" in filled and "old" not in filled
