@@ -17,6 +17,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def fill_page(text: str, name: str) -> str:
         DataError: A marker names nothing that is known, or has no end.
     """
     for pattern, opening, known in ((TABLE, "<!-- table:", TABLES), (FIGURE, "<!-- = ", measured.FIGURES)):
-        text, n_filled = pattern.subn(lambda match, known=known: _fill(match, known, name), text)
+        text, n_filled = pattern.subn(partial(_fill, known=known, page=name), text)
         if n_filled != text.count(opening):
             raise DataError(f'{name}: a marker "{opening}" has no end, or stands inside another')
     return text

@@ -36,6 +36,12 @@ def test_no_measured_figure_is_written_by_hand(path):
     assert MEASURED_FIGURE.findall(by_hand) == []
 
 
+@pytest.mark.parametrize("path", list_pages(), ids=name_page)
+def test_no_line_of_prose_begins_with_a_marker(path):
+    # Markdown takes a line that begins with a comment for a block of HTML, which ends the paragraph.
+    assert re.findall(r"^\s*<!-- (?:=|/) .*", path.read_text(encoding="utf-8"), re.MULTILINE) == []
+
+
 def test_the_picture_shows_what_the_json_gives():
     with Image.open(docs.PICTURE) as picture:
         assert json.loads(picture.text["Description"]) == picture_data(), "bash scripts/make_docs.sh"
