@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ def show_speed(stage: str, row: str, name: str) -> str:
     return f"{value:.1f}x" if name == "ratio" else f"{value:.0f}"
 
 
-FIGURES = {
+FIGURES: dict[str, Callable[..., str]] = {
     "score": show_score,
     "gain": show_gain,
     "gain_spread": show_gain_spread,
