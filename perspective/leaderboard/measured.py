@@ -1,0 +1,146 @@
+"""Figures of the committed JSON, by name: what the tables and the prose of the pages are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perspective.artifacts import ROOT, read_json
+from perspective.errors import DataError, suggest_name
+from perspective.layout import AFTER_MEASURES, MEASURES, study_folder
+
+DATASETS = ("banking77", "few_nerd_nat", "mtop_domain", "stackexchange")
+MEAN = "mean"  # over the four data sets
+BASE = "untouched"
+# Short names of the studies on the pages: (embedder, LLM).
+STUDIES = {
+    "smollm2": ("minilm", "smollm2"),
+    "qwen05": ("minilm", "qwen05"),
+    "mpnet": ("mpnet", "smollm2"),
+    "minilm-3layers": ("minilm-3layers", "smollm2"),
+    "minilm-0layers": ("minilm-0layers", "smollm2"),
+}
+RETRIEVAL = MEASURES / "retrieval_docstrings.json"
+SPEED = MEASURES / "benchmark_speed.json"
+SOURCES = ROOT / "datasets" / "sources.json"
+QUICK_START = {
+    "before": MEASURES / "banking77_small_embeds_minilm_measures.json",
+    "after": AFTER_MEASURES / "banking77_small_embeds_minilm_seed=100-smollm2_measures.json",
+}
+
+
+@cache
+def load(path: Path) -> Any:  # noqa: ANN401  an object or a list
+    """Read a committed JSON file once."""
+    return read_json(path)
+
+
+def find(found: Any, *names: str, of: object) -> Any:  # noqa: ANN401
+    """Return an entry of nested objects.
+
+    Raises:
+        DataError: There is none of a name; the message names the nearest.
+    """
+    for name in names:
+        if name not in found:
+            raise DataError(f'{of}: no "{name}": {suggest_name(name, found)}')
+        found = found[name]
+    return found
+
+
+def load_study(study: str) -> dict[str, Any]:
+    """Return the cells of a study: `{dataset: {arm: {seed: {metric: [per k-means seed]}}}}`."""
+    pair = find(STUDIES, study, of="studies")
+    folder = study_folder(*pair)
+    cells: dict[str, Any] = load(folder.with_name(f"{folder.name}.json"))
+    return cells
+
+
+def load_scores(study: str, arm: str, dataset: str, metric: str) -> np.ndarray:
+    """Return an arm's scores in percent: `(n_training_seeds, n_kmeans_seeds)`."""
+    cells = find(load_study(study), dataset, arm, of=study)
+    return np.array([find(cell, metric, of=f"{study} {arm}") for cell in cells.values()])
+
+
+def load_gains(study: str, arm: str, dataset: str, metric: str) -> np.ndarray:
+    """Return an arm's scores minus those of the untouched embedder, paired by k-means seed."""
+    return load_scores(study, arm, dataset, metric) - load_scores(study, BASE, dataset, metric)
+
+
+def has_arm(study: str, arm: str, dataset: str) -> bool:
+    """Whether a study measured an arm on a data set, or for `mean` on all four."""
+    names = DATASETS if dataset == MEAN else (dataset,)
+    return all(arm in load_study(study)[name] for name in names)
+
+
+def count_seeds(study: str, arm: str) -> str:
+    """Return how many training seeds an arm has: "3", or "1-3" where data sets differ."""
+    counts = {len(arms[arm]) for arms in load_study(study).values() if arm in arms}
+    return "-".join(map(str, sorted(counts)))
+
+
+def mean_score(study: str, arm: str, dataset: str, metric: str) -> float:
+    """Return the mean over all seeds, or for `mean` the mean of the four data sets' means."""
+    names = DATASETS if dataset == MEAN else (dataset,)
+    return float(np.mean([load_scores(study, arm, name, metric).mean() for name in names]))
+
+
+def published_score(dataset: str, metric: str, when: str) -> float:
+    """Return the published mean of gte-large, "before" or "after" Starling."""
+    place = find({"before": 0, "after": 1}, when, of="published")
+    results = load(MEASURES / "published.json")["results"]
+    names = DATASETS if dataset == MEAN else (dataset,)
+    return float(np.mean([find(results, name, metric, of="published")[place] for name in names]))
+
+
+# What a marker in the prose may name; each returns the text that stands there.
+
+
+def show_score(study: str, arm: str, dataset: str, metric: str) -> str:
+    """62.60."""
+    return f"{mean_score(study, arm, dataset, metric):.2f}"
+
+
+def show_gain(study: str, arm: str, dataset: str, metric: str) -> str:
+    """+2.08."""
+    return f"{mean_score(study, arm, dataset, metric) - mean_score(study, BASE, dataset, metric):+.2f}"
+
+
+def show_gain_spread(study: str, arm: str, dataset: str, metric: str) -> str:
+    """+2.08 ± 2.71, over training and k-means seeds."""
+    gains = load_gains(study, arm, dataset, metric)
+    return f"{gains.mean():+.2f} ± {gains.std():.2f}"
+
+
+def show_published(dataset: str, metric: str, when: str) -> str:
+    """68.21."""
+    return f"{published_score(dataset, metric, when):.2f}"
+
+
+def show_retrieval(key: str) -> str:
+    """+3.05 [+2.06, +4.05], a paired difference of NDCG@10."""
+    rows = {row["key"]: row for row in load(RETRIEVAL)["differences"]}
+    row = find(rows, key, of=RETRIEVAL.name)
+    low, high = row["interval"]
+    return f"{row['mean']:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def show_speed(stage: str, row: str, name: str) -> str:
+    """59.7x, or seconds."""
+    rows = find(load(SPEED), "stages", stage, of=SPEED.name)
+    value = find(rows[int(row)], name, of=SPEED.name)
+    return f"{value:.1f}x" if name == "ratio" else f"{value:.0f}"
+
+
+FIGURES: dict[str, Callable[..., str]] = {
+    "score": show_score,
+    "gain": show_gain,
+    "gain_spread": show_gain_spread,
+    "published": show_published,
+    "retrieval": show_retrieval,
+    "speed": show_speed,
+}

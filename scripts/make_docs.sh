@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Fills the tables, figures and the picture of README and docs from the committed JSON of measures/.
+# Usage: bash scripts/make_docs.sh
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+exec "$PYTHON" -m perspective.leaderboard.docs "$@"
