@@ -48,13 +48,13 @@ def parse_settings(
     Returns:
         An instance of the dataclass, or a tuple of instances in the order given.
     """
-    several = [kinds] if isinstance(kinds, type) else list(kinds)
+    several: list[Any] = [kinds] if isinstance(kinds, type) else list(kinds)
     values = _parse(_collect_options(several).values(), argv, description)
     for seed in values.get("seeds") or [values.get("seed", 0)]:
         if not 0 <= seed <= MAX_SEED:
             raise DataError(f"--seed {seed}: must lie between 0 and {MAX_SEED}")
     settings = tuple(
-        kind(**{name: values[name] for name in kind.__dataclass_fields__ if name in values}) for kind in several
+        kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values}) for kind in several
     )
     return settings[0] if isinstance(kinds, type) else settings
 
@@ -151,10 +151,10 @@ def _parse(options: Iterable[_Option], argv: Sequence[str] | None, description: 
         formatter_class=_HelpFormatter,
     )
     parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
-    for name in GROUPS:
-        group = parser.add_argument_group(name)
+    for title in GROUPS:
+        group = parser.add_argument_group(title)
         for option in options:
-            if option.metadata["group"] == name:
+            if option.metadata["group"] == title:
                 option.add_to(group)
     namespace, unknown = parser.parse_known_args(argv)
     if unknown:

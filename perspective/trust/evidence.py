@@ -180,6 +180,8 @@ def combine_sources(sources: Mapping[str, np.ndarray], dependent: Collection[str
     >>> evidence.probability.round(2).tolist(), evidence.reliability
     ([0.7, 0.5, 0.4], {'embedder': 0.3})
     """
+    from scipy.special import expit
+
     names, scores = list(sources), _standardise_all(sources)
     speaks = (scores != 0).astype(np.float64)  # (n_sources, n)
     shared = speaks @ speaks.T  # (n_sources, n_sources)
