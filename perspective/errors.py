@@ -22,6 +22,10 @@ class ModelError(PerspectiveError):
     """A model cannot be found, loaded or used."""
 
 
+class NothingToSample(DataError):
+    """The texts hold no triplet to ask about: too few, or all alike."""
+
+
 class JudgeError(PerspectiveError):
     """A judge cannot answer: no server, a refused key, nothing recorded."""
 

@@ -9,7 +9,7 @@ usage() {
 usage: bash scripts/run.sh [OPTION...]
 
 Adapts a small text embedder to a perspective with the judgments of a small LLM, and measures the
-clustering before and after. Finished stages are recognised and skipped; a killed run goes on.
+clustering before and after. Finished stages are recognised and skipped; a killed run resumes.
 
   --dataset NAME       banking77 (default), few_nerd_nat, mtop_domain, stackexchange, demo, or all;
                        may be repeated
@@ -28,12 +28,12 @@ clustering before and after. Finished stages are recognised and skipped; a kille
   --judge NAME         answer (default for a local LLM: reads each text once), pair, choice, reward
   --recipe NAME        distill (default of answer), standard (triplets) or published (triplets; batch
                        2, learning rate 5e-7, 8 epochs)
-  --rounds N           adapt again from the adapted embedder, N times in all, ended early where the LLM
-                       has nothing more to tell (default: 1)
+  --rounds N           adapt again from the adapted embedder, N times in all, ended early where the
+                       LLM adds nothing more (default: 1)
   --scale NAME         small (default) or large
   --max_query N        triplets to ask about (default: 1024)
   --seed N             of sampling and training (default: 100)
-  --overwrite          make every file anew
+  --overwrite          replace existing output
   --help               show this
 
 The same settings are read from the environment: DATASETS, EMBEDDER, LLM, MAX_QUERY, SEED, SCALE; and
@@ -47,16 +47,14 @@ fail() {
 }
 
 names=()
-data=()       # where the texts are, for the stages that read them by --data_path
-judge_data=() # the same for the judging stage, whose --data_path is the triplets
+data=() # where the texts are
 labels=()
-judge=()
+reader=()  # of answer states and of judging
+judge=()   # of judging alone
 recipe=()
 overwrite=()
 recorded=""
-kind=""
 rounds=1
-server=""
 OPTIONS=(--dataset --data_path --text_column --label_column --perspective --embedder --llm --load_in --judge
     --base_url --budget --price_in --price_out --recorded_path --recipe --rounds --scale --max_query --seed
     --overwrite --help)
@@ -97,24 +95,16 @@ while (($#)); do
     --data_path)
         [[ -f "$value" ]] || fail "$value: no such file"
         data+=(--data_path "$(absolute "$value")")
-        judge_data+=(--text_path "$(absolute "$value")")
         default_name="$(basename "${value%.*}" | tr -c 'A-Za-z0-9_\n' '_')"
         ;;
-    --text_column)
-        data+=("$option" "$value")
-        judge_data+=("$option" "$value")
-        ;;
+    --text_column) data+=("$option" "$value") ;;
     --label_column) labels+=("$option" "$value") ;;
     --judge)
         [[ "$value" != oracle ]] || fail "--judge oracle answers by the labels: for analysis, with predict_triplet.sh alone"
-        kind="$value"
         judge+=("$option" "$value")
         ;;
-    --perspective | --load_in | --budget | --price_in | --price_out) judge+=("$option" "$value") ;;
-    --base_url)
-        server=1
-        judge+=("$option" "$value")
-        ;;
+    --perspective | --load_in) reader+=("$option" "$value") ;;
+    --base_url | --budget | --price_in | --price_out) judge+=("$option" "$value") ;;
     --recorded_path)
         [[ -f "$value" ]] || fail "$value: no such file"
         recorded="$(absolute "$value")"
@@ -153,13 +143,15 @@ else
     bash "$HERE/fetch_datasets.sh" $DATASETS --or_demo || {
         status=$?
         [[ $status -eq 3 ]] || exit "$status"
-        echo "no data set can be reached: going on with the demo texts in datasets/demo" >&2
+        echo "no data set can be reached: continuing with the demo texts in datasets/demo" >&2
         DATASETS=demo
     }
 fi
 export DATASETS
 
 # ${array[@]+"${array[@]}"}: bash 3.2, that of macOS, calls an empty array unset.
+texts=(${data[@]+"${data[@]}"} ${overwrite[@]+"${overwrite[@]}"})
+
 step() {
     echo >&2
     echo "== $1" >&2
@@ -167,34 +159,35 @@ step() {
     bash "$@"
 }
 
+# The kind of judge and its name in file names, as Python gives them.
+named="$("$PYTHON" -m perspective.judging.settings --llm "$LLM" ${judge[@]+"${judge[@]}"})"
+read -r kind name <<<"$named"
+llm="$LLM"
+
 # The six stages; $1 is the round. Returns 3 where a later round would gain nothing.
 run_stages() {
-    local name="${LLM}" further=()
-    [[ "$1" == 1 ]] || further=(--stop_unless_believed)
-    step "1 embed and measure" "$STAGE2/get_embedding_gte.sh" ${data[@]+"${data[@]}"} ${labels[@]+"${labels[@]}"} ${overwrite[@]+"${overwrite[@]}"} || return
+    local further=()
+    [[ "$1" == 1 ]] || further=(--stop_unless_trusted)
+    export LLM="$llm"
+    step "1 embed and measure" "$STAGE2/get_embedding_gte.sh" ${texts[@]+"${texts[@]}"} ${labels[@]+"${labels[@]}"} || return
     if [[ -z "$recorded" ]]; then
-        step "2 sample triplets" "$STAGE1/triplet_sampling.sh" ${data[@]+"${data[@]}"} ${labels[@]+"${labels[@]}"} ${overwrite[@]+"${overwrite[@]}"} || return
+        step "2 sample triplets" "$STAGE1/triplet_sampling.sh" ${texts[@]+"${texts[@]}"} ${labels[@]+"${labels[@]}"} || return
     fi
-    step "3 judge" "$STAGE1/predict_triplet.sh" ${judge_data[@]+"${judge_data[@]}"} ${judge[@]+"${judge[@]}"} ${overwrite[@]+"${overwrite[@]}"} || return
-    # The later stages find the run by the judge's name in its files: the LLM's, and how it is asked
-    # where that is not its default.
-    if [[ -n "$recorded" ]]; then
-        name=recorded
-    elif [[ -n "$server" ]]; then
-        name="$LLM" # a server is asked for choices, however that is said
-    elif [[ "$kind" == pair || "$kind" == choice || ("$kind" == reward && "$LLM" != starling-rm) ]]; then
-        name="$LLM-$kind"
+    if [[ "$kind" == answer ]]; then
+        step "3 read answer states" "$STAGE1/read_states.sh" ${reader[@]+"${reader[@]}"} ${texts[@]+"${texts[@]}"} || return
     fi
-    export LLM="$name"
-    step "4 convert to training triplets" "$STAGE2/convert_triplet.sh" ${data[@]+"${data[@]}"} ${overwrite[@]+"${overwrite[@]}"} || return
-    step "4 convert answer states" "$STAGE2/convert_states.sh" ${further[@]+"${further[@]}"} ${overwrite[@]+"${overwrite[@]}"} || return
-    step "5 fine-tune" "$STAGE2/finetune_gte.sh" ${data[@]+"${data[@]}"} ${recipe[@]+"${recipe[@]}"} ${overwrite[@]+"${overwrite[@]}"} || return
-    step "6 embed and measure again" "$STAGE2/get_finetuned_embedding_gte.sh" --blend ${data[@]+"${data[@]}"} ${labels[@]+"${labels[@]}"} ${overwrite[@]+"${overwrite[@]}"} || return
+    step "3 judge triplets" "$STAGE1/predict_triplet.sh" ${reader[@]+"${reader[@]}"} ${judge[@]+"${judge[@]}"} ${texts[@]+"${texts[@]}"} || return
+    export LLM="$name" # by which the later stages find the judge's files
+    step "4 convert to training triplets" "$STAGE2/convert_triplet.sh" ${texts[@]+"${texts[@]}"} || return
+    if [[ "$kind" == answer ]]; then
+        step "4 convert answer states" "$STAGE2/convert_states.sh" ${further[@]+"${further[@]}"} ${overwrite[@]+"${overwrite[@]}"} || return
+    fi
+    step "5 fine-tune" "$STAGE2/finetune_gte.sh" ${recipe[@]+"${recipe[@]}"} ${texts[@]+"${texts[@]}"} || return
+    step "6 embed and measure again" "$STAGE2/get_finetuned_embedding_gte.sh" --blend ${recipe[@]+"${recipe[@]}"} ${texts[@]+"${texts[@]}"} ${labels[@]+"${labels[@]}"} || return
     echo >&2
-    bash "$HERE/compare.sh"
+    bash "$HERE/compare.sh" ${recipe[@]+"${recipe[@]}"}
 }
 
-asked="$LLM"
 run_stages 1
 all_datasets="$DATASETS"
 first="$EMBEDDER"
@@ -202,8 +195,8 @@ for dataset in $all_datasets; do
     export DATASETS="$dataset" EMBEDDER="$first"
     for ((round = 2; round <= rounds; round++)); do
         # The next round begins with the embedder of the last one.
-        EMBEDDER="$("$PYTHON" -m perspective.layout "$dataset" "$SCALE" "$EMBEDDER" "$MAX_QUERY" "$SEED" "$LLM")"
-        export EMBEDDER LLM="$asked"
+        EMBEDDER="$("$PYTHON" -m perspective.layout "$dataset" "$SCALE" "$EMBEDDER" "$MAX_QUERY" "$SEED" "$name" "${recipe[1]:-}")"
+        export EMBEDDER
         echo "== round $round of $dataset" >&2
         status=0
         run_stages "$round" || status=$?

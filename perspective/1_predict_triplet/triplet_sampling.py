@@ -16,6 +16,7 @@ from pathlib import Path
 from perspective.artifacts import Output, read_vectors, save_triplets
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
+from perspective.errors import NothingToSample
 from perspective.evaluation.gold import answer_by_labels, measure_answerable
 from perspective.evaluation.labels import LabelOptions, load_labels
 from perspective.layout import Layout
@@ -38,7 +39,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = Output(path, "triplets", made_from, {"texts": corpus.path, "embeddings": feats})
     if output.is_finished(out.overwrite):
         return
-    triplets, uncertainty = sample_triplets(read_vectors(feats, len(texts)), settings, corpus.scale)
+    try:
+        triplets, uncertainty = sample_triplets(read_vectors(feats, len(texts)), settings, corpus.scale)
+    except NothingToSample as reason:
+        logger.warning("no triplets, the run continues without them: %s", reason)
+        save_triplets(output, [], texts, corpus.dataset)
+        return
     # Gold answers join only now, for analysis: the draw is over.
     triplets = answer_by_labels(triplets, load_labels(corpus, label.label_column))
     output.facts |= {"n_triplets": len(triplets), "n_clusters": uncertainty.n_clusters}

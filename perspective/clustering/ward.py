@@ -17,6 +17,7 @@ N_CLUSTERS_LARGE = 100
 # Agglomerative clustering needs the distances of all pairs. Above this number a random sample of
 # as many texts is clustered, and the others join the nearest cluster: 400 MB, whatever the corpus.
 N_AGGLOMERATED = 10_000
+SHARE_OF_HEIGHT = 0.7  # of the tree, where a fixed distance joins everything: scipy's default for dendrograms
 ROWS_AT_A_TIME = 4096  # of the distances to the cluster centres, to bound memory
 
 
@@ -33,13 +34,24 @@ def cluster_in_batches(scaled: np.ndarray, seed: int) -> np.ndarray:
     return MiniBatchKMeans(n_clusters=N_CLUSTERS_LARGE, n_init=3, random_state=seed).fit_predict(scaled)
 
 
-def agglomerate(scaled: np.ndarray, max_distance: float, seed: int) -> np.ndarray:
-    """Cluster by Ward's criterion up to a distance; a sample stands for more texts than it can hold."""
+def agglomerate(scaled: np.ndarray, max_distance: float, seed: int, adapt: bool = False) -> np.ndarray:
+    """Cluster by Ward's criterion up to a distance; a sample stands for more texts than it can hold.
+
+    Args:
+        scaled: Rows `(n, dim)`.
+        max_distance: Up to which clusters are joined.
+        seed: Of the sample.
+        adapt: Whether to take a share of the tree's height instead where the distance would join
+            all rows into one cluster, as it does for a few dozen.
+
+    Returns:
+        `(n,)` cluster numbers.
+    """
     if len(scaled) <= N_AGGLOMERATED:
-        return join_by_ward(scaled, max_distance)
+        return join_by_ward(scaled, max_distance, adapt)
     logger.info("%d texts: %d of them, drawn at random, form the clusters", len(scaled), N_AGGLOMERATED)
     sample = np.sort(np.random.default_rng(seed).choice(len(scaled), N_AGGLOMERATED, replace=False))
-    found = join_by_ward(scaled[sample], max_distance)
+    found = join_by_ward(scaled[sample], max_distance, adapt)
     centers = average_by_cluster(scaled[sample], found, int(found.max()) + 1)
     clusters = np.empty(len(scaled), dtype=np.int64)
     for start in range(0, len(scaled), ROWS_AT_A_TIME):
@@ -48,7 +60,7 @@ def agglomerate(scaled: np.ndarray, max_distance: float, seed: int) -> np.ndarra
     return clusters
 
 
-def join_by_ward(scaled: np.ndarray, max_distance: float) -> np.ndarray:
+def join_by_ward(scaled: np.ndarray, max_distance: float, adapt: bool = False) -> np.ndarray:
     """Return scikit-learn's agglomerative clusters: its own call, but the distances by matrix products."""
     n = len(scaled)
     pairs = np.empty(n * (n - 1) // 2)  # the upper triangle, row after row
@@ -59,7 +71,14 @@ def join_by_ward(scaled: np.ndarray, max_distance: float) -> np.ndarray:
             rest = row[place + 1 :]
             pairs[filled : filled + len(rest)] = rest
             filled += len(rest)
-    return fcluster(linkage(pairs, "ward"), max_distance, "distance") - 1
+    tree = linkage(pairs, "ward")
+    height = float(tree[-1, 2])
+    if adapt and height <= max_distance:
+        logger.info(
+            "a distance of %.1f joins all texts: clusters are cut at %.1f", max_distance, height * SHARE_OF_HEIGHT
+        )
+        max_distance = height * SHARE_OF_HEIGHT
+    return fcluster(tree, max_distance, "distance") - 1
 
 
 def average_by_cluster(vectors: np.ndarray, clusters: np.ndarray, n_clusters: int) -> np.ndarray:

@@ -38,7 +38,7 @@ class AnswerJudge:
         self.identity = {"kind": "answer", **identity}
         self.facts: dict[str, Any] = {"n_neither": int(self.neither.sum())}
         # Margins have no scale of their own; their spread over the questions is the only one there is.
-        self.scale = float(self.margins.std()) or 1.0
+        self.scale = (float(self.margins.std()) if triplets else 0.0) or 1.0
 
     def judge(self, questions: Sequence[Question]) -> Iterator[Judgment]:
         """Answer the questions; no text is read anew."""

@@ -91,7 +91,7 @@ def sample_triplets(
         At most `max_query` triplets without a repeated question, and the clustering's uncertainty.
 
     Raises:
-        DataError: There are too few texts, or all fall into one cluster.
+        NothingToSample: There are too few texts, or all fall into one cluster.
     """
     from perspective.triplets.uncertainty import measure_uncertainty, select_uncertain_queries
 

@@ -17,7 +17,7 @@ from perspective.clustering.ward import (
     average_by_cluster,
     cluster_in_batches,
 )
-from perspective.errors import DataError
+from perspective.errors import NothingToSample
 
 logger = logging.getLogger(__name__)
 
@@ -65,10 +65,10 @@ def measure_uncertainty(
         scale: "small" for agglomerative clustering, "large" for mini-batch k-means.
 
     Raises:
-        DataError: There are too few texts, or all fall into one cluster.
+        NothingToSample: There are too few texts, or all fall into one cluster.
     """
     if len(vectors) < 3:
-        raise DataError(f"{len(vectors)} texts: a triplet needs three")
+        raise NothingToSample(f"{len(vectors)} texts: a triplet needs three")
     # Double precision as published, single where memory counts.
     dtype = np.float64 if len(vectors) <= N_AGGLOMERATED else np.float32
     scaled = StandardScaler(copy=False).fit_transform(np.array(vectors, dtype=dtype))
@@ -76,12 +76,12 @@ def measure_uncertainty(
         clusters = cluster_in_batches(scaled, seed)
     else:
         threshold = max_distance if max_distance is not None else scale_max_distance(scaled.shape[1])
-        clusters = agglomerate(scaled, threshold, seed)
+        clusters = agglomerate(scaled, threshold, seed, adapt=max_distance is None)
     # Numbered without gaps: some clusters may have stayed empty.
     clusters = np.unique(clusters, return_inverse=True)[1]
     n_clusters = int(clusters.max()) + 1
     if n_clusters < 2:
-        raise DataError("all texts fall into one cluster, so there is nothing to choose between; lower --max_distance")
+        raise NothingToSample("all texts fall into one cluster: there is nothing to choose between")
     centers = average_by_cluster(scaled, clusters, n_clusters)
     n_near = max(2, round(n_clusters * close_cluster_fraction))
     near = np.empty((len(scaled), n_near), dtype=np.int64)
