@@ -17,6 +17,7 @@ STAGES = {
     "get_embedding": "perspective.2_finetune.get_embedding",
     "triplet_sampling": "perspective.1_predict_triplet.triplet_sampling",
     "random_triplet_sampling": "perspective.1_predict_triplet.random_triplet_sampling",
+    "read_states": "perspective.1_predict_triplet.read_states",
     "predict_triplet": "perspective.1_predict_triplet.predict_triplet",
     "calculate_accuracy": "perspective.1_predict_triplet.calculate_accuracy",
     "convert_triplet": "perspective.2_finetune.convert_triplet",

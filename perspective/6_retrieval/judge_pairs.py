@@ -106,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         made, facts = weigh_pairs(pairs, questions, judgments, settings.min_probability)
     output.record.judge = read_record(judged.path).judge
+    output.record.unchanged = bool(facts.pop("unchanged", False))
     output.facts |= facts
     save_pairs(output, made)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perspective.artifacts import sidecar_path
+from perspective.artifacts import JudgeRecord, Output, ResultRecord, sidecar_path
 from perspective.errors import DataError
 from perspective.evaluation import comparison
 from perspective.evaluation.comparison import (
@@ -113,9 +113,14 @@ def run(tmp_path, monkeypatch):
     before, after, checkpoint = tmp_path / "before.json", tmp_path / "after.json", tmp_path / "checkpoint"
     before.write_text(json.dumps(measures((60, 62, 64))))
     after.write_text(json.dumps(measures((65, 67, 69))))
-    facts = {"n_triplets": 400, "judge": {"name": "smollm2"}}
-    sidecar_path(checkpoint).write_text(json.dumps({"facts": facts}))
+    write_record(checkpoint, judge=JudgeRecord(name="smollm2"))
     return before, after, checkpoint
+
+
+def write_record(checkpoint, **record):
+    made = Output(checkpoint, "embedder", {})
+    made.record = ResultRecord(**record)
+    made.write_json({})
 
 
 def test_load_comparison(run):
@@ -125,7 +130,7 @@ def test_load_comparison(run):
     # The published figures stand beside the same embedder and data set only.
     assert load_comparison(*run, "banking77", "minilm").published is None
     assert load_comparison(*run, "demo", "gte").published is None
-    sidecar_path(run[2]).write_text('{"facts": {"unchanged": true}}')
+    write_record(run[2], unchanged=True)
     assert load_comparison(*run, "demo", "gte").unchanged
     sidecar_path(run[2]).unlink()
     assert (load_comparison(*run, "demo", "gte").judge, load_comparison(*run, "demo", "gte").unchanged) == ("?", False)

@@ -1,11 +1,10 @@
 import importlib
-import json
 
 import numpy as np
 import pytest
 from helpers import write_jsonl
 
-from perspective.artifacts import Output
+from perspective.artifacts import Output, read_record
 from perspective.data.pairs import Pair, load_pairs
 from perspective.errors import DataError
 from perspective.judging.protocol import judgment_from_probabilities
@@ -160,11 +159,11 @@ def test_stage_on_pairs(tmp_path, llm_folder, pairs, kind):
     run(*options, "--output_path", tmp_path / "out")
     (path,) = (tmp_path / "out").glob("*.jsonl")
     judged = load_pairs(path)
-    facts = json.loads(path.with_name(path.name + ".meta.json").read_text())["facts"]["judge"]
-    assert facts["n_judgments"] == len(judged) == 40
-    assert facts["asked"]["kind"] == kind
+    record = read_record(path)
+    assert record.judge.figures["n_judgments"] == len(judged) == 40
+    assert record.judge.kind == kind
     unchanged = judged == load_pairs(train_file)
-    assert unchanged == facts.get("unchanged", False)
+    assert unchanged == record.unchanged
     assert path.with_name(path.stem + "-judgments.json").exists()
     assert not list((tmp_path / "out").glob("*.partial*"))
     run(*options, "--output_path", tmp_path / "out")  # finished: nothing is asked

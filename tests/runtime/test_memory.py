@@ -19,7 +19,7 @@ from perspective.runtime.memory import (
     limit_batches,
     make_batches,
 )
-from perspective.teacher.states import StateReader, StateSettings
+from perspective.teacher.states import StateReader
 
 GIB = 2**30
 
@@ -202,7 +202,7 @@ def test_answers_are_written_in_halves(llm, sentences, one_thread):
 
 
 def test_states_are_read_in_halves(llm, sentences, refusals, one_thread):
-    texts, settings = sentences(60), StateSettings("intent")
+    texts, settings = sentences(60), "intent"
     halves = StateReader(crowd(llm, tokens=250), settings)(texts)
     assert halves == pytest.approx(StateReader(llm, settings)(texts), abs=1e-4)
     assert refusals() == 1

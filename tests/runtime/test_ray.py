@@ -118,19 +118,12 @@ def test_a_killed_worker_loses_nothing(cluster, embedder_folder, sentences, tmp_
 @pytest.mark.slow
 def test_answer_states_as_in_one_process(cluster, llm_folder, sentences, tmp_path, one_thread):
     from perspective.llm.loading import load_llm
-    from perspective.teacher.states import StateSettings, load_or_compute_states
+    from perspective.teacher.states import compute_states
 
     texts = sentences(40, n_words=12)
     load = partial(load_llm, str(llm_folder))
     found = [
-        load_or_compute_states(
-            Output(tmp_path / f"{name}.npy", "answer states", {}),
-            texts,
-            StateSettings("intent"),
-            load,
-            embed=len,
-            engine=settings,
-        )
+        compute_states(Output(tmp_path / f"{name}.npy", "answer states", {}), texts, "intent", load, settings)
         for name, settings in (("local", None), ("ray", engine(16, workers=1)))
     ]
     assert found[0].shape == (40, 32)

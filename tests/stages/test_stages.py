@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 from helpers import ROOT, STAGES, run_stage, stage_command, stage_environment, write_jsonl
 
-from perspective.artifacts import load_judgments, load_triplets, read_json
+from perspective.artifacts import (
+    JudgeRecord,
+    Output,
+    load_judgments,
+    load_triplets,
+    read_json,
+    read_record,
+    sidecar_path,
+)
 
 N_TEXTS = 60
 
@@ -37,6 +45,8 @@ def pipeline(tmp_path, texts_file, embedder_folder, llm_folder, caplog):
         triplets = tmp_path / "tiny_small_embedder_m=40_seed=100.json"
         judgments = tmp_path / "tiny_small_embedder_m=40_seed=100-llm-choice-pred.json"
         training = tmp_path / "tiny_small_embedder_m=40_seed=100-llm-choice-train.json"
+        states = tmp_path / "tiny_small-llm.npy"
+        embedder = embedder_folder
         checkpoint = tmp_path / "checkpoint"
         text_path = texts_file
 
@@ -48,9 +58,12 @@ def pipeline(tmp_path, texts_file, embedder_folder, llm_folder, caplog):
                       "--max_query", 40, "--max_distance", 8, "--out_dir", tmp_path, *more)  # fmt: skip
 
         def judge(self, *more):
-            run_stage("predict_triplet", "--dataset", "tiny", "--text_path", texts_file, "--data_path", self.triplets,
-                      "--llm", llm_folder, "--judge", "choice", "--perspective", "intent", "--output_path", tmp_path,
-                      *more)  # fmt: skip
+            run_stage("predict_triplet", *self.data, "--triplet_path", self.triplets, "--llm", llm_folder,
+                      "--judge", "choice", "--perspective", "intent", "--output_path", tmp_path, *more)  # fmt: skip
+
+        def read(self, *more):
+            run_stage("read_states", *self.data, "--llm", llm_folder, "--perspective", "intent", "--output_path",
+                      tmp_path, *more)  # fmt: skip
 
         def convert(self, *more):
             run_stage("convert_triplet", *self.data, "--pred_path", self.judgments, "--output_path", tmp_path, *more)
@@ -110,62 +123,91 @@ def test_all_stages_in_a_row(pipeline, tmp_path, caplog, capsys):
     assert sum("already made" in message for message in caplog.messages) == 6  # embedding makes two files
 
 
-def test_the_answer_judge_teaches(pipeline, tmp_path, embedder_folder, llm_folder, capsys):
+def test_the_answer_judge_teaches(pipeline, tmp_path, embedder_folder, llm_folder, capsys, caplog):
     """States are read once, judge the triplets, become a teacher, and train the embedder."""
     name = "tiny_small_embedder_m=40_seed=100-llm"
     pipeline.embed()
     pipeline.sample()
-    pipeline.judge("--judge", "answer")
+    answer = ["--judge", "answer", "--states_path", pipeline.states]
+    assert "no such file (answer states); run the stage that makes it first" in refuse(
+        capsys, "predict_triplet", *pipeline.data, "--triplet_path", pipeline.triplets, "--llm", llm_folder, *answer
+    )
+    pipeline.read()
+    pipeline.judge(*answer)
     judgments = load_judgments(tmp_path / f"{name}-pred.json", N_TEXTS, "tiny")
     answered = [judgment for judgment in judgments if judgment.prediction]
     assert answered and all("neither" not in judgment.content for judgment in answered)
     abstained = [judgment for judgment in judgments if not judgment.prediction and judgment.probability != 0.5]
     assert all("neither" in judgment.content for judgment in abstained)
-    states = tmp_path / "tiny_small-llm.npy"
-    assert np.load(states).shape == (N_TEXTS, 32)
+    assert np.load(pipeline.states).shape == (N_TEXTS, 32)
     assert not list(tmp_path.glob("*.partial*"))
 
     run_stage("calculate_accuracy", *pipeline.data, "--pred_path", tmp_path / f"{name}-pred.json",
               "--feat_path", pipeline.embeds)  # fmt: skip
-    convert = ["--dataset", "tiny", "--embedder", embedder_folder, "--pred_path", tmp_path / f"{name}-pred.json",
-               "--feat_path", pipeline.embeds, "--states_path", states, "--output_path", tmp_path]  # fmt: skip
+    convert = ["--dataset", "tiny", "--embedder", embedder_folder, "--llm", llm_folder, "--feat_path", pipeline.embeds,
+               "--states_path", pipeline.states, "--output_path", tmp_path]  # fmt: skip
     run_stage("convert_states", *convert)
-    facts = read_json(tmp_path / f"{name}-teacher.npy.meta.json")["facts"]
-    assert facts["trust"]["weight"] == 0 and facts["unchanged"]  # an LLM of random weights is not believed
+    teacher = tmp_path / "tiny_small_embedder-llm-teacher.npy"
+    record = read_record(teacher)
+    assert record.llm_weight == 0 and record.unchanged  # an LLM of random weights is not trusted
+    assert record.judge.name == "llm" and record.judge.reads_states
     run_stage("convert_states", *convert, "--weight", 1, "--overwrite")
-    teacher = tmp_path / f"{name}-teacher.npy"
 
     def finetune(folder, *more):
         run_stage("finetune", *pipeline.data, "--embedder", embedder_folder, "--train_file", teacher,
                   "--output_dir", folder, *more)  # fmt: skip
 
     finetune(pipeline.checkpoint, "--num_train_epochs", 5)
+    assert read_record(pipeline.checkpoint).llm_weight == 1
     pipeline.embed("--checkpoint", pipeline.checkpoint)
     assert np.abs(np.load(pipeline.embeds) - np.load(tmp_path / "tiny_small_embeds_checkpoint.npy")).max() > 1e-3
-    # Another perspective is another reading, made where it is asked for.
-    other = ["--dataset", "tiny", "--text_path", pipeline.text_path, "--data_path", pipeline.triplets, "--llm",
-             llm_folder, "--output_path", tmp_path, "--perspective", "tone"]  # fmt: skip
-    assert "perspective (intent, now tone)" in refuse(capsys, "predict_triplet", *other)
-    before = np.load(states)
-    run_stage("predict_triplet", *other, "--overwrite")
-    assert np.abs(np.load(states) - before).max() > 1e-3
+    caplog.clear()
+    pipeline.read()
+    assert "already made" in caplog.text
+    # Another perspective is another reading, made where it is asked for; what was judged by the first is not kept.
+    other = [*pipeline.data, "--llm", llm_folder, "--output_path", tmp_path, "--perspective", "tone"]
+    assert "perspective (intent, now tone)" in refuse(capsys, "read_states", *other)
+    before = np.load(pipeline.states)
+    run_stage("read_states", *other, "--overwrite")
+    assert np.abs(np.load(pipeline.states) - before).max() > 1e-3
+    line = refuse(capsys, "predict_triplet", *other, "--triplet_path", pipeline.triplets, *answer)
+    assert "perspective (intent, now tone)" in line and "answer_states (another file)" in line
     assert "does not fit" in refuse(capsys, "finetune", *pipeline.data, "--train_file", teacher, "--recipe", "standard",
                                     "--output_dir", tmp_path / "x")  # fmt: skip
 
 
-def test_another_column_is_another_reading(pipeline, tmp_path, texts_file, llm_folder, capsys):
-    """Also where the triplets are the same: the states are those of the texts that were read."""
+def test_another_precision_is_no_finished_result(pipeline, capsys, llm_folder, monkeypatch):
+    pipeline.embed()
+    pipeline.read()
+    monkeypatch.setenv("COMPUTE_DTYPE", "bfloat16")
+    made = ["--output_path", pipeline.states.parent]
+    for stage, arguments in (
+        ("get_embedding", ["--embedder", pipeline.embedder]),
+        ("read_states", ["--llm", llm_folder, "--perspective", "intent"]),
+    ):
+        line = refuse(capsys, stage, *pipeline.data, *arguments, *made)
+        assert "made with other precision (float32, now bfloat16)" in line and "--overwrite" in line
+
+
+def test_a_result_of_an_earlier_version_says_what_to_do(pipeline, capsys):
+    pipeline.embed()
+    sidecar = sidecar_path(pipeline.embeds)
+    sidecar.write_text(json.dumps(read_json(sidecar) | {"schema_version": 1}))
+    made = ["--embedder", pipeline.embedder, "--output_path", pipeline.embeds.parent]
+    line = refuse(capsys, "get_embedding", *pipeline.data, *made)
+    assert "made by another version of this pipeline" in line and "--overwrite" in line
+
+
+def test_another_column_is_another_reading(pipeline, texts_file, llm_folder, capsys, tmp_path):
     records = [json.loads(line) for line in texts_file.read_text().splitlines()]
     write_jsonl(texts_file, [{**record, "body": f"other {record['input']}"} for record in records])
-    pipeline.embed()
-    pipeline.sample()
-    pipeline.judge("--judge", "answer")
-    before = np.load(tmp_path / "tiny_small-llm.npy")
-    other = ["--dataset", "tiny", "--text_path", texts_file, "--data_path", pipeline.triplets, "--llm", llm_folder,
-             "--output_path", tmp_path, "--perspective", "intent", "--text_column", "body"]  # fmt: skip
-    assert "text_column (input, now body)" in refuse(capsys, "predict_triplet", *other)
-    run_stage("predict_triplet", *other, "--overwrite")
-    assert np.abs(np.load(tmp_path / "tiny_small-llm.npy") - before).max() > 1e-3
+    pipeline.read()
+    before = np.load(pipeline.states)
+    other = [*pipeline.data, "--llm", llm_folder, "--output_path", tmp_path, "--perspective", "intent",
+             "--text_column", "body"]  # fmt: skip
+    assert "text_column (input, now body)" in refuse(capsys, "read_states", *other)
+    run_stage("read_states", *other, "--overwrite")
+    assert np.abs(np.load(pipeline.states) - before).max() > 1e-3
 
 
 def test_another_model_of_the_same_name_is_noticed(
@@ -175,25 +217,38 @@ def test_another_model_of_the_same_name_is_noticed(
     for name, folder in (("embedder", embedder_folder), ("llm", llm_folder)):
         shutil.copytree(folder, models[name])
     embed = [*pipeline.data, "--embedder", models["embedder"], "--output_path", tmp_path]
+    read = [*pipeline.data, "--llm", models["llm"], "--perspective", "intent", "--output_path", tmp_path]
     run_stage("get_embedding", *embed)
-    pipeline.sample()
-    judge = ["--dataset", "tiny", "--text_path", pipeline.text_path, "--data_path", pipeline.triplets, "--llm",
-             models["llm"], "--perspective", "intent", "--output_path", tmp_path]  # fmt: skip
-    run_stage("predict_triplet", *judge)
+    run_stage("read_states", *read)
     for folder in models.values():
         (folder / "more.json").write_text("{}")
     assert "made with other embedder" in refuse(capsys, "get_embedding", *embed)
-    assert "made with other llm" in refuse(capsys, "predict_triplet", *judge)
+    assert "made with other llm" in refuse(capsys, "read_states", *read)
 
 
-def test_a_judge_without_states_needs_no_teacher(pipeline, tmp_path, embedder_folder, caplog):
+def test_texts_with_nothing_to_sample_go_on_without_triplets(pipeline, tmp_path, caplog):
+    """All alike, there is nothing to choose between: no triplet is judged or converted, and no stage fails."""
     pipeline.embed()
-    pipeline.sample()
-    pipeline.judge()
-    run_stage("convert_states", "--dataset", "tiny", "--embedder", embedder_folder, "--pred_path", pipeline.judgments,
-              "--feat_path", pipeline.embeds, "--output_path", tmp_path)  # fmt: skip
-    assert "reads no answer states" in caplog.text
-    assert not list(tmp_path.glob("*teacher*"))
+    np.save(tmp_path / "same.npy", np.ones((N_TEXTS, 32), dtype=np.float32))
+    pipeline.sample("--feat_path", tmp_path / "same.npy")
+    assert read_json(pipeline.triplets) == [] and "the run continues without them" in caplog.text
+    pipeline.read()
+    pipeline.judge("--judge", "answer", "--states_path", pipeline.states)
+    judged = tmp_path / "tiny_small_embedder_m=40_seed=100-llm-pred.json"
+    run_stage("convert_triplet", *pipeline.data, "--pred_path", judged, "--output_path", tmp_path)
+    assert read_json(judged) == read_json(tmp_path / "tiny_small_embedder_m=40_seed=100-llm-train.json") == []
+
+
+@pytest.mark.parametrize("n_texts", [3, 10, 30])
+def test_a_few_texts_are_sampled(tmp_path, sentences, embedder_folder, n_texts):
+    """The published distance joins them all; the tree's own height decides."""
+    texts = [{"input": f"{i} {text}"} for i, text in enumerate(sentences(n_texts))]
+    data = ["--dataset", "few", "--data_path", write_jsonl(tmp_path / "few.jsonl", texts)]
+    run_stage("get_embedding", *data, "--embedder", embedder_folder, "--output_path", tmp_path, "--no_measure")
+    run_stage(
+        "triplet_sampling", *data, "--feat_path", tmp_path / "few_small_embeds_embedder.npy", "--out_dir", tmp_path
+    )
+    assert len(load_triplets(tmp_path / "few_small_minilm_m=1024_seed=100.json", n_texts, "few")) >= 1
 
 
 def test_every_result_tells_what_it_was_made_from(pipeline, tmp_path):
@@ -265,9 +320,9 @@ def test_recorded_noise_changes_nothing(tmp_path, sentences, embedder_folder, ca
     vectors = ["--feat_path", tmp_path / "tiny_small_embeds_embedder.npy", "--output_path", tmp_path, "--overwrite"]
     run_stage("convert_triplet", *data, "--pred_path", recorded, *vectors, "--no_check")
     assert len(read_json(tmp_path / "coin-train.json")) == 1000
-    (tmp_path / "coin-pred.json.meta.json").write_text(
-        json.dumps({"facts": {"asked": {"kind": "choice", "orders": 2}}})
-    )
+    asked_twice = Output(recorded, "judgments", {})
+    asked_twice.record.judge = JudgeRecord(name="coin", kind="choice", orders=2)
+    asked_twice.write_json(read_json(recorded))
     run_stage("convert_triplet", *data, "--pred_path", recorded, *vectors)
     assert len(read_json(tmp_path / "coin-train.json")) == 1000
 
@@ -294,8 +349,8 @@ def test_recorded_answers_in_all_published_spellings(pipeline, tmp_path, capsys)
     recorded.write_text(
         json.dumps([{**r, "content": "x", "prediction": spellings[i % 4]} for i, r in enumerate(records)])
     )
-    run_stage("predict_triplet", "--dataset", "tiny", "--text_path", pipeline.text_path, "--data_path",
-              pipeline.triplets, "--recorded_path", recorded, "--output_path", tmp_path)  # fmt: skip
+    run_stage("predict_triplet", *pipeline.data, "--triplet_path", pipeline.triplets, "--recorded_path", recorded,
+              "--output_path", tmp_path)  # fmt: skip
     path = tmp_path / "tiny_small_embedder_m=40_seed=100-recorded-pred.json"
     got = [one.prediction for one in load_judgments(path, N_TEXTS)]
     assert got == [(("1",), ("2",), (), ())[i % 4] for i in range(40)]
@@ -397,7 +452,6 @@ def test_bad_vectors(pipeline, tmp_path, capsys):
         "flat.npy": (vectors[:, 0], "must be 2-D and not empty, got shape (60,)"),
         "nan.npy": (np.where(np.arange(4) == 1, np.nan, vectors), "row 0 holds NaN"),
         "ints.npy": (vectors.astype(int), "expected an array of floats"),
-        "same.npy": (vectors, "all texts fall into one cluster"),
     }
     for name, (array, message) in cases.items():
         np.save(tmp_path / name, array)
@@ -413,14 +467,14 @@ def test_bad_triplets(pipeline, tmp_path, capsys):
     cases = (
         ([{**triplet, "query_idx": 60}], "query_idx 60, but there are 60 texts"),
         ([{**triplet, "task": "banking77"}], 'made for data set "banking77", not "tiny"'),
-        ([{**triplet, "choice1_idx": "1"}], 'no whole number in "choice1_idx"'),
+        ([{**triplet, "choice1_idx": "1"}], 'no row number in "choice1_idx"'),
         ({"a": 1}, "expected a list of records, found dict"),
     )
     path = tmp_path / "t.json"
     for content, message in cases:
         path.write_text(json.dumps(content))
-        line = refuse(capsys, "predict_triplet", "--dataset", "tiny", "--text_path", pipeline.text_path,
-                      "--data_path", path, "--output_path", tmp_path)  # fmt: skip
+        line = refuse(capsys, "predict_triplet", *pipeline.data, "--triplet_path", path, "--judge", "choice",
+                      "--output_path", tmp_path)  # fmt: skip
         assert message in line
 
 

@@ -10,7 +10,15 @@ import pytest
 from helpers import run_killed_when, run_stage, stage_command, stage_environment
 from transformers import Trainer
 
-from perspective.artifacts import Output, TrainingTriplet, Triplet, hash_file, load_training_triplets, read_facts
+from perspective.artifacts import (
+    JudgeRecord,
+    Output,
+    TrainingTriplet,
+    Triplet,
+    hash_file,
+    load_training_triplets,
+    read_facts,
+)
 from perspective.errors import DataError, ModelError
 from perspective.models.embedders import load_embedder
 from perspective.models.prompts import get_prompt
@@ -205,7 +213,7 @@ def test_a_long_run_writes_few_checkpoints(tmp_path, embedder_folder, triplets, 
 def test_the_card_of_an_oracle_says_so(tmp_path, embedder_folder, triplets):
     settings = TrainSettings(num_train_epochs=1)
     output = Output(tmp_path / "out", "embedder", {"dataset": "tiny", **settings.made_from()})
-    output.facts["judge"] = {"name": "oracle-0.2", "asked": {"kind": "oracle", "uses_labels": True}}
+    output.record.judge = JudgeRecord(name="oracle-0.2", kind="oracle", uses_labels=True)
     finetune_embedder(load_embedder(str(embedder_folder), device="cpu"), triplets, settings, output)
     card = (tmp_path / "out" / "README.md").read_text()
     assert "**Trained on labels**" in card and "No label was used" not in card
