@@ -48,7 +48,7 @@ def parse_settings(
     Returns:
         An instance of the dataclass, or a tuple of instances in the order given.
     """
-    several = [kinds] if isinstance(kinds, type) else list(kinds)
+    several: list[Any] = [kinds] if isinstance(kinds, type) else list(kinds)
     values = _parse(_collect_options(several).values(), argv, description)
     for seed in values.get("seeds") or [values.get("seed", 0)]:
         if not 0 <= seed <= MAX_SEED:
@@ -151,10 +151,10 @@ def _parse(options: Iterable[_Option], argv: Sequence[str] | None, description: 
         formatter_class=_HelpFormatter,
     )
     parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
-    for name in GROUPS:
-        group = parser.add_argument_group(name)
+    for title in GROUPS:
+        group = parser.add_argument_group(title)
         for option in options:
-            if option.metadata["group"] == name:
+            if option.metadata["group"] == title:
                 option.add_to(group)
     namespace, unknown = parser.parse_known_args(argv)
     if unknown:
