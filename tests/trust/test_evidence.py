@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from scipy.special import expit as sigmoid
+from scipy.special import logit
 
 from perspective.artifacts import Judgment, Triplet
 from perspective.errors import DataError
@@ -12,9 +14,7 @@ from perspective.trust.evidence import (
     combine_sources,
     gather_evidence,
     is_noise,
-    logit,
     score_judgments,
-    sigmoid,
 )
 from perspective.vectors import score_margins
 
