@@ -1,31 +1,44 @@
 import errno
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 
 from perspective.artifacts import ROOT
 from perspective.cli import entry_point, parse_settings
 from perspective.errors import DataError
+from perspective.options import option
 
 
 @dataclass(frozen=True)
 class Sampling:
-    max_query: int = field(default=1024, metadata={"help": "number of triplets"})
-    max_distance: float | None = field(default=None, metadata={"help": "threshold", "aliases": ["--far"]})
-    shuffle_inds: bool = field(default=True, metadata={"help": "in random order"})
-    scale: str = field(default="small", metadata={"help": "size", "choices": ["small", "large"]})
+    max_query: int = option("number of triplets", default=1024)
+    max_distance: float | None = option("threshold", default=None, aliases=("--far",))
+    shuffle_inds: bool = option("in random order", default=True)
+    dry: bool = option("only say what would be done", default=False)
+    weighted: bool | None = option("weigh them", default=None)
+    scale: Literal["small", "large"] = option("size", default="small", group="input")
 
 
 @dataclass(frozen=True)
 class Seeded:
-    seed: int = field(default=100, metadata={"help": "of drawing"})
+    seed: int = option("of drawing", default=100)
+
+
+@dataclass(frozen=True)
+class Lists:
+    seeds: list[int] = option("of the runs", default=[100, 13], group="scale")
+    orders: Literal[1, 2] | None = option("orders asked", default=None)
+    names: list[Literal["a", "b"]] | None = option("which", default=None)
+    urls: list[str] | None = option("addresses", default=None, extend=True)
+    inner: int = 3  # for callers from Python alone
 
 
 @dataclass(frozen=True)
 class Corpus:
-    dataset: str = field(metadata={"help": "name"})
+    dataset: str = option("name", group="input")
 
     def __post_init__(self):
         if self.dataset == "bad":
@@ -34,9 +47,7 @@ class Corpus:
 
 def test_one_and_several_dataclasses():
     assert parse_settings(Sampling, []) == Sampling()
-    assert parse_settings(Sampling, ["--max_query=7", "--far", "2.5", "--shuffle_inds", "false"]) == Sampling(
-        7, 2.5, False
-    )
+    assert parse_settings(Sampling, ["--max_query=7", "--far", "2.5", "--no_shuffle_inds"]) == Sampling(7, 2.5, False)
     corpus, sampling = parse_settings([Corpus, Sampling], ["--dataset", "x", "--no_shuffle_inds"])
     assert (corpus, sampling) == (Corpus("x"), Sampling(shuffle_inds=False))
 
@@ -48,7 +59,9 @@ def test_one_and_several_dataclasses():
         (["--max_qurey=3"], "unknown option --max_qurey: did you mean --max_query?"),
         (["--max", "3"], "unknown option --max:"),  # no abbreviations: a later option must not change a call
         (["--max_query", "many"], "invalid int value: 'many'"),
-        (["--scale", "huge"], "invalid choice: 'huge'"),
+        (["--scale", "huge"], "invalid choice: 'huge' (choose from 'small', 'large')"),
+        (["--no_dry"], "unknown option --no_dry"),  # off already
+        (["--shuffle_inds", "false"], '"false" belongs to no option'),
     ],
 )
 def test_a_wrong_call_is_one_line(argv, message, capsys):
@@ -58,6 +71,38 @@ def test_a_wrong_call_is_one_line(argv, message, capsys):
     assert stop.value.code == 2
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_switches_lists_and_choices():
+    given = parse_settings(Sampling, ["--dry", "--no_weighted"])
+    assert (given.dry, given.weighted, given.shuffle_inds) == (True, False, True)
+    assert parse_settings(Lists, []) == Lists() == Lists([100, 13], None, None, None, 3)
+    argv = ["--seeds", "1", "2", "3", "--seeds", "4", "--orders", "2", "--names", "b", "a"]
+    assert parse_settings(Lists, argv) == Lists([4], 2, ["b", "a"])
+    assert parse_settings(Lists, ["--urls", "x", "y", "--urls", "z"]).urls == ["x", "y", "z"]
+
+
+@pytest.mark.parametrize("argv", [["--orders", "3"], ["--names", "a", "c"], ["--inner", "4"]])
+def test_values_that_are_no_choice_and_fields_that_are_no_option(argv, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse_settings(Lists, argv)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_option_of_two_dataclasses_is_one():
+    @dataclass(frozen=True)
+    class Run:
+        seed: int = option("of the run", default=100)
+
+    assert parse_settings([Seeded, Run], ["--seed", "7"]) == (Seeded(7), Run(7))
+
+    @dataclass(frozen=True)
+    class Other:
+        seed: int = option("of the run", default=1)
+
+    with pytest.raises(TypeError, match="--seed: Other declares another type or default"):
+        parse_settings([Seeded, Other], [])
 
 
 @pytest.mark.parametrize("argv", [["--seed", "-1"], ["--seed", str(2**32)]])
@@ -79,6 +124,39 @@ def test_help_shows_the_docstring_as_it_is(capsys):
     assert stop.value.code == 0
     assert "Draw triplets.\n\nReads:  vectors\nWrites: triplets\n" in shown
     assert "number of triplets (default: 1024)" in shown
+
+
+def test_help_is_grouped_and_shows_each_option_once(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        parse_settings([Lists, Sampling, Corpus], ["--help"])
+    assert (
+        capsys.readouterr().out.partition("\n\n")[2]
+        == """\
+input:
+  --scale {small,large}
+                        size (default: small)
+  --dataset TEXT        name (required)
+
+method:
+  --orders {1,2}        orders asked
+  --names {a,b} [{a,b} ...]
+                        which
+  --urls TEXT [TEXT ...]
+                        addresses
+  --max_query N         number of triplets (default: 1024)
+  --max_distance, --far X
+                        threshold
+  --shuffle_inds, --no_shuffle_inds
+                        in random order
+  --dry                 only say what would be done
+  --weighted, --no_weighted
+                        weigh them
+
+scale:
+  --seeds N [N ...]     of the runs (default: 100 13)
+"""
+    )
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ class MeasureSettings(LabelOptions, OutputOptions):
     """What is embedded with, what is measured, and where results are written."""
 
     checkpoint: str | None = option("a fine-tuned folder that takes the embedder's place", default=None, group="model")
-    finetuned: bool = option("take the run's own checkpoint, named by the next three", default=False, group="model")
+    finetuned: bool = option("embed with the run's own checkpoint", default=False, group="model")
     blend: bool = option(
         "with --finetuned, also put the vectors beside the judge's answer states and measure that", default=False
     )

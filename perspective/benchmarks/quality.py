@@ -49,7 +49,7 @@ from perspective.teacher.states import StateSettings, load_or_compute_states
 from perspective.teacher.teacher import TeachSettings, blend_for_inference, make_teacher
 from perspective.training.distillation import distill_embedder
 from perspective.training.finetuning import finetune_embedder
-from perspective.training.settings import TrainSettings
+from perspective.training.settings import RecipeName, TrainSettings
 from perspective.triplets.conversion import convert_by_embedder, convert_judgments
 from perspective.triplets.sampling import SampleSettings, sample_random_triplets, sample_triplets
 from perspective.trust.stability import Trust
@@ -221,7 +221,7 @@ def _blend(case: Case, seed: int) -> np.ndarray:
 
 
 def _on_triplets(
-    case: Case, arm: str, seed: int, judgments: Sequence[Judgment], recipe: str = "standard"
+    case: Case, arm: str, seed: int, judgments: Sequence[Judgment], recipe: RecipeName = "standard"
 ) -> np.ndarray:
     return case.finetune(arm, convert_judgments(judgments, case.texts), TrainSettings(recipe=recipe, seed=seed))
 

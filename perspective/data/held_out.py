@@ -18,14 +18,14 @@ import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from perspective.artifacts import Output
 from perspective.artifacts.jsonl import write_jsonl
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import DATASETS
 from perspective.data.docstrings import find_version, read_package
-from perspective.errors import DataError, suggest_name
+from perspective.errors import DataError
 from perspective.options import OverwriteOptions, option
 
 logger = logging.getLogger(__name__)
@@ -130,13 +130,7 @@ SETS = {"debian": HeldOutSet(read_sections, 1, 250), "modules": HeldOutSet(read_
 class HeldOutSettings(OverwriteOptions):
     """Which sets."""
 
-    names: list[str] = option("debian or modules; default both", default=list(SETS), group="input")
-
-    def __post_init__(self) -> None:
-        """Check names."""
-        for name in self.names:
-            if name not in SETS:
-                raise DataError(f'"{name}": {suggest_name(name, SETS)}')
+    names: list[Literal["debian", "modules"]] = option("which sets", default=["debian", "modules"], group="input")
 
 
 @entry_point

@@ -28,8 +28,8 @@ RETRIEVAL = MEASURES / "retrieval_docstrings.json"
 SPEED = MEASURES / "benchmark_speed.json"
 SOURCES = ROOT / "datasets" / "sources.json"
 QUICK_START = {
-    "before": MEASURES / "banking77_small_embeds_minilm_measures.json",
-    "after": AFTER_MEASURES / "banking77_small_embeds_minilm_seed=100-smollm2_measures.json",
+    "before": MEASURES / "reference" / "banking77_small_embeds_minilm_measures.json",
+    "after": AFTER_MEASURES / "reference" / "banking77_small_embeds_minilm-smollm2_seed=100_measures.json",
 }
 
 

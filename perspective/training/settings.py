@@ -9,6 +9,7 @@ from perspective.errors import DataError
 from perspective.options import option
 from perspective.runtime.distributed import n_processes
 
+RecipeName = Literal["distill", "standard", "published"]
 LossName = Literal["published", "infonce", "triplet", "distill"]
 
 
@@ -16,7 +17,7 @@ LossName = Literal["published", "infonce", "triplet", "distill"]
 class Recipe:
     """Everything that decides a training run but its data, model and seed."""
 
-    loss: str
+    loss: LossName
     cl_temperature: float
     learning_rate: float
     num_train_epochs: float
@@ -27,7 +28,7 @@ class Recipe:
     lora_rank: int = 0
 
 
-RECIPES = {
+RECIPES: dict[RecipeName, Recipe] = {
     "standard": Recipe(
         loss="published",
         cl_temperature=0.1,
@@ -77,7 +78,7 @@ class StepSettings:
 class TrainSettings(StepSettings):
     """How the embedder is trained; what is left out comes from the recipe."""
 
-    recipe: Literal["distill", "standard", "published"] | None = option(
+    recipe: RecipeName | None = option(
         "distill (a teacher's vectors), standard (triplets) or published (triplets; batch 2, learning "
         "rate 5e-7, 8 epochs, file order); left out, what the judge made decides",
         default=None,

@@ -116,8 +116,8 @@ def test_labels(given):
 
 
 def test_columns_of_other_names(given):
-    settings = given([{"q": "a", "y": 1}, {"q": "b", "y": 2}], text_column="q", label_column="y")
-    assert (load_texts(settings), load_labels(settings)) == (["a", "b"], ["1", "2"])
+    settings = given([{"q": "a", "y": 1}, {"q": "b", "y": 2}], text_column="q")
+    assert (load_texts(settings), load_labels(settings, "y")) == (["a", "b"], ["1", "2"])
 
 
 def test_unknown_and_unfetched_data_sets(tmp_path, monkeypatch):

@@ -262,11 +262,10 @@ def test_a_worker_has_a_gpu_of_its_own_or_its_share_of_the_cpus(nodes, asked, ex
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"engine": "rey"}, '--engine "rey": did you mean ray?'),
         ({"workers": 0}, "--workers 0: must be at least 1"),
         ({"shard_texts": 0}, "--shard_texts 0: must be at least 1"),
     ],
 )
 def test_settings_are_checked(settings, message):
-    with pytest.raises(DataError, match=message.replace("?", r"\?")):
+    with pytest.raises(DataError, match=message):
         EngineSettings(**settings)

@@ -151,8 +151,6 @@ def test_the_prompt_is_trained_with(tmp_path, embedder_folder, triplets):
 
 
 def test_settings_and_data_that_do_not_fit(tmp_path, embedder_folder, triplets):
-    with pytest.raises(DataError, match="did you mean published"):
-        TrainSettings(recipe="publishd")
     with pytest.raises(DataError, match="--learning_rate -1"):
         TrainSettings(learning_rate=-1.0)
     mixed = [triplets[0], TrainingTriplet("query: ", "a", "b", "c", Triplet(0, 1, 2))]

@@ -175,7 +175,7 @@ def test_nearest_choices_are_the_closest_of_two_clusters():
     assert all(len(set(triplet.key)) == 3 for triplet in nearest)
     share_random, share_nearest = (measure_answerable(answer_by_labels(drawn, labels)) for drawn in (random, nearest))
     assert share_nearest > share_random + 0.2
-    with pytest.raises(DataError, match='--choices "nearst": did you mean nearest'):
+    with pytest.raises(DataError, match="choices='nearst': expected random or nearest"):
         SampleSettings(choices="nearst")
 
 
