@@ -310,7 +310,7 @@ def test_a_teacher_that_does_not_fit_is_refused(tmp_path, embedder_folder, sente
 def test_unfinished_run_of_other_settings_is_refused(tmp_path, embedder_folder, triplets):
     partial = tmp_path / "out.partial"
     partial.mkdir()
-    (partial / "fingerprint.json").write_text('{"schema": "other"}')
+    (partial / "fingerprint.json").write_text('{"schema": "other", "schema_version": 2}')
     with pytest.raises(DataError, match="unfinished run with other"):
         train(tmp_path / "out", embedder_folder, triplets)
 
