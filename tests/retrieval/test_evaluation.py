@@ -14,7 +14,7 @@ from perspective.data.collection import Collection, load_collection
 from perspective.data.mteb_tasks import load_task
 from perspective.errors import DataError
 from perspective.models.prompts import find_prompts
-from perspective.retrieval import embedding
+from perspective.retrieval import embedding, evaluation
 from perspective.retrieval.evaluation import evaluate_retriever
 from perspective.retrieval.layout import mteb_path
 from perspective.retrieval.results import compare_results, format_task_result, load_result
