@@ -1,7 +1,7 @@
 """The files that the stages hand to one another: schemas, atomic writes, provenance."""
 
 from perspective.artifacts.provenance import ROOT, Output, discard_result, display_path
-from perspective.artifacts.reading import hash_file, read_json, read_vectors
+from perspective.artifacts.reading import hash_file, read_json, read_object, read_vectors
 from perspective.artifacts.records import (
     LABELS,
     Judgment,
@@ -52,6 +52,7 @@ __all__ = [
     "read_facts",
     "read_json",
     "read_judgment",
+    "read_object",
     "read_record",
     "read_vectors",
     "save_judgments",

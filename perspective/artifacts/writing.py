@@ -64,8 +64,20 @@ def write_text(path: Path, text: str) -> None:
 
 
 def dump_json(value: Any) -> str:  # noqa: ANN401
-    """Return JSON as the project writes it: readable, UTF-8, a line at the end."""
-    return json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    """Return JSON as the project writes it: indented, with a line feed at the end, valid UTF-8.
+
+    A lone surrogate, which a server's reply may hold, becomes "?": what was paid for is written.
+    """
+    return replace_surrogates(json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False)) + "\n"
+
+
+def replace_surrogates(text: str) -> str:
+    r"""Return a text that UTF-8 can hold.
+
+    >>> replace_surrogates("a\ud83d \U0001f600")
+    'a? 😀'
+    """
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def keep_block(path: Path, n_texts: int, make: Callable[[], np.ndarray]) -> np.ndarray:

@@ -55,6 +55,7 @@ def test_texts_stay_as_they_are(given, caplog):
         ('{"input": "a"}\n{"input": 3}\n', r'small\.jsonl:2: "input" is int, not a text'),
         ('{"input": "a"}\n{"input": null}\n', r'small\.jsonl:2: "input" is NoneType, not a text'),
         ('{"input": "a"}\n{"input": " \\n"}\n', r'small\.jsonl:2: "input" is empty'),
+        ('{"input": "a"}\n{"input": "\u200b\\u0000\ufeff"}\n', r'small\.jsonl:2: "input" is empty'),
         ('{"input": "a"}\n{"input": "\\ud83d"}\n', r'small\.jsonl:2: "input" holds half a character'),
         ('{"input": "a"}\n', r"small\.jsonl: 1 text; clustering needs at least two"),
         ("\n", r"small\.jsonl: the file is empty"),
