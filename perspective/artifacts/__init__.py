@@ -24,7 +24,7 @@ from perspective.artifacts.triplet_files import (
     save_training_triplets,
     save_triplets,
 )
-from perspective.artifacts.writing import atomic_path, dump_json, keep_block, write_text
+from perspective.artifacts.writing import atomic_path, dump_json, explain_full_disk, keep_block, write_text
 
 __all__ = [
     "JudgeRecord",
@@ -41,6 +41,7 @@ __all__ = [
     "discard_result",
     "display_path",
     "dump_json",
+    "explain_full_disk",
     "hash_file",
     "judgment_record",
     "keep_block",
