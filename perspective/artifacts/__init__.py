@@ -11,7 +11,15 @@ from perspective.artifacts.records import (
     parse_prediction,
     stack_rows,
 )
-from perspective.artifacts.sidecar import JudgeRecord, ResultRecord, read_facts, read_record, sidecar_path
+from perspective.artifacts.sidecar import (
+    JudgeRecord,
+    ResultRecord,
+    Sidecar,
+    read_facts,
+    read_record,
+    read_sidecar,
+    sidecar_path,
+)
 from perspective.artifacts.triplet_files import (
     OPTIONS,
     ROW_FIELDS,
@@ -35,6 +43,7 @@ __all__ = [
     "ROOT",
     "ResultRecord",
     "ROW_FIELDS",
+    "Sidecar",
     "TrainingTriplet",
     "Triplet",
     "atomic_path",
@@ -55,6 +64,7 @@ __all__ = [
     "read_judgment",
     "read_object",
     "read_record",
+    "read_sidecar",
     "read_vectors",
     "save_judgments",
     "save_training_triplets",
