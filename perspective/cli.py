@@ -16,6 +16,7 @@ from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any, Literal, NoReturn, TypeVar
 
 from perspective.errors import DataError, PerspectiveError, suggest_name
+from perspective.layout import check_name
 from perspective.options import GROUPS
 from perspective.runtime.distributed import claim_error, is_main, join, leave, n_processes
 
@@ -29,6 +30,7 @@ NOISY_LIBRARIES = (
 )
 USER_ERROR = 2  # argparse's own exit code for a call that cannot be carried out
 MAX_SEED = 2**32 - 1  # numpy's and scikit-learn's
+FILE_NAMES = ("dataset", "datasets", "variant")  # options whose values become parts of file names
 METAVARS: dict[type, str] = {int: "N", float: "X", str: "TEXT"}
 
 
@@ -53,6 +55,9 @@ def parse_settings(
     for seed in values.get("seeds") or [values.get("seed", 0)]:
         if not 0 <= seed <= MAX_SEED:
             raise DataError(f"--seed {seed}: must lie between 0 and {MAX_SEED}")
+    for option, names in values.items():
+        for name in (names if isinstance(names, list) else [names]) if option in FILE_NAMES else ():
+            check_name(f"--{option}", name)
     settings = tuple(
         kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values}) for kind in several
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 from perspective.artifacts import ROOT
+from perspective.errors import DataError
 
 MEASURES = ROOT / "measures"
 AFTER_MEASURES = ROOT / "after_measures"
@@ -125,6 +127,28 @@ def slugify_model(name: str) -> str:
     return "".join(char if char.isalnum() or char in "._=" else "-" for char in slug)
 
 
+def name_dataset(path: Path) -> str:
+    """Return the name of a data set of the user's own texts, made from the file's name.
+
+    Letters, their marks and digits of every script are kept; everything else becomes "_".
+
+    >>> name_dataset(Path("texts/고객 문의-2.csv")), name_dataset(Path("haikus.jsonl"))
+    ('고객_문의_2', 'haikus')
+    """
+    stem = unicodedata.normalize("NFC", path.stem)  # macOS hands out decomposed names
+    return shorten_name("".join(char if unicodedata.category(char)[0] in "LMN" else "_" for char in stem))
+
+
+def check_name(option: str, name: str) -> None:
+    """Refuse a name of files that would lead into another folder, or that scripts would take for several.
+
+    Raises:
+        DataError: It is empty, only dots, or holds a slash, a space or what cannot be printed.
+    """
+    if not name.strip(".") or any(char in "/\\" or char.isspace() or not char.isprintable() for char in name):
+        raise DataError(f'{option} "{name}": must be a name without spaces and slashes')
+
+
 def shorten_name(name: str) -> str:
     """Return a name that a file system takes: an embedder adapted again and again has a long one.
 
@@ -211,9 +235,13 @@ def study_pair(results: Path) -> str:
     return results.stem.removeprefix(STUDY).removeprefix("-") or "-".join(STUDY_PAIR)
 
 
-if __name__ == "__main__":  # for scripts: dataset, scale, embedder, max_query, seed, judge, recipe to the checkpoint
+if __name__ == "__main__":  # for scripts: a file of texts to the data set's name; or dataset, scale, embedder,
+    # max_query, seed, judge, recipe to the checkpoint
     import sys
 
+    if len(sys.argv) == 2:
+        sys.stdout.buffer.write(f"{name_dataset(Path(sys.argv[1]))}\n".encode())
+        sys.exit()
     dataset, scale, embedder, max_query, seed, judge, recipe = sys.argv[1:]
     layout = Layout(dataset, scale, embedder, int(max_query), int(seed), judge, recipe or None)
     sys.stdout.write(f"{layout.checkpoint}\n")

@@ -53,6 +53,7 @@ reader=()  # of answer states and of judging
 judge=()   # of judging alone
 recipe=()
 overwrite=()
+data_path=""
 recorded=""
 rounds=1
 OPTIONS=(--dataset --data_path --text_column --label_column --perspective --embedder --llm --load_in --judge
@@ -94,8 +95,8 @@ while (($#)); do
         ;;
     --data_path)
         [[ -f "$value" ]] || fail "$value: no such file"
-        data+=(--data_path "$(absolute "$value")")
-        default_name="$(basename "${value%.*}" | tr -c 'A-Za-z0-9_\n' '_')"
+        data_path="$(absolute "$value")"
+        data+=(--data_path "$data_path")
         ;;
     --text_column) data+=("$option" "$value") ;;
     --label_column) labels+=("$option" "$value") ;;
@@ -122,8 +123,8 @@ while (($#)); do
     --seed) export SEED="$value" ;;
     esac
 done
-[[ ${#data[@]} -eq 0 || -n "${default_name:-}" ]] || fail "--text_column needs --data_path"
-[[ ${#names[@]} -le 1 || -z "${default_name:-}" ]] || fail "--data_path takes one --dataset, which names it"
+[[ ${#data[@]} -eq 0 || -n "$data_path" ]] || fail "--text_column needs --data_path"
+[[ ${#names[@]} -le 1 || -z "$data_path" ]] || fail "--data_path takes one --dataset, which names it"
 [[ $rounds -eq 1 || -z "$recorded" ]] || fail "--rounds needs a judge that can be asked again; --recorded_path cannot"
 [[ ${#names[@]} -le 1 || -z "$recorded" ]] || fail "--recorded_path takes one --dataset"
 
@@ -134,8 +135,8 @@ STAGE1="$ROOT/perspective/1_predict_triplet/scripts"
 STAGE2="$ROOT/perspective/2_finetune/scripts"
 
 # data
-if [[ -n "${default_name:-}" ]]; then
-    DATASETS="${names[0]:-$default_name}"
+if [[ -n "$data_path" ]]; then
+    DATASETS="${names[0]:-$("$PYTHON" -m perspective.layout "$data_path")}"
 else
     [[ ${#names[@]} -eq 0 ]] || DATASETS="${names[*]}"
     [[ " $DATASETS " != *" all "* ]] || DATASETS="banking77 few_nerd_nat mtop_domain stackexchange"

@@ -137,6 +137,8 @@ def measure(corpus: CorpusSettings, vectors: np.ndarray, embeds: Path, files: Me
         measures = score_clustering(vectors, labels, corpus.scale)
         scores = [f"{metric} {measures[f'{metric}_mean']:.2f} ± {measures[f'{metric}_std']:.2f}" for metric in METRICS]
         logger.info("%s: %s", corpus.dataset, ", ".join(scores))
+        if "n_labelled" in measures:
+            logger.info("measured on the %d of %d texts that have a label", measures["n_labelled"], len(vectors))
     output.facts["n_texts"] = len(vectors)
     output.write_json(measures)
 

@@ -31,7 +31,7 @@ from perspective.artifacts.sidecar import (
     sidecar_path,
     validate_record,
 )
-from perspective.artifacts.writing import atomic_path, dump_json, write_text
+from perspective.artifacts.writing import atomic_path, dump_json, finish_replacing, write_text
 from perspective.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ class Output:
         self.path = Path(self.path)
         self._started = time.perf_counter()
         for role, path in self.inputs.items():
+            finish_replacing(Path(path))
             if not Path(path).exists():
                 raise DataError(f"{path}: no such file ({role.replace('_', ' ')}); run the stage that makes it first")
         self._hashes = {role: hash_file(Path(path)) for role, path in self.inputs.items()}
@@ -106,6 +107,7 @@ class Output:
         Raises:
             DataError: It was made from others, was changed since, or is not the pipeline's own.
         """
+        finish_replacing(self.path)
         if overwrite or not self.path.exists():
             return False
         hint = "move it away, or add --overwrite to replace it"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from perspective.errors import ModelError
+from perspective.models.folders import check_folder
 from perspective.models.prompts import set_prompt
 from perspective.models.registry import EMBEDDERS, explain_loading, find_source
 from perspective.runtime.devices import pick_attention, pick_device, pick_reading_dtype
@@ -35,10 +37,12 @@ def load_embedder(
             `pick_reading_dtype` says. Vectors are pooled, and returned, in float32.
 
     Raises:
-        ModelError: Unknown name, unreachable hub, or files that are not a model.
+        ModelError: Unknown name, unreachable hub, or files that are not a model or were changed since training.
     """
     spec = EMBEDDERS.get(name)
     source = find_source(name, spec, EMBEDDERS)
+    if isinstance(source, Path):
+        check_folder(source)
     import torch
     from sentence_transformers import SentenceTransformer
 

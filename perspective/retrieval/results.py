@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from perspective.artifacts import read_json, sidecar_path
+from perspective.artifacts import read_json, read_object, sidecar_path
 from perspective.data.collection import Collection
 from perspective.errors import DataError
 from perspective.retrieval.metrics import METRICS, find_interval, find_p_value, resample_means
@@ -34,7 +34,8 @@ def load_result(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: of version {result['version']!r:.20}, not {VERSION}; evaluate again")
     sidecar = sidecar_path(Path(path))
     if "fingerprint" not in result and sidecar.exists():  # older results have it in the sidecar alone
-        result["fingerprint"] = read_json(sidecar).get("settings", {}).get("collection")
+        settings = read_object(sidecar).get("settings")
+        result["fingerprint"] = settings.get("collection") if isinstance(settings, dict) else None
     return result
 
 

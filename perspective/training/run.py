@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perspective.artifacts import Output
+from perspective.artifacts import Output, explain_full_disk
 from perspective.errors import DataError, ModelError
 from perspective.runtime.devices import pick_device, trains_in_bf16
 from perspective.runtime.distributed import is_main, main_first, n_processes, process_index, wait
@@ -148,7 +148,8 @@ def run_training(
         output.facts["n_processes"] = n_processes()
     if not is_main():
         set_seed(settings.seed + process_index())  # other texts, so other dropout
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with explain_full_disk(output.partial):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if settings.lora_rank:
         merge_adapters(model)
     return [entry for entry in trainer.state.log_history if "loss" in entry]

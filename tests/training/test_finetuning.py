@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from helpers import run_killed_when, run_stage, stage_command, stage_environment
+from helpers import limit_file_size, run_killed_when, run_stage, stage_command, stage_environment
 from transformers import Trainer
 
 from perspective.artifacts import (
@@ -308,9 +308,7 @@ def test_a_teacher_that_does_not_fit_is_refused(tmp_path, embedder_folder, sente
 
 
 def test_unfinished_run_of_other_settings_is_refused(tmp_path, embedder_folder, triplets):
-    partial = tmp_path / "out.partial"
-    partial.mkdir()
-    (partial / "fingerprint.json").write_text('{"schema": "other", "schema_version": 2}')
+    Output(tmp_path / "out", "embedder", {"seed": 7}).open_partial()
     with pytest.raises(DataError, match="unfinished run with other"):
         train(tmp_path / "out", embedder_folder, triplets)
 
@@ -360,3 +358,14 @@ def test_training_file_faults_are_named(tmp_path):
     path.write_text('[{"query": ["", "a"]}]')
     with pytest.raises(DataError, match="record 0 is not a training triplet"):
         load_training_triplets(path)
+
+
+def test_a_full_disk_ends_training_in_one_line_and_it_resumes(tmp_path, triplets, embedder_folder):
+    settings = TrainSettings(per_device_train_batch_size=8, num_train_epochs=1, save_steps=1)
+    output = Output(tmp_path / "model", "embedder", {})
+    full = pytest.raises(DataError, match=r"model\.partial: cannot be written, the disk is full .*; free some space")
+    with limit_file_size(20_000), full:
+        finetune_embedder(load_embedder(str(embedder_folder), device="cpu"), triplets, settings, output)
+    again = Output(tmp_path / "model", "embedder", {})
+    finetune_embedder(load_embedder(str(embedder_folder), device="cpu"), triplets, settings, again)
+    assert again.is_finished() and not again.partial.exists()
