@@ -21,7 +21,8 @@ clustering before and after. Finished stages are recognised and skipped; a kille
   --llm NAME           smollm2 (default, no download), starling, starling-rm, a hub id, a folder,
                        a .gguf file, or the name of a server's model with --base_url
   --load_in FORM       4bit or 8bit: a larger LLM on a smaller CUDA card
-  --base_url URL       an OpenAI-compatible server judges; its key from OPENAI_API_KEY
+  --base_url URL       an OpenAI-compatible server judges; its key from LLM_SERVER_KEY, OpenAI's from
+                       OPENAI_API_KEY
   --budget MONEY       the most that the server may cost; also needs --price_in MONEY and
                        --price_out MONEY, for a million tokens read and written
   --recorded_path FILE earlier predictions, ours or published, take the LLM's place

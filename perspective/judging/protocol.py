@@ -23,6 +23,13 @@ ANSWER_FORM = "Please respond with 'Choice 1' or 'Choice 2' without explanation.
 ANSWERS = tuple(f"Choice {label}" for label in LABELS)
 
 
+# "1" and "2" as words of their own or after "choice": not in "12", "1.5" or "v1".
+_NAMED_CHOICE = re.compile(r"(?:(?<![\w.,])|(?<=choice))([12])(?!\w|[.,]\d)", re.IGNORECASE)
+_UNDECIDED = re.compile(
+    r"\b(?:not|neither|nor|none|both|either|or|cannot|wrong|incorrect|unclear|unsure)\b|n['\u2019]t\b", re.IGNORECASE
+)
+
+
 @dataclass(frozen=True)
 class Question:
     """One triplet in words.
@@ -114,15 +121,21 @@ def choose_wording(prompts_path: Path, dataset: str, perspective: str | None = N
 
 
 def parse_answer(content: str) -> tuple[str, ...]:
-    """Read a label out of free text: exactly one of the labels, as whole words, else abstain.
+    """Read the choice out of free text; anything but an unambiguous answer is an abstention.
 
-    >>> parse_answer("Choice 2."), parse_answer(" 1"), parse_answer("Choice 12"), parse_answer("Choice 1 or Choice 2")
+    The text must name exactly one of the choices as a whole word, and hold no word that denies,
+    hedges or joins ("not", "neither", "both", "or" ...).
+
+    >>> parse_answer("Choice 2."), parse_answer(" 1"), parse_answer("Choice 12"), parse_answer("Choice 1 or 2")
     (('2',), ('1',), (), ())
     """
-    named = set(re.findall(r"\bchoice\s*([12])\b", content, re.IGNORECASE))
-    if not named and not re.search(r"\bchoice\b", content, re.IGNORECASE):
-        named = set(re.findall(r"(?<![\w.,])([12])(?![\w]|[.,]\d)", content))
-    return tuple(named) if len(named) == 1 else ()
+    named = set(_NAMED_CHOICE.findall(content))
+    if _UNDECIDED.search(content) or len(named) != 1:
+        return ()
+    # A text about choices must say "choice 1", not merely hold the number.
+    if re.search(r"\bchoice\b", content, re.IGNORECASE) and not re.search(r"\bchoice\W*[12]\b", content, re.IGNORECASE):
+        return ()
+    return tuple(named)
 
 
 def judgment_from_probabilities(

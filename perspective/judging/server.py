@@ -35,7 +35,8 @@ class ServerJudge:
     """Judge by what a chat server answers, asked in both orders.
 
     Where the server gives log-probabilities, the labels' are compared at the token where the label
-    stands; elsewhere the words are read. The key comes from the environment (`OPENAI_API_KEY`)
+    stands; elsewhere the words are read. The key comes from the environment (`OPENAI_API_KEY` for OpenAI,
+    `LLM_SERVER_KEY` for any other server)
     alone and is kept nowhere.
 
     Args:

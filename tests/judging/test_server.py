@@ -243,10 +243,10 @@ def test_password_is_not_repeated_by_a_refused_address():
 def test_a_server_is_asked_for_choices_alone():
     server = ServerSettings(base_url=["http://h/v1"])
     for judge in (None, "choice", "server"):
-        settings = JudgeSettings("qwen", judge)
+        settings = JudgeSettings("qwen", judge=judge)
         assert (settings.kind(server), settings.label(server)) == ("server", "qwen")
     with pytest.raises(DataError, match="--judge pair: not by a server, which is asked for choices"):
-        JudgeSettings("qwen", "pair").kind(server)
+        JudgeSettings("qwen", judge="pair").kind(server)
     with pytest.raises(DataError, match="--recorded_path: its answers take the place of --judge choice"):
         JudgeSettings(judge="choice", recorded_path="answers.json")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ipaddress
 import json
 import logging
 import os
@@ -26,6 +27,7 @@ MAX_REASONING_TOKENS = 2048  # where the limit counts the reasoning too, fewer w
 TOP_LOGPROBS = (20, 5)  # what OpenAI allows, what vLLM and others allow
 MAX_QUOTED_CHARS = 300
 N_MODELS_SHOWN = 20
+OPENAI_KEY, SERVER_KEY = "OPENAI_API_KEY", "LLM_SERVER_KEY"  # variables of the environment
 PLACEHOLDER_KEY = "no-key-needed"  # local servers want none, but the client insists
 
 
@@ -126,7 +128,8 @@ class ChatClient:
         message = self._clean(f"{status}: {_find_message(error)}")
         if status in (401, 403):
             # Not quoted: servers repeat parts of the key.
-            return JudgeError(f"{self.url}: the server refused the key ({status}); check OPENAI_API_KEY")
+            names = f"{OPENAI_KEY}, or {SERVER_KEY} for other servers"
+            return JudgeError(f"{self.url}: the server refused the key ({status}); check {names}")
         if status == 402 or code == "insufficient_quota":
             return JudgeError(f"{self.url}: the account cannot pay for more ({message})")
         if status == 404 or code == "model_not_found":
@@ -196,27 +199,49 @@ def connect(base_url: str, key: str | None, timeout_seconds: float) -> openai.As
         headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
     bare = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, ""))
     return openai.AsyncOpenAI(
-        api_key=key or PLACEHOLDER_KEY, base_url=bare, timeout=timeout_seconds, max_retries=0, default_headers=headers
+        api_key=key or PLACEHOLDER_KEY,
+        base_url=bare,
+        timeout=timeout_seconds,
+        max_retries=0,
+        default_headers=headers,
+        # Neither texts nor a key go to a host that the user did not name.
+        http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
     )
 
 
 def read_key(base_url: str) -> str | None:
-    """Return the key of the environment; None where the server needs none.
+    """Return the key for a server from the environment; None where the server needs none.
+
+    OpenAI's key goes to OpenAI's hosts alone, any other server has a variable of its own, and no key
+    crosses a network in the clear.
 
     Raises:
         JudgeError: OpenAI is asked without a key, or the key cannot be sent.
     """
-    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    is_openai = host == "openai.com" or host.endswith(".openai.com")
+    name = OPENAI_KEY if is_openai else SERVER_KEY
+    key = os.environ.get(name, "").strip()
     if not key:
-        host = urlsplit(base_url).hostname or ""
-        if host == "openai.com" or host.endswith(".openai.com"):
-            raise JudgeError(
-                f"{public_url(base_url)}: needs a key; set OPENAI_API_KEY, or --base_url for another server"
-            )
+        if is_openai:
+            raise JudgeError(f"{public_url(base_url)}: needs a key; set {name}, or --base_url for another server")
         return None
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise JudgeError("OPENAI_API_KEY: holds spaces or characters that no key has; set it again")
+        raise JudgeError(f"{name}: holds spaces or characters that no key has; set it again")
+    if parts.scheme != "https" and not _is_private(host):
+        raise JudgeError(f"{public_url(base_url)}: {name} is not sent in the clear; use https, or unset {name}")
     return key
+
+
+def _is_private(host: str) -> bool:
+    """Tell whether a host is this machine or in a private network."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:  # a name
+        return False
 
 
 def find_secrets(key: str | None, base_url: str) -> tuple[str, ...]:
