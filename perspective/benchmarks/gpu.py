@@ -1,6 +1,6 @@
-"""How fast this machine embeds, judges and fine-tunes, on models of the real shapes; needs no network.
+"""Measure how fast this machine embeds, judges and fine-tunes, with models of real shapes; needs no network.
 
-Reads:  datasets/demo/small.jsonl, whose messages are joined to texts; the models' weights are random
+Reads:  datasets/demo/small.jsonl, whose messages are joined to texts; the models have random weights
 Writes: measures/benchmark_gpu.json and .md (benchmark_gpu_tiny with --size tiny)
 
 python -m perspective.benchmarks.gpu --parts encode finetune choice states
@@ -38,7 +38,7 @@ from perspective.models.embedding import count_tokens, embed_texts
 from perspective.options import FolderOptions, option
 from perspective.runtime.devices import pick_attention, pick_device, pick_reading_dtype
 from perspective.runtime.memory import free_cache
-from perspective.teacher.states import StateSettings, read_states
+from perspective.teacher.states import read_states
 from perspective.training.finetuning import finetune_embedder
 from perspective.training.settings import TrainSettings
 
@@ -61,10 +61,8 @@ COLUMNS = (
 class GpuSettings(FolderOptions):
     """What is timed."""
 
-    size: str = option("real, or tiny to try it out on any machine", default="real")
-    parts: list[str] | None = option(
-        "encode, finetune, choice, states; default all of them", default=None, group="input"
-    )
+    size: str = option("real, or tiny to try the code on any machine", default="real")
+    parts: list[str] | None = option("encode, finetune, choice, states; default all", default=None, group="input")
 
     def __post_init__(self) -> None:
         """Check names, and that the size fits the machine."""
@@ -74,12 +72,12 @@ class GpuSettings(FolderOptions):
             if part not in PARTS:
                 raise DataError(f'--parts "{part}": {suggest_name(part, PARTS)}')
         if self.size == "real" and pick_device() != "cuda":
-            raise ModelError("--size real needs a CUDA GPU, and there is none; --size tiny tries the same code here")
+            raise ModelError("--size real needs a CUDA GPU, and there is none; try the code with --size tiny")
 
 
 @dataclass(frozen=True)
 class Work:
-    """How much a part computed, and how long it took."""
+    """Work and duration of a part."""
 
     model: str
     n_parameters: int
@@ -90,21 +88,21 @@ class Work:
 
     @property
     def flop(self) -> float:
-        """Operations, as `COUNTING` says."""
+        """Number of operations, see `COUNTING`."""
         return 2.0 * self.n_parameters * self.n_tokens * self.passes
 
 
 class Bench:
-    """The models and texts that the parts share, made when first asked for."""
+    """Models and texts that the parts share, made on first use."""
 
     def __init__(self, size: Size, folder: Path) -> None:
         self.size = size
         self.folder = folder
-        self.messages = load_texts(CorpusSettings("demo", "small", None, "input"))
+        self.messages = load_texts(CorpusSettings("demo"))
 
     @cached_property
     def embedder(self) -> Path:
-        """A folder that `load_embedder` reads."""
+        """A folder for `load_embedder`."""
         return save_embedder(self.folder, self.messages, self.size.embedder)
 
     @cached_property
@@ -126,7 +124,7 @@ def run_encode(bench: Bench) -> Work:
     """Embed texts, as `get_embedding` does."""
     encoder = load_embedder(str(bench.embedder), reading=True)
     texts = bench.write_texts(bench.size.n_texts)
-    embed_texts(encoder, texts[: len(texts) // 16])  # the first pass pays for loading kernels
+    embed_texts(encoder, texts[: len(texts) // 16])  # warm-up: the first pass loads kernels
     seconds = _time(lambda: embed_texts(encoder, texts))
     n_parameters = count_parameters(encoder.transformers_model)
     return Work(bench.size.embedder_name, n_parameters, len(texts), sum(count_tokens(encoder, texts)), seconds)
@@ -136,7 +134,7 @@ def run_choice(bench: Bench) -> Work:
     """Judge triplets in both orders by log-probability, as `predict_triplet --judge choice` does."""
     n = bench.size.n_questions
     texts = bench.write_texts(3 * n)
-    questions = [Question(row, *texts[3 * row : 3 * row + 3]) for row in range(n)]
+    questions = [Question(Triplet(i, i + 1, i + 2), *texts[i : i + 3]) for i in range(0, 3 * n, 3)]
     list(ChoiceJudge(bench.llm, INSTRUCTION).judge(questions[: n // 8]))
     judge = ChoiceJudge(bench.llm, INSTRUCTION)
     seconds = _time(lambda: list(judge.judge(questions)))
@@ -145,11 +143,11 @@ def run_choice(bench: Bench) -> Work:
 
 
 def run_states(bench: Bench) -> Work:
-    """Read answer states, as `predict_triplet` does by default."""
-    texts, asked = bench.write_texts(bench.size.n_state_texts), StateSettings("intent")
-    read_states(bench.llm, texts[: len(texts) // 16], asked, bench.output("warm.npy"))
+    """Read answer states, as the script `read_states` does."""
+    texts = bench.write_texts(bench.size.n_state_texts)
+    read_states(bench.llm, texts[: len(texts) // 16], "intent", bench.output("warm.npy"))
     output = bench.output("states.npy")
-    seconds = _time(lambda: read_states(bench.llm, texts, asked, output))
+    seconds = _time(lambda: read_states(bench.llm, texts, "intent", output))
     n_parameters = count_parameters(bench.llm.model)
     return Work(bench.size.llm_name, n_parameters, len(texts), output.facts["n_tokens"], seconds)
 
@@ -157,7 +155,7 @@ def run_states(bench: Bench) -> Work:
 def run_finetune(bench: Bench) -> Work:
     """Fine-tune on triplets, as `finetune --recipe standard` does for one epoch.
 
-    Timed from step to step without the first steps, so that setting up and saving fall out.
+    Timed from step to step, without the first steps: setting up and saving are not counted.
     """
     n, n_batch = bench.size.n_triplets, bench.size.batch_triplets
     texts = bench.write_texts(3 * n)
@@ -165,7 +163,7 @@ def run_finetune(bench: Bench) -> Work:
     triplets = [TrainingTriplet("", *row, Triplet(i, i, i)) for i, row in enumerate(rows)]
     model = load_embedder(str(bench.embedder))
     n_tokens, n_parameters = sum(count_tokens(model, texts)), count_parameters(model.transformers_model)
-    begun: list[float] = []  # when each forward pass began, some to a step
+    begun: list[float] = []  # start times of the forward passes, several per step
     model.register_forward_pre_hook(lambda *_: begun.append(time.perf_counter()))
     output = bench.output("finetuned")
     settings = TrainSettings(
@@ -175,14 +173,14 @@ def run_finetune(bench: Bench) -> Work:
     n_steps = output.facts["n_steps"]
     steps = begun[:: len(begun) // n_steps][:n_steps]
     first = 1 + n_steps // 8
-    share = (n_steps - 1 - first) / n_steps  # of the texts, which were shuffled
+    share = (n_steps - 1 - first) / n_steps  # of the texts, which are shuffled
     seconds = steps[-1] - steps[first]
     return Work(bench.size.embedder_name, n_parameters, round(share * n), round(share * n_tokens), seconds, passes=3)
 
 
 PARTS: dict[str, Callable[[Bench], Work]] = {
     "encode": run_encode,
-    "finetune": run_finetune,  # before the LLM comes, which then stays in the memory
+    "finetune": run_finetune,  # before the LLM is loaded, which stays in memory
     "choice": run_choice,
     "states": run_states,
 }
@@ -192,7 +190,7 @@ def run_benchmark(settings: GpuSettings) -> dict[str, Any]:
     """Time the parts one after another.
 
     Returns:
-        What is written as JSON: the machine, the matrix rate, a record a part.
+        The content of the JSON file: the machine, the matrix rate, one record per part.
     """
     size, device = SIZES[settings.size], pick_device()
     reading = pick_reading_dtype(device)
@@ -219,13 +217,13 @@ def run_benchmark(settings: GpuSettings) -> dict[str, Any]:
 def measure_matrix_rate(
     shape: tuple[int, int, int], device: str = "cpu", dtype: torch.dtype = torch.float32, n_repeats: int = 9
 ) -> float:
-    """Return the operations a second of a matrix product, the median of some, warmed up.
+    """Return the operations per second of a matrix product: the median of several, after a warm-up.
 
     Args:
         shape: (n, k, m) of an `n` x `k` matrix times a `k` x `m` one.
-        device: Where.
-        dtype: In what precision.
-        n_repeats: How many are timed.
+        device: Type of the device.
+        dtype: Precision.
+        n_repeats: Number of timed products.
     """
     n, k, m = shape
     left, right = torch.randn(n, k, device=device).to(dtype), torch.randn(k, m, device=device).to(dtype)
@@ -236,7 +234,7 @@ def measure_matrix_rate(
 
 
 def format_benchmark(results: dict[str, Any]) -> str:
-    """Return the results as a table, with what the figures mean."""
+    """Return the results as a table, with an explanation of the figures."""
     machine, matrix = results["machine"], results["matrix"]
     rows = [
         [
@@ -290,7 +288,7 @@ def _time(run: Callable[[], object]) -> float:
 
 
 def _wait() -> None:
-    """Wait for what the GPU was given: its calls return before it is done."""
+    """Wait until the GPU is done: its calls return earlier."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -304,12 +302,12 @@ def _reset_peak() -> None:
 def _peak_bytes() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # of the process so far
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # of the whole process
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
-    """Time, then write and show the table."""
+    """Time the parts, write and print the table."""
     settings = parse_settings(GpuSettings, argv, __doc__)
     results = run_benchmark(settings)
     name = "benchmark_gpu" if settings.size == "real" else f"benchmark_gpu_{settings.size}"

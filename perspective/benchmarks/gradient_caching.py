@@ -1,7 +1,7 @@
-"""Measure what gradient caching costs and saves: peak memory and seconds of one training step, in this process.
+"""Measure peak memory and seconds of one training step, with or without gradient caching.
 
 Reads:  datasets/<dataset>/train.jsonl, or --train_file
-Writes: one line of JSON to the terminal; the peak is the process's, so each setting needs its own
+Writes: one line of JSON to the terminal; the peak is of the whole process: run one process per setting
 
 for size in 0 32; do python -m perspective.benchmarks.gradient_caching --batch_size 512 --mini_batch_size $size; done
 """
@@ -36,12 +36,12 @@ class CachingSettings:
     batch_size: int = option("pairs in the step", default=64, group="scale")
     mini_batch_size: int = option("texts embedded at a time; 0 for the plain loss", default=32, group="scale")
     max_source_length: int = option("tokens a text is cut to", default=64)
-    seed: int = option("of drawing the pairs", default=100)
+    seed: int = option("seed of the pairs drawn", default=100)
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure."""
+    """Measure one training step."""
     settings = parse_settings(CachingSettings, argv, __doc__)
     pairs = load_pairs(Path(settings.train_file or DATASETS / settings.dataset / "train.jsonl"))
     data = make_dataset(draw_pairs(pairs, settings.batch_size, settings.seed), num_negatives=1, weighted=False)
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _peak_memory(model: torch.nn.Module) -> int:
-    """Return the largest memory taken so far in MiB: of the GPU where the model lies on one, else of the process."""
+    """Return the peak memory so far in MiB: of the GPU if the model is on one, else of the process."""
     if next(model.parameters()).is_cuda:
         return torch.cuda.max_memory_allocated() >> 20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10

@@ -1,75 +1,84 @@
-"""The study: the method, each ingredient taken away, and the controls, side by side.
+"""Compare the method with its ablations and with control experiments.
 
-Reads:  datasets/<dataset>/small.jsonl; recorded answers where --recorded names a folder of them
-Writes: measures/benchmark_quality/, a file a cell the moment it is measured, so that a killed study
-        goes on; into measures/benchmark_quality.json, where cells measured earlier stay, and .md, the
-        table; another embedder or LLM than the default has its own, benchmark_quality-EMBEDDER-LLM
+Each arm calls the entry scripts of stages 1 and 2, which write into the study's folder. A cell is one
+arm on one data set with one training seed.
+
+Reads:  datasets/<dataset>/small.jsonl; with --recorded, a folder of recorded answers
+Writes: measures/benchmark_quality/, all files of the stages and one JSON file per cell, from which a
+        killed study resumes; measures/benchmark_quality.json, all cells, earlier ones included; and
+        .md, the table. Other models than the default write to benchmark_quality-EMBEDDER-LLM
 
 python -m perspective.benchmarks.quality --datasets banking77 stackexchange --seeds 100 13 21
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cache, cached_property, partial
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from perspective.artifacts import (
-    Judgment,
     Output,
-    TrainingTriplet,
     dump_json,
+    hash_file,
     load_judgments,
     read_json,
+    read_record,
     read_vectors,
+    save_training_triplets,
     write_text,
 )
 from perspective.artifacts.markdown import format_table
+from perspective.artifacts.provenance import METHOD_VERSIONS
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import DataError, suggest_name
 from perspective.evaluation.clustering_scores import METRICS, score_clustering
 from perspective.evaluation.labels import load_labels
-from perspective.judging.answer import AnswerJudge
-from perspective.judging.protocol import choose_wording
-from perspective.judging.session import judge_at_once
-from perspective.layout import PREDICT_STAGE, STUDY_PAIR, slugify_model, study_folder
-from perspective.llm.loading import load_llm
-from perspective.models.embedders import load_embedder
-from perspective.models.embedding import embed_by_name
-from perspective.options import OverwriteOptions, option
-from perspective.teacher.states import StateSettings, load_or_compute_states
-from perspective.teacher.teacher import TeachSettings, blend_for_inference, make_teacher
-from perspective.training.distillation import distill_embedder
-from perspective.training.finetuning import finetune_embedder
-from perspective.training.settings import RecipeName, TrainSettings
-from perspective.triplets.conversion import convert_by_embedder, convert_judgments
-from perspective.triplets.sampling import SampleSettings, sample_random_triplets, sample_triplets
-from perspective.trust.stability import Trust
+from perspective.judging.settings import name_judge_files
+from perspective.layout import (
+    STUDY_PAIR,
+    Layout,
+    after_path,
+    converted_path,
+    predictions_path,
+    states_path,
+    study_folder,
+)
+from perspective.models.registry import find_local
+from perspective.options import OutputOptions, option
+from perspective.runtime.devices import reading_precision, training_precision
+from perspective.teacher.teacher import blend_for_inference
+from perspective.triplets.conversion import convert_judgments
 
 logger = logging.getLogger(__name__)
 
 DATASETS = ("banking77", "few_nerd_nat", "mtop_domain", "stackexchange")
 SEEDS = (100, 13, 21)
 BASE = "untouched"
+# What cells are made of: a new version of one of these methods makes finished cells out of date.
+INGREDIENTS = (
+    *("embeddings", "answer states", "teacher", "triplets", "judgments"),
+    *("training triplets", "embedder", "blended embeddings", "measures"),
+)
 
 
 @dataclass(frozen=True)
-class StudySettings(OverwriteOptions):
+class StudySettings(OutputOptions):
     """What is compared."""
 
     datasets: list[str] = option("data sets", default=list(DATASETS), group="input", aliases=("--dataset",))
     arms: list[str] | None = option("arms; default all", default=None, group="input", aliases=("--arm",))
-    seeds: list[int] = option("of sampling and training", default=list(SEEDS))
+    seeds: list[int] = option("seeds of sampling and training", default=list(SEEDS))
     embedder: str = option("the embedder", default=STUDY_PAIR[0], group="model")
-    llm: str = option("the LLM that reads the texts", default=STUDY_PAIR[1], group="model")
+    llm: str = option("the LLM whose answer states are read", default=STUDY_PAIR[1], group="model")
     recorded: str | None = option(
         "folder of <dataset>-starling-pred.json, for the arms that use them", default=None, group="input"
     )
@@ -83,223 +92,195 @@ class StudySettings(OverwriteOptions):
 
     @property
     def folder(self) -> Path:
-        """Where the cells lie; the results lie beside it."""
-        return study_folder(self.embedder, self.llm)
+        """The folder of the cells; the results are beside it, under the same name."""
+        folder = study_folder(self.embedder, self.llm)
+        return Path(self.output_path) / folder.name if self.output_path else folder
 
 
-class Case:
-    """One data set as an arm may see it: texts, vectors, answer states, judged triplets; no labels."""
+class StudyRun:
+    """Stages 1 and 2 on one data set, with all files in the study's folder; no label is read here."""
 
     def __init__(self, dataset: str, settings: StudySettings) -> None:
         self.dataset = dataset
         self.settings = settings
         self.folder = settings.folder
-        self.corpus = CorpusSettings(dataset, "small", None, "input")
-        self.texts = load_texts(self.corpus)
-        self._taught: dict[tuple[TeachSettings, bool], tuple[np.ndarray | None, Trust]] = {}
-        self._trained: set[Path] = set()  # in this process: arms share trainings, also those made anew
-
-    @cached_property
-    def vectors(self) -> np.ndarray:
-        """The untouched embedder's vectors, made once."""
-        name = slugify_model(self.settings.embedder)
-        output = self.output(f"{self.dataset}-{name}.npy", "embeddings", {"embedder": self.settings.embedder})
-        if not output.is_finished():
-            output.write_vectors(embed_by_name(self.settings.embedder, self.texts))
-        return read_vectors(output.path)
-
-    @cached_property
-    def states(self) -> np.ndarray:
-        """The LLM's answer states, read once."""
-        asked = StateSettings(choose_wording(PREDICT_STAGE / "prompts.json", self.dataset).perspective)
-        name = f"{self.dataset}-{slugify_model(self.settings.llm)}-states.npy"
-        output = self.output(name, "answer states", {"llm": self.settings.llm, **asdict(asked)})
-        return load_or_compute_states(
-            output,
-            self.texts,
-            asked,
-            load=lambda: load_llm(self.settings.llm),
-            embed=partial(embed_by_name, self.settings.embedder),
-        )
-
-    def teach(self, settings: TeachSettings, with_states: bool = True) -> tuple[np.ndarray | None, Trust]:
-        """Return the teacher of an arm, made once: it is the same for all training seeds."""
-        if (settings, with_states) not in self._taught:
-            states = self.states if with_states else None
-            self._taught[settings, with_states] = make_teacher(self.vectors, states, settings)
-        return self._taught[settings, with_states]
-
-    def judged(self, seed: int, n_triplets: int = 1024, uncertain: bool = True) -> list[Judgment]:
-        """Return triplets judged by the answer states."""
-        if uncertain:
-            triplets, _ = sample_triplets(self.vectors, SampleSettings(max_query=n_triplets, seed=seed))
-        else:
-            triplets = sample_random_triplets(len(self.texts), n_triplets, seed)
-        return judge_at_once(AnswerJudge(self.states, triplets, {}), triplets, self.texts)
-
-    def recorded(self) -> list[Judgment]:
-        """Return the recorded answers of a larger LLM.
-
-        Raises:
-            Unavailable: There are none for this data set.
-        """
-        path = self.recorded_path
-        if path is None:
-            raise Unavailable(f"{self.dataset}: no recorded answers")
-        return load_judgments(path, len(self.texts), self.dataset)
+        self.corpus = CorpusSettings(dataset)
+        self.judge_name = name_judge_files(settings.llm, "answer")
+        self._called: set[tuple[str, ...]] = set()
+        local = find_local(embedder=settings.embedder, llm=settings.llm)
+        self._local_models = {role: hash_file(path) for role, path in local.items()}
 
     @property
-    def recorded_path(self) -> Path | None:
-        """The file of recorded answers, where there is one."""
-        path = Path(self.settings.recorded or "") / f"{self.dataset}-starling-pred.json"
-        return path if self.settings.recorded and path.exists() else None
-
-    def output(self, name: str, schema: str, made_from: Mapping[str, Any], **inputs: Path) -> Output:
-        """Return a file of the study, made from the texts and perhaps from more."""
-        return Output(self.folder / name, schema, made_from, {"texts": self.corpus.path, **inputs})
+    def recorded(self) -> Path:
+        """The recorded answers of a larger LLM; the file need not exist."""
+        return Path(self.settings.recorded or "") / f"{self.dataset}-starling-pred.json"
 
     def cell(self, arm: str, seed: int) -> Output:
         """Return the file of a cell."""
-        recorded = self.recorded_path if arm.startswith("starling") else None
-        made_from = {"arm": arm, "embedder": self.settings.embedder, "llm": self.settings.llm}
-        inputs = {"recorded": recorded} if recorded else {}
-        return self.output(f"{self.dataset}-{arm}-{seed}.json", "study cell", made_from, **inputs)
+        settings = {
+            **{"arm": arm, "seed": seed, "embedder": self.settings.embedder, "llm": self.settings.llm},
+            "methods": {name: METHOD_VERSIONS.get(name, 1) for name in INGREDIENTS},
+            **self._local_models,
+        }
+        inputs = {"texts": self.corpus.path} | ({"recorded": self.recorded} if arm in RECORDED else {})
+        precision = f"{reading_precision()}, trained in {training_precision()}"
+        path = self.folder / f"{self.dataset}-{arm}-{seed}.json"
+        return Output(path, "study cell", settings, inputs, precision=precision)
 
-    def distill(self, seed: int, settings: TeachSettings, with_states: bool = True) -> np.ndarray:
-        """Train the embedder on an arm's teacher and return its vectors; untouched where it has none.
+    def call(self, stage: str, *options: object) -> None:
+        """Call the entry script of a stage; a call with the same options is made once."""
+        call = (stage, *map(str, options))
+        if call not in self._called:
+            overwrite = ["--overwrite"] if self.settings.overwrite else []
+            import_module(f"perspective.{stage}").main(["--dataset", self.dataset, *call[1:], *overwrite])
+            self._called.add(call)
 
-        Arms whose teachers are the same (weight 0 is that of an LLM not believed, and of none)
-        share one training.
+    def embed(self, checkpoint: Path | None = None) -> Path:
+        """Return the vectors of the embedder, or of a fine-tuned one."""
+        options = ("--checkpoint", checkpoint) if checkpoint else ()
+        embedder = ("--embedder", self.settings.embedder)
+        self.call("2_finetune.get_embedding", *embedder, *options, "--no_measure", "--output_path", self.folder)
+        return after_path(checkpoint, self.dataset, "small", self.folder) if checkpoint else self._find("embeds")
+
+    def read_states(self) -> Path:
+        """Return the LLM's answer states."""
+        self.call("1_predict_triplet.read_states", "--llm", self.settings.llm, "--output_path", self.folder)
+        return states_path(self.dataset, "small", self.judge_name, self.folder)
+
+    def teach(self, *options: str) -> Path:
+        """Return the teacher that `convert_states` makes with these options."""
+        folder = self.folder / "-".join(("teacher", *(name.lstrip("-") for name in options)))
+        by_embedder = "--by_embedder" in options
+        states = () if by_embedder else ("--states_path", self.read_states())
+        models = ("--embedder", self.settings.embedder, "--llm", self.settings.llm)
+        inputs = ("--feat_path", self.embed(), *states)
+        self.call("2_finetune.convert_states", *models, *inputs, "--output_path", folder, *options)
+        return folder / self._find("self_teacher" if by_embedder else "teacher").name
+
+    def judge(self, seed: int, max_query: int = 1024, at_random: bool = False) -> Path:
+        """Return triplets judged by the answer states."""
+        draw = ("--max_query", max_query, "--seed", seed, "--out_dir", self.folder)
+        if at_random:
+            self.call("1_predict_triplet.random_triplet_sampling", *draw)
+        else:
+            vectors = ("--embedder", self.settings.embedder, "--feat_path", self.embed())
+            self.call("1_predict_triplet.triplet_sampling", *vectors, *draw)
+        embedder = "random" if at_random else self.settings.embedder
+        triplets = self._find("triplets", embedder, max_query, seed)
+        judge = ("--llm", self.settings.llm, "--judge", "answer", "--states_path", self.read_states())
+        output = ("--triplet_path", triplets, "--output_path", self.folder)
+        self.call("1_predict_triplet.predict_triplet", *judge, *output)
+        return predictions_path(triplets, self.judge_name, self.folder)
+
+    def convert(self, judgments: Path, forced: bool = False) -> Path:
+        """Return the training triplets of all judgments.
+
+        Not by `convert_triplet`, which leaves out an unreliable judge: an ablation trains on whatever was judged.
+
+        Args:
+            judgments: Ours or published.
+            forced: Whether an abstention counts as the likelier choice.
         """
-        teacher, trust = self.teach(settings, with_states)
-        logger.info("%s: %s", self.dataset, trust.describe())
-        if teacher is None:
-            return self.vectors
-        train = TrainSettings(recipe="distill", seed=seed)
-        name = f"taught-{trust.weight:g}" + ("" if settings.smoothed else "-unsmoothed")
-        return self._train(
-            name,
-            train,
-            hashlib.sha256(teacher.tobytes()).hexdigest(),
-            lambda model, output: distill_embedder(model, self.texts, teacher, train, output),
-        )
+        path = converted_path(judgments, self.folder)
+        path = path.with_name(f"forced-{path.name}") if forced else path
+        output = Output(path, "training triplets", {"forced": forced}, {"judgments": judgments})
+        texts = load_texts(self.corpus)
+        judged = load_judgments(judgments, len(texts), self.dataset)
+        if forced:
+            judged = [replace(one, prediction=(one.leaning,)) for one in judged if one.leaning]
+        save_training_triplets(output, convert_judgments(judged, texts), self.dataset)
+        return path
 
-    def finetune(self, arm: str, triplets: Sequence[TrainingTriplet], train: TrainSettings) -> np.ndarray:
-        """Train the embedder on triplets and return its vectors."""
-        return self._train(
-            arm,
-            train,
-            hashlib.sha256(repr(triplets).encode()).hexdigest(),
-            lambda model, output: finetune_embedder(model, triplets, train, output),
-        )
+    def convert_by_embedder(self, judgments: Path) -> Path:
+        """Return training triplets with the embedder's own choices in place of the judge's."""
+        inputs = ("--pred_path", judgments, "--feat_path", self.embed())
+        self.call("2_finetune.convert_triplet_self", *inputs, "--output_path", self.folder)
+        return converted_path(judgments, self.folder, by_embedder=True)
 
-    def _train(self, name: str, train: TrainSettings, learnt: str, run: Callable[[Any, Output], None]) -> np.ndarray:
-        """Train, where no finished model was taught the same; `learnt` is the hash of what it learns."""
-        made_from = {"name": name, "learnt": learnt, **train.made_from()}
-        output = self.output(f"{self.dataset}-{name}-{train.seed}", "embedder", made_from)
-        if not output.is_finished(self.settings.overwrite and output.path not in self._trained):
-            self._trained.add(output.path)
-            run(load_embedder(self.settings.embedder), output)
-        return embed_by_name(str(output.path), self.texts)
+    def train(self, train_file: Path, recipe: str, seed: int) -> np.ndarray:
+        """Return the vectors of the embedder trained on a file; the same content is trained on once."""
+        name = f"{self.dataset}_small_{hash_file(train_file)[:12]}-{recipe}_seed={seed}"
+        model = ("--embedder", self.settings.embedder, "--output_dir", self.folder / name)
+        self.call("2_finetune.finetune", *model, "--train_file", train_file, "--recipe", recipe, "--seed", seed)
+        return read_vectors(self.embed(self.folder / name))
 
+    def train_on_teacher(self, seed: int, *options: str) -> np.ndarray:
+        """Return the vectors of the embedder trained on a teacher."""
+        return self.train(self.teach(*options), "distill", seed)
 
-class Unavailable(Exception):
-    """An arm has no data on this data set."""
+    def blend(self, seed: int) -> np.ndarray:
+        """Return the method's vectors with the answer states beside them, where these are trusted."""
+        vectors, weight = self.train_on_teacher(seed), read_record(self.teach()).llm_weight
+        return blend_for_inference(vectors, read_vectors(self.read_states()), weight) if weight else vectors
 
-
-def _show_teacher(case: Case) -> np.ndarray:
-    """The teacher itself, which only texts known beforehand have."""
-    teacher, _ = case.teach(TeachSettings())
-    return case.vectors if teacher is None else teacher
+    def _find(self, kind: str, embedder: str | None = None, max_query: int = 1024, seed: int = 100) -> Path:
+        """Return where a file of `Layout` is in the study's folder."""
+        layout = Layout(self.dataset, "small", embedder or self.settings.embedder, max_query, seed, self.settings.llm)
+        path: Path = getattr(layout, kind)
+        return self.folder / path.name
 
 
-def _blend(case: Case, seed: int) -> np.ndarray:
-    """The method with the LLM at inference too; its embedder is that of the method."""
-    vectors = case.distill(seed, TeachSettings())
-    _, trust = case.teach(TeachSettings())
-    return blend_for_inference(vectors, case.states, trust.weight) if trust.weight else vectors
-
-
-def _on_triplets(
-    case: Case, arm: str, seed: int, judgments: Sequence[Judgment], recipe: RecipeName = "standard"
-) -> np.ndarray:
-    return case.finetune(arm, convert_judgments(judgments, case.texts), TrainSettings(recipe=recipe, seed=seed))
-
-
-def _force(judgments: Sequence[Judgment]) -> list[Judgment]:
-    """Have the judge name a choice where it said that neither is near."""
-    return [replace(one, prediction=(one.leaning,)) for one in judgments if one.leaning]
-
-
-def _on_own_opinion(case: Case, arm: str, seed: int, judgments: Sequence[Judgment]) -> np.ndarray:
-    triplets = convert_by_embedder(judgments, case.texts, case.vectors)
-    return case.finetune(arm, triplets, TrainSettings(recipe="standard", seed=seed))
-
-
-Arm = Callable[[Case, str, int], np.ndarray]
-
-# Each returns vectors of all texts; the labels join only when these are scored.
-ARMS: dict[str, Arm] = {
-    BASE: lambda case, arm, seed: case.vectors,
-    "method": lambda case, arm, seed: case.distill(seed, TeachSettings()),
-    "method+llm": lambda case, arm, seed: _blend(case, seed),
-    "no_llm": lambda case, arm, seed: case.distill(seed, TeachSettings(), with_states=False),
-    "no_guard": lambda case, arm, seed: case.distill(seed, TeachSettings(weight=1.0)),
-    "no_smoothing": lambda case, arm, seed: case.distill(seed, TeachSettings(smoothed=False)),
-    "no_training": lambda case, arm, seed: _show_teacher(case),
-    "triplets": lambda case, arm, seed: _on_triplets(case, arm, seed, case.judged(seed)),
-    "more_triplets": lambda case, arm, seed: _on_triplets(case, arm, seed, case.judged(seed, 4 * 1024)),
-    "no_neither": lambda case, arm, seed: _on_triplets(case, arm, seed, _force(case.judged(seed))),
-    "random_triplets": lambda case, arm, seed: _on_triplets(case, arm, seed, case.judged(seed, uncertain=False)),
-    "self_triplets": lambda case, arm, seed: _on_own_opinion(case, arm, seed, case.judged(seed)),
-    # As published, an answer is believed always.
-    "published_recipe": lambda case, arm, seed: _on_triplets(case, arm, seed, _force(case.judged(seed)), "published"),
-    "starling": lambda case, arm, seed: _on_triplets(case, arm, seed, case.recorded()),
-    "starling_published_recipe": lambda case, arm, seed: _on_triplets(case, arm, seed, case.recorded(), "published"),
-    "starling_self": lambda case, arm, seed: _on_own_opinion(case, arm, seed, case.recorded()),
+# Each returns vectors of all texts; labels are only read to score these.
+ARMS: dict[str, Callable[[StudyRun, int], np.ndarray]] = {
+    BASE: lambda run, seed: read_vectors(run.embed()),
+    "method": lambda run, seed: run.train_on_teacher(seed),
+    "method+llm": lambda run, seed: run.blend(seed),
+    "no_llm": lambda run, seed: run.train_on_teacher(seed, "--by_embedder"),
+    "no_guard": lambda run, seed: run.train_on_teacher(seed, "--weight", "1"),
+    "no_smoothing": lambda run, seed: run.train_on_teacher(seed, "--no_smoothed"),
+    "no_training": lambda run, seed: read_vectors(run.teach()),  # a teacher exists for known texts only
+    "triplets": lambda run, seed: run.train(run.convert(run.judge(seed)), "standard", seed),
+    "more_triplets": lambda run, seed: run.train(run.convert(run.judge(seed, 4 * 1024)), "standard", seed),
+    "no_neither": lambda run, seed: run.train(run.convert(run.judge(seed), forced=True), "standard", seed),
+    "random_triplets": lambda run, seed: run.train(run.convert(run.judge(seed, at_random=True)), "standard", seed),
+    "self_triplets": lambda run, seed: run.train(run.convert_by_embedder(run.judge(seed)), "standard", seed),
+    # The published judge does not abstain.
+    "published_recipe": lambda run, seed: run.train(run.convert(run.judge(seed), forced=True), "published", seed),
+    "starling": lambda run, seed: run.train(run.convert(run.recorded), "standard", seed),
+    "starling_published_recipe": lambda run, seed: run.train(run.convert(run.recorded), "published", seed),
+    "starling_self": lambda run, seed: run.train(run.convert_by_embedder(run.recorded), "standard", seed),
 }
-ONE_SEED = (BASE, "no_training")  # nothing in them is trained or drawn
+ONE_SEED = (BASE, "no_training")  # without training and sampling
+RECORDED = ("starling", "starling_published_recipe", "starling_self")
 
 
-def run_study(settings: StudySettings, results_path: Path | None = None) -> dict[str, Any]:
-    """Measure every cell that is not there yet.
+def run_study(settings: StudySettings) -> dict[str, Any]:
+    """Measure every cell that is not finished.
 
-    Each cell is a file of its own, so that several processes may share the work, a data set each.
+    Each cell is a file of its own, so that several processes can share the work, one data set each.
 
     Args:
         settings: What is compared.
-        results_path: The file that gathers the cells; the table goes beside it. Left out, beside
-            the folder of the cells.
 
     Returns:
-        `{dataset: {arm: {seed: {"ACC": [per k-means seed], "NMI": [...], "ARI": [...]}}}}`.
+        `{dataset: {arm: {seed: {"ACC": [per k-means seed], "NMI": [...], "ARI": [...]}}}}`; newer
+        cells also hold the "precision" of their models.
     """
-    results_path = results_path or settings.folder.with_name(f"{settings.folder.name}.json")
-    get_case = cache(lambda dataset: Case(dataset, settings))
+    get_run = cache(lambda dataset: StudyRun(dataset, settings))
     for arm, dataset, seed in _list_cells(settings):
-        case = get_case(dataset)
-        cell = case.cell(arm, seed)
+        run = get_run(dataset)
+        if arm in RECORDED and not run.recorded.exists():
+            logger.info("%s: no recorded answers", dataset)
+            continue
+        cell = run.cell(arm, seed)
         if cell.is_finished(settings.overwrite):
             continue
-        try:
-            vectors = ARMS[arm](case, arm, seed)
-        except Unavailable as reason:
-            logger.info("%s", reason)
-            continue
-        labels = load_labels(case.corpus)  # measuring is what labels are for
+        vectors = ARMS[arm](run, seed)
+        labels = load_labels(run.corpus)
         if labels is None:
-            raise DataError(f"{case.corpus.path}: the study needs labels to measure by")
+            raise DataError(f"{run.corpus.path}: the study needs labels to measure with")
         measures = score_clustering(vectors, labels, "small")
-        cell.write_json({metric: measures[metric] for metric in METRICS})
+        cell.write_json({**{metric: measures[metric] for metric in METRICS}, "precision": cell.precision})
         logger.info("%s %s %d: ACC %.2f NMI %.2f", dataset, arm, seed, measures["ACC_mean"], measures["NMI_mean"])
-    results = _gather(settings.folder, read_json(results_path) if results_path.exists() else {})
-    write_text(results_path, dump_json(results))
-    write_text(results_path.with_suffix(".md"), format_study(results))
+    path = settings.folder.with_name(f"{settings.folder.name}.json")
+    results = _gather(settings.folder, read_json(path) if path.exists() else {})
+    write_text(path, dump_json(results))
+    write_text(path.with_suffix(".md"), format_study(results))
     return results
 
 
 def _gather(folder: Path, earlier: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all cells: those measured earlier, elsewhere too, and in their place those of the folder."""
+    """Return all cells: those of the folder, and of the others those measured earlier."""
     results: dict[str, Any] = {}
     for dataset in DATASETS:
         for arm in ARMS:
@@ -314,17 +295,17 @@ def _gather(folder: Path, earlier: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _list_cells(settings: StudySettings) -> Iterable[tuple[str, str, int]]:
-    for arm in dict.fromkeys([BASE, *(settings.arms or ARMS)]):  # gains are told against the untouched
+    for arm in dict.fromkeys([BASE, *(settings.arms or ARMS)]):  # gains are differences to it
         for seed in SEEDS[:1] if arm in ONE_SEED else settings.seeds:
             for dataset in settings.datasets:
                 yield arm, dataset, seed
 
 
 def format_study(results: Mapping[str, Any]) -> str:
-    """Return the table: mean gain over the untouched embedder, and its spread.
+    """Return the table: mean gain over the untouched embedder ± its standard deviation.
 
-    A gain is paired: each k-means seed of each training seed against the same k-means seed of the
-    untouched embedder. After ± stands the standard deviation of those differences.
+    Gains are paired: each k-means seed of each training seed minus the same k-means seed of the
+    untouched embedder.
     """
     datasets = [name for name in DATASETS if BASE in results.get(name, {})]
     rows = [[f"{BASE} (ACC / NMI)", "", *(_format_base(results[name][BASE]) for name in datasets), ""]]
@@ -358,7 +339,7 @@ def _format_gain(gains: Mapping[str, np.ndarray]) -> str:
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
-    """Study."""
+    """Run the study and print its table."""
     settings = parse_settings(StudySettings, argv, __doc__)
     sys.stdout.write(format_study(run_study(settings)))
 

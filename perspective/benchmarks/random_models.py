@@ -1,4 +1,4 @@
-"""Models of given shapes with random weights, made on the spot: for timing, where nothing can be downloaded."""
+"""Models of given shapes with random weights, for timing without downloads."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SPECIAL = ("<s>", "</s>", "<pad>")
-MAX_PIECES = 8192  # of the tokenizer; what else the vocabulary holds is never looked up
+MAX_PIECES = 8192  # of the tokenizer; the rest of the vocabulary is not used
 
 
 @dataclass(frozen=True)
 class Size:
-    """Shapes of the models, and how much work they get."""
+    """Shapes of the models and sizes of their inputs."""
 
     embedder_name: str
     embedder: dict[str, Any]
@@ -64,7 +64,7 @@ SIZES = {
         batch_triplets=64,
         matrix=8192,
     ),
-    # For tests and for trying out: the same code in seconds on a CPU.
+    # For tests: the same code in seconds on a CPU.
     "tiny": Size(
         embedder_name="a tiny BERT",
         embedder={
@@ -95,11 +95,11 @@ SIZES = {
 
 
 def save_embedder(folder: Path, texts: Iterable[str], shape: dict[str, Any]) -> Path:
-    """Write a BERT with mean pooling as a folder that `load_embedder` reads.
+    """Write a BERT with mean pooling as a folder for `load_embedder`.
 
     Args:
-        folder: Where to write.
-        texts: What its tokenizer is trained on.
+        folder: The folder to write to.
+        texts: Texts that its tokenizer is trained on.
         shape: Arguments of `BertConfig`.
     """
     from sentence_transformers import SentenceTransformer
@@ -116,14 +116,14 @@ def save_embedder(folder: Path, texts: Iterable[str], shape: dict[str, Any]) -> 
 
 
 def make_llm(texts: Iterable[str], shape: dict[str, Any]) -> LLM:
-    """Make a Mistral on the best device there is, in the precision in which LLMs are read here.
+    """Make a Mistral on the best device, in the precision of `pick_reading_dtype`.
 
     Args:
-        texts: What its tokenizer is trained on.
+        texts: Texts that its tokenizer is trained on.
         shape: Arguments of `MistralConfig`.
 
     Raises:
-        ModelError: It does not fit the memory.
+        ModelError: It does not fit into memory.
     """
     from transformers import AutoModelForCausalLM, MistralConfig
 
@@ -137,13 +137,13 @@ def make_llm(texts: Iterable[str], shape: dict[str, Any]) -> LLM:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise ModelError("the LLM does not fit the memory here; leave its parts out: --parts encode finetune") from None
+        raise ModelError("the LLM does not fit into memory; run the other parts: --parts encode finetune") from None
     tokenizer = _train_tokenizer(texts, "<s> $A", shape["max_position_embeddings"])
     return LLM("a Mistral with random weights", model.eval(), tokenizer)
 
 
 def count_parameters(model: torch.nn.Module) -> int:
-    """Count the weights that multiply every token: no embeddings, no head."""
+    """Count the weights without embeddings and head."""
     body = getattr(model, "base_model", model)
     looked_up = sum(module.weight.numel() for module in body.modules() if isinstance(module, torch.nn.Embedding))
     return sum(parameter.numel() for parameter in body.parameters()) - looked_up

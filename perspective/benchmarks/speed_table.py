@@ -1,7 +1,7 @@
-"""Our stages and what people would run instead, in turn, on the same inputs, threads and model.
+"""Time our stages against common alternatives, in turn, on the same inputs, threads and model.
 
 Reads:  datasets/{banking77,few_nerd_nat,mtop_domain,stackexchange}/small.jsonl
-Writes: measures/benchmark_speed.json and .md; a stage measured anew replaces its rows
+Writes: measures/benchmark_speed.json and .md; rows of the measured stages are replaced
 
 bash scripts/benchmark_speed.sh [STAGE ...]
 """
@@ -66,7 +66,7 @@ class StageSettings:
 
 
 def describe_machine() -> dict[str, object]:
-    """Return what the times depend on."""
+    """Describe the machine and libraries that the times depend on."""
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -78,7 +78,7 @@ def describe_machine() -> dict[str, object]:
 
 
 def format_rows(results: dict[str, Any]) -> str:
-    """Return the table; a ratio above 1 says that ours is faster."""
+    """Return the table; ours is faster at a ratio above 1."""
     lines = []
     for rows in results["stages"].values():
         for row in rows:
@@ -92,7 +92,7 @@ def format_rows(results: dict[str, Any]) -> str:
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure."""
+    """Measure the stages and print the table."""
     chosen, settings = parse_settings((StageSettings, SpeedSettings), argv, __doc__)
     path = MEASURES / "benchmark_speed.json"
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"stages": {}}

@@ -59,12 +59,6 @@ def judge_triplets(judge: Judge, triplets: Sequence[Triplet], texts: Sequence[st
     return [replace(known[triplet.key], triplet=triplet) for triplet in triplets if triplet.key in known]
 
 
-def judge_at_once(judge: Judge, triplets: Sequence[Triplet], texts: Sequence[str]) -> list[Judgment]:
-    """Ask a judge whose answers cost nothing about every triplet; nothing is kept for a later run."""
-    known = {judgment.triplet.key: judgment for judgment in judge.judge(_write_questions(triplets, texts))}
-    return [replace(known[triplet.key], triplet=triplet) for triplet in triplets]
-
-
 def partial_path(path: Path) -> Path:
     """Return where the judgments of an unfinished run lie."""
     return path.with_name(path.name + ".partial.jsonl")

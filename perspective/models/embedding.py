@@ -102,11 +102,6 @@ def load_embedding(name: str, settings: EmbedSettings, instruction: str | None) 
     return LoadedEmbedding(model, settings.batch_size)
 
 
-def embed_by_name(embedder: str, texts: Sequence[str]) -> np.ndarray:
-    """Load an embedder to read with and return its vectors, `(n_texts, dim)`, as the pipeline makes them."""
-    return load_embedding(embedder, EmbedSettings(), None)(texts)
-
-
 def embed_texts(encoder: Encoder, texts: Sequence[str], batch_size: int | None = None) -> np.ndarray:
     """Encode texts with the encoder's own prompt, pooling and normalisation.
 

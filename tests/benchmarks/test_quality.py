@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from helpers import write_jsonl
 
-from perspective import layout
+from perspective.artifacts import ROOT
+from perspective.artifacts.provenance import METHOD_VERSIONS
 from perspective.benchmarks import quality as study
 from perspective.errors import DataError
 
@@ -27,32 +28,83 @@ def test_the_table_pairs_each_k_means_seed():
     assert "| method | 2 | +4.00 ± 1.00 / +2.50 ± 0.87 | +4.00 / +2.50 |" in table
 
 
-@pytest.mark.slow
-def test_the_study_runs_and_goes_on(tmp_path, monkeypatch, sentences, embedder_folder, llm_folder, caplog):
-    """Arms of each kind at tiny size; what is measured already is not measured again."""
-    texts = sentences(60, n_words=8)
+@pytest.fixture
+def labelled(tmp_path, monkeypatch, sentences):
+    """60 labelled texts in the place of banking77."""
     folder = tmp_path / "datasets" / "banking77"
     folder.mkdir(parents=True)
-    write_jsonl(folder / "small.jsonl", [{"input": f"{i} {t}", "label": t.split()[0]} for i, t in enumerate(texts)])
+    texts = enumerate(sentences(60, n_words=8))
+    write_jsonl(folder / "small.jsonl", [{"input": f"{i} {text}", "label": text.split()[0]} for i, text in texts])
     monkeypatch.setattr("perspective.data.corpus.DATASETS", tmp_path / "datasets")
-    monkeypatch.setattr(layout, "MEASURES", tmp_path / "measures")
-    arms = ["untouched", "method", "method+llm", "no_guard", "no_training", "self_triplets", "starling"]
-    settings = study.StudySettings(["banking77"], arms, [7], str(embedder_folder), str(llm_folder))
-    # Random weights are not believed: told to be, so that the blend has something to blend.
+
+
+@pytest.mark.slow
+def test_the_study_runs_and_resumes(tmp_path, monkeypatch, labelled, embedder_folder, llm_folder):
+    """Arms of each kind at tiny size; a finished cell is not measured again."""
+    models = (str(embedder_folder), str(llm_folder))
+    arms = ["method", "method+llm", "no_llm", "no_guard", "no_training"]
+    arms += ["triplets", "no_neither", "random_triplets", "self_triplets", "starling"]
+    settings = study.StudySettings(
+        datasets=["banking77"], arms=arms, seeds=[7], embedder=models[0], llm=models[1], output_path=str(tmp_path)
+    )
+    # Random weights are not trusted otherwise, and the blend needs trusted states.
     monkeypatch.setattr("perspective.trust.stability.MIN_RISE", -1.0)
-    path = tmp_path / "measures" / "study.json"
-    results = study.run_study(settings, path)
-    assert set(results["banking77"]) == {*arms} - {"starling"}  # no recorded answers were given
-    trained = {path.name for path in settings.folder.iterdir() if path.is_dir()}
-    assert trained == {"banking77-taught-1-7", "banking77-self_triplets-7"}  # one training for equal teachers
-    stamp = json.loads(path.read_text())
-    anew = dataclasses.replace(settings, arms=["no_guard"], overwrite=True)
-    monkeypatch.setattr("perspective.trust.stability.MIN_RISE", 2.0)
-    assert study.run_study(anew, path)["banking77"]["method"] == stamp["banking77"]["method"]
-    monkeypatch.setattr(study, "ARMS", dict.fromkeys(arms))
-    settings = study.StudySettings(["banking77"], arms[:-1], [7], str(embedder_folder), str(llm_folder))
-    assert study.run_study(settings, path) == stamp
-    assert np.isfinite(stamp["banking77"]["method"]["7"]["ACC"]).all()
+    results = study.run_study(settings)
+    cells = results["banking77"]
+    assert set(cells) == {"untouched", *arms} - {"starling"}  # there are no recorded answers
+    assert all(
+        np.isfinite(cell[metric]).all() for arm in cells.values() for cell in arm.values() for metric in ("ACC",)
+    )
+    # Too few texts to smooth: without an LLM the embedder stays as it is.
+    assert cells["no_llm"]["7"] == cells["untouched"]["100"]
+    trained = [path.name for path in settings.folder.iterdir() if path.is_dir() and path.name.endswith("seed=7")]
+    assert sum("-distill" in name for name in trained) == 2  # "method" and "no_guard" share a teacher, hence a model
+    assert sum("-standard" in name for name in trained) == 4
+    assert json.loads((tmp_path / f"{settings.folder.name}.json").read_text()) == results
+    monkeypatch.setattr(study, "ARMS", dict.fromkeys(study.ARMS))
+    assert study.run_study(settings) == results
+
+
+@pytest.fixture
+def cell_settings(tmp_path, monkeypatch, labelled):
+    """A study of one cell that needs no model, run once."""
+    arm = {"untouched": lambda run, seed: np.random.default_rng(seed).normal(size=(60, 8))}
+    monkeypatch.setattr(study, "ARMS", arm)
+    settings = study.StudySettings(datasets=["banking77"], output_path=str(tmp_path))
+    cell = study.run_study(settings)["banking77"]["untouched"]["100"]
+    assert cell["precision"] == "float32, trained in float32"
+    return settings
+
+
+def test_a_finished_cell_is_kept(cell_settings, monkeypatch):
+    monkeypatch.setattr(study, "ARMS", {"untouched": None})
+    assert set(study.run_study(cell_settings)["banking77"]) == {"untouched"}
+
+
+def test_a_cell_of_another_precision_is_refused(cell_settings, monkeypatch):
+    monkeypatch.setenv("COMPUTE_DTYPE", "bfloat16")
+    with pytest.raises(DataError, match=r"untouched-100\.json: made with other precision \(float32.*now bfloat16"):
+        study.run_study(cell_settings)
+    again = study.run_study(dataclasses.replace(cell_settings, overwrite=True))
+    assert again["banking77"]["untouched"]["100"]["precision"].startswith("bfloat16")
+
+
+@pytest.mark.parametrize("ingredient", study.INGREDIENTS)
+def test_a_cell_of_an_older_method_is_refused(cell_settings, monkeypatch, ingredient):
+    monkeypatch.setitem(METHOD_VERSIONS, ingredient, METHOD_VERSIONS.get(ingredient, 1) + 1)
+    with pytest.raises(DataError, match="made with other methods"):
+        study.run_study(cell_settings)
+
+
+def test_ingredients_are_the_schemas_of_the_stages():
+    """A misspelt schema would let a cell outlive a change of its method."""
+    stages = [
+        path.read_text()
+        for stage in ("1_predict_triplet", "2_finetune")
+        for path in (ROOT / "perspective" / stage).glob("*.py")
+    ]
+    for ingredient in study.INGREDIENTS:
+        assert any(f'"{ingredient}"' in text for text in stages), ingredient
 
 
 def test_cells_measured_elsewhere_stay(tmp_path):
@@ -70,7 +122,7 @@ def test_an_unknown_arm_is_refused():
     with pytest.raises(DataError, match='--arm "methd": did you mean method'):
         study.StudySettings(arms=["methd"])
     with pytest.raises(DataError, match='--dataset "demo": known: banking77'):
-        study.StudySettings(["demo"])
+        study.StudySettings(datasets=["demo"])
 
 
 def test_another_pair_has_its_own_files():

@@ -1,1 +1,1 @@
-"""What people would run instead: plain implementations, for measuring against."""
+"""Plain implementations of common alternatives, to measure against."""

@@ -1,4 +1,4 @@
-"""Judging as with the library's default call: one prompt at a time, `generate`, the answer parsed."""
+"""Judging with transformers' default call: `generate` for one prompt at a time, then parse the answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The published sampling, written plainly: one text after the other. ClusterLLM, section 3.1."""
+"""The published sampling as a plain loop over texts. ClusterLLM, section 3.1."""
 
 from __future__ import annotations
 

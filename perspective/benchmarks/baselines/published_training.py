@@ -1,4 +1,4 @@
-"""The published fine-tuning loop, written plainly: batch 2, padding to 512 tokens, loops in the loss.
+"""The published fine-tuning as a plain loop: batch 2, padding to 512 tokens, loops in the loss.
 
 After ClusterLLM (Zhang et al., 2023), which trains as INSTRUCTOR (Su et al., 2023) does.
 """
@@ -18,7 +18,7 @@ BATCH_SIZE, MAX_LENGTH, LEARNING_RATE, TEMPERATURE = 2, 512, 5e-7, 0.1
 
 
 def double_loop_loss(anchors: Tensor, positives: Tensor, negatives: Tensor, temperature: float = TEMPERATURE) -> Tensor:
-    """Return the loss of INSTRUCTOR, section 2.3, one similarity after the other."""
+    """Return the loss of INSTRUCTOR, section 2.3, with one similarity at a time."""
     forward, backward = [], []
     for i in range(len(anchors)):
         scores = [cosine_similarity(anchors[i], positives[i], dim=0)]

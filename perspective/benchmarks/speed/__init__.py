@@ -1,1 +1,1 @@
-"""The comparisons of `-m perspective.benchmarks.speed_table`, a file a stage."""
+"""The comparisons of `perspective.benchmarks.speed_table`, one file per stage."""

@@ -1,4 +1,4 @@
-"""What all comparisons share: a row of the table, pairs timed in turn, a process of its own, the texts."""
+"""Shared by all comparisons: a row of the table, timing in pairs, a separate process, the texts."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ DATASETS = ("banking77", "few_nerd_nat", "mtop_domain", "stackexchange")
 
 @dataclass(frozen=True)
 class SpeedSettings:
-    """How it is measured."""
+    """How the stages are measured."""
 
-    n_pairs: int = option("times each of two is run, in turn", default=3, group="scale")
-    llm: list[str] = option("the LLMs that judge", default=["smollm2"], group="model")
+    n_pairs: int = option("number of timed pairs, ours and the other in turn", default=3, group="scale")
+    llm: list[str] = option("LLMs that judge", default=["smollm2"], group="model")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: medians in seconds, and what shows that both did the same."""
+    """One comparison: median seconds, and how far the results are equal."""
 
     what: str
     against: str
@@ -62,7 +62,7 @@ def time_once(run: Callable[[], object]) -> float:
 
 
 def run_alone(work: Callable[[int], float], n_texts: int) -> tuple[float, int]:
-    """Run a function in a process of its own; return its seconds and the peak memory in bytes."""
+    """Run a function in a separate process; return its seconds and the peak memory in bytes."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         seconds = pool.submit(work, n_texts).result()
         peak = pool.submit(measure_peak).result()
@@ -72,7 +72,7 @@ def run_alone(work: Callable[[int], float], n_texts: int) -> tuple[float, int]:
 def measure_peak() -> int:
     """Return the peak memory of this process in bytes."""
     status = Path("/proc/self/status")
-    # Where there is one: a child's ru_maxrss begins at its parent's.
+    # Preferred on Linux: a child's ru_maxrss begins at its parent's.
     if status.exists() and (found := re.search(r"VmHWM:\s*(\d+)", status.read_text())):
         return 1024 * int(found.group(1))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -81,7 +81,7 @@ def measure_peak() -> int:
 @cache
 def read_texts(dataset: str) -> list[str]:
     """Return the texts of a data set, read once."""
-    return load_texts(CorpusSettings(dataset, "small", None, "input"))
+    return load_texts(CorpusSettings(dataset))
 
 
 @cache
@@ -91,15 +91,15 @@ def embed_dataset(dataset: str) -> np.ndarray:
 
 
 def ask_questions(n_questions: int) -> tuple[list[Question], str]:
-    """Return triplets of banking77 as a judge is asked them, and the sentence that asks."""
+    """Return questions about triplets of banking77, and the instruction of that data set."""
     texts = read_texts("banking77")
     sampled, _ = sample_triplets(embed_dataset("banking77"), SampleSettings(max_query=n_questions))
-    questions = [Question(row, *(texts[i] for i in triplet.key)) for row, triplet in enumerate(sampled)]
+    questions = [Question(triplet, *(texts[i] for i in triplet.key)) for triplet in sampled]
     return questions, choose_wording(PREDICT_STAGE / "prompts.json", "banking77").instruction
 
 
 def describe_rate(flop: float, seconds: float, shape: tuple[int, int, int]) -> str:
-    """Say what share of the rate of one matrix product a stage reaches."""
+    """Describe the rate of a stage, as a share of the rate of one matrix product too."""
     rate = flop / seconds
     share = 100 * rate / measure_matrix_rate(shape)
     return f"{rate / 1e9:.0f} GFLOP/s, {share:.0f}% of the matrix rate at {' x '.join(f'{n:,}' for n in shape)}"

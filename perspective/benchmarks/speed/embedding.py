@@ -11,7 +11,7 @@ from perspective.models.embedding import count_tokens, embed_texts
 
 
 def bench_embedding(settings: SpeedSettings) -> list[Row]:
-    """Embed texts of all data sets by both."""
+    """Embed texts of all data sets with both."""
     texts = [text for dataset in DATASETS for text in read_texts(dataset)[:1000]]
     model = load_embedder("minilm")
     ours = embed_texts(model, texts)

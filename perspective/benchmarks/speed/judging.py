@@ -23,34 +23,33 @@ from perspective.judging.choice import ChoiceJudge
 from perspective.judging.protocol import choose_wording
 from perspective.layout import PREDICT_STAGE
 from perspective.llm.loading import load_llm
-from perspective.teacher.states import StateSettings, read_states
+from perspective.teacher.states import read_states
 
-N_QUESTIONS, N_PLAIN = 64, 8  # triplets judged by ours, and how many of them one prompt at a time
+N_QUESTIONS, N_PLAIN = 64, 8  # triplets judged by ours, and those of them that are judged one prompt at a time
 
 
 def bench_judging(settings: SpeedSettings) -> list[Row]:
-    """Judge the same triplets by each LLM of the settings."""
+    """Judge the same triplets with each LLM of the settings."""
     return [compare_judging(name, settings.n_pairs) for name in settings.llm]
 
 
 def compare_judging(name: str, n_pairs: int) -> Row:
-    """Judge triplets with one LLM, by choice and one prompt at a time, and compare the labels."""
+    """Judge triplets with one LLM, by `ChoiceJudge` and one prompt at a time, and compare the choices."""
     llm, (questions, wording) = load_llm(name), ask_questions(N_QUESTIONS)
     judge = ChoiceJudge(llm, wording)
     written = ChoiceJudge(llm, wording, response="generate")
     prompts = [
-        written._prepare(asked, swapped).text  # the very words that the judge asks
+        written._prepare(ordered, swapped).text  # exactly the judge's prompts
         for question in questions[:N_PLAIN]
-        for swapped, asked in ((False, question), (True, question.swapped()))
+        for swapped, ordered in ((False, question), (True, question.swapped()))
     ]
-    opinions = {opinion.row: opinion for opinion in judge.judge(questions)}
+    judgments = {judgment.triplet.key: judgment for judgment in judge.judge(questions)}
     n_tokens = judge.facts["n_tokens"]
     ours = []
-    for opinion in (opinions[row] for row in range(N_PLAIN)):
-        assert opinion.probability is not None and opinion.swapped_probability is not None  # both orders are asked
-        swapped = 1 - opinion.swapped_probability  # of label 1, which then named the other choice
-        first = 2 * opinion.probability - opinion.swapped_probability  # what is given averages both orders
-        ours += ["1" if value > 0.5 else "2" for value in (first, swapped)]
+    for judgment in (judgments[question.triplet.key] for question in questions[:N_PLAIN]):
+        assert judgment.forward_probability is not None and judgment.swapped_probability is not None  # both orders
+        swapped = 1 - judgment.swapped_probability  # of label 1, which is then the other choice
+        ours += ["1" if value > 0.5 else "2" for value in (judgment.forward_probability, swapped)]
     other = plain_judging.judge(llm, prompts)
     decided = [(one, two) for one, two in zip(ours, other, strict=True) if two is not None]
     same = sum(one == two for one, two in decided)
@@ -75,17 +74,17 @@ def compare_judging(name: str, n_pairs: int) -> Row:
 def bench_states(settings: SpeedSettings) -> list[Row]:
     """Read the texts of banking77 with the first LLM of the settings."""
     llm, texts = load_llm(settings.llm[0]), read_texts("banking77")
-    asked = StateSettings(choose_wording(PREDICT_STAGE / "prompts.json", "banking77").perspective)
+    perspective = choose_wording(PREDICT_STAGE / "prompts.json", "banking77").perspective
     facts: dict[str, Any] = {}
 
     def ours(texts: list[str] = texts) -> None:
         with tempfile.TemporaryDirectory() as folder:
             output = Output(Path(folder) / "states.npy", "answer states", {})
-            read_states(llm, texts, asked, output)
+            read_states(llm, texts, perspective, output)
             facts.update(output.facts)
 
     ours(texts[:64])
-    ids = torch.full((42, 24), 5)  # batches of one length: the least that the bare model needs
+    ids = torch.full((42, 24), 5)  # texts of equal length: the lowest cost for the bare model
 
     def count_batches() -> int:
         return max(1, round(facts["n_tokens"] / ids.numel()))

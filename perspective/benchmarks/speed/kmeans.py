@@ -1,4 +1,4 @@
-"""The scores' k-means against scikit-learn's call."""
+"""k-means of the scores against scikit-learn's."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from perspective.evaluation.labels import load_labels
 
 
 def bench_kmeans(settings: SpeedSettings) -> list[Row]:
-    """Cluster the vectors of banking77, and many noisy ones, by both."""
+    """Cluster the vectors of banking77, and 10^5 noisy ones, with both."""
     texts_vectors = embed_dataset("banking77")
-    names = load_labels(CorpusSettings("banking77", "small", None, "input"))
+    names = load_labels(CorpusSettings("banking77"))
     if names is None:
         raise DataError("banking77: no labels; fetch it with scripts/fetch_datasets.sh")
     labels = np.unique(np.asarray(names, dtype=str), return_inverse=True)[1]

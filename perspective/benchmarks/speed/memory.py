@@ -1,4 +1,4 @@
-"""The peak memory of each stage, in a process of its own, and whether it grows with the work."""
+"""Peak memory of each stage in a separate process, and its growth with the work."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from perspective.judging.choice import ChoiceJudge
 from perspective.llm.loading import load_llm
 from perspective.models.embedders import load_embedder
 from perspective.models.embedding import embed_texts
-from perspective.teacher.states import StateSettings, read_states
+from perspective.teacher.states import read_states
 from perspective.training.distillation import distill_embedder
 from perspective.training.finetuning import finetune_embedder
 from perspective.training.settings import TrainSettings
 
 
 def bench_memory(settings: SpeedSettings) -> list[Row]:
-    """Run each stage on little and on four times as much work."""
+    """Run each stage on a small input and on one four times as large."""
     return [
         measure_growth("embedding", embed_many, (500, 2000), "texts", "no growth"),
         measure_growth("k-means", cluster_many, (2000, 8000), "vectors"),
@@ -65,7 +65,7 @@ def judge_many(n_triplets: int) -> float:
 def read_many(n_texts: int) -> float:
     """Read answer states; return the seconds."""
     llm, texts = load_llm("smollm2"), repeat_texts(n_texts)
-    return _with_output("states.npy", lambda output: read_states(llm, texts, StateSettings("intent"), output))
+    return _with_output("states.npy", lambda output: read_states(llm, texts, "intent", output))
 
 
 def train_many(n_triplets: int) -> float:
@@ -88,7 +88,7 @@ def distill_many(n_texts: int) -> float:
 
 
 def repeat_texts(n_texts: int) -> list[str]:
-    """Return so many texts of banking77, from the first again where it has fewer."""
+    """Return `n_texts` texts of banking77, repeated if it has fewer."""
     return (read_texts("banking77") * 2)[:n_texts]
 
 

@@ -1,4 +1,4 @@
-"""Sampling against the published loop, and its growth with the number of texts."""
+"""Sampling against the published loop; growth with the number of texts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from perspective.triplets.uncertainty import measure_uncertainty, scale_max_dist
 
 
 def bench_sampling(settings: SpeedSettings) -> list[Row]:
-    """Sample triplets of real texts by both, and of ever more random vectors by ours."""
+    """Sample triplets of real texts with both, and of 10^4 to 10^6 random vectors with ours."""
     vectors = embed_dataset("mtop_domain")[:4000]
     threshold = scale_max_distance(vectors.shape[1])
     _, uncertainty = sample_triplets(vectors, SampleSettings())
@@ -67,13 +67,13 @@ def sample_mixture(n_texts: int) -> float:
 
 
 def compare_sampled_clusters() -> str:
-    """Cluster 10^4 real texts wholly, by a sample of half, and wholly with a little noise."""
+    """Cluster 10^4 real texts exactly, from a sample of half, and exactly with a little noise."""
     vectors = np.concatenate([embed_dataset(dataset) for dataset in DATASETS])[:10_000]
     exact = measure_uncertainty(vectors)
     noise = np.random.default_rng(0).normal(scale=0.05 * vectors.std(axis=0), size=vectors.shape)
-    shaken = measure_uncertainty(vectors + noise)
+    noisy = measure_uncertainty(vectors + noise)
     n_agglomerated, ward.N_AGGLOMERATED = ward.N_AGGLOMERATED, len(vectors) // 2
     sampled = measure_uncertainty(vectors)
     ward.N_AGGLOMERATED = n_agglomerated
-    by_sample, by_noise = (adjusted_rand_score(exact.clusters, other.clusters) for other in (sampled, shaken))
+    by_sample, by_noise = (adjusted_rand_score(exact.clusters, other.clusters) for other in (sampled, noisy))
     return f"ARI to the exact clusters: from a sample of half {by_sample:.2f}, exact with 5% noise {by_noise:.2f}"

@@ -29,7 +29,7 @@ EPOCH_STEPS = 512  # of the published loop: 1,024 triplets, two at a time
 
 
 def bench_loss(settings: SpeedSettings) -> list[Row]:
-    """Compute the loss of a batch, and its gradient, by both."""
+    """Compute the loss of a batch and its gradient with both."""
     columns = [torch.randn(64, 384, requires_grad=True) for _ in range(3)]
     loss = PublishedLoss(None, published_training.TEMPERATURE)
 
@@ -59,7 +59,7 @@ def bench_loss(settings: SpeedSettings) -> list[Row]:
 
 
 def bench_training(settings: SpeedSettings) -> list[Row]:
-    """Fine-tune by ours for an epoch, and by the published loop for a few steps of one."""
+    """Fine-tune for one epoch with ours, and for a few steps with the published loop."""
     texts = read_texts("banking77")
     sampled, _ = sample_triplets(embed_dataset("banking77"), SampleSettings())
     triplets = [
