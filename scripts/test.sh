@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up, then checks style, types and scripts, and runs the tests.
+# Sets up, then checks style, types, imports and scripts, and runs the tests.
 # Usage: bash scripts/test.sh [PYTEST OPTION...]    e.g. -m "not slow and not real" for the quick ones
 set -euo pipefail
 
@@ -12,6 +12,8 @@ ruff check .
 ruff format --check .
 echo "== mypy" >&2
 mypy
+echo "== import-linter" >&2
+lint-imports
 echo "== shellcheck" >&2
 shellcheck -x -P SCRIPTDIR scripts/*.sh perspective/*/scripts/*.sh .ci/run
 echo "== pytest" >&2

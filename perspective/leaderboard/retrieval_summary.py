@@ -8,14 +8,13 @@ python -m perspective.leaderboard.retrieval_summary
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 from collections.abc import Sequence
 from typing import Any
 
 from perspective.artifacts import dump_json, read_facts, read_json, sidecar_path, write_text
-from perspective.cli import entry_point
+from perspective.cli import entry_point, parse_settings
 from perspective.leaderboard.measured import RETRIEVAL
 from perspective.retrieval.layout import RESULTS, checkpoint_path
 from perspective.retrieval.results import compare_results, load_result
@@ -84,8 +83,7 @@ def summarize_results() -> dict[str, Any]:
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Gather."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args(argv)
+    parse_settings((), argv, __doc__)
     write_text(RETRIEVAL, dump_json(summarize_results()))
 
 

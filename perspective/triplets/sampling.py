@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from perspective.artifacts import Triplet
-from perspective.errors import DataError
+from perspective.errors import DataError, NothingToSample
 from perspective.options import OverwriteOptions, option
 from perspective.vectors import normalize_rows
 
@@ -189,7 +189,7 @@ def _draw_from_clusters(
     """
     n_existing = members.count_triplets(queries, near)
     if n_existing == 0:
-        raise DataError("no triplet exists: every near cluster holds the query alone; give more texts")
+        raise NothingToSample("no triplet exists: every near cluster holds the query alone")
     if n_existing < 2 * max_query:
         return _list_triplets(queries, near, members, max_query, rng)
     n_near = near.shape[1]

@@ -14,7 +14,7 @@ from perspective.data.collection import Collection, load_collection
 from perspective.data.mteb_tasks import load_task
 from perspective.errors import DataError
 from perspective.models.prompts import find_prompts
-from perspective.retrieval import evaluation
+from perspective.retrieval import embedding, evaluation
 from perspective.retrieval.evaluation import evaluate_retriever
 from perspective.retrieval.layout import mteb_path
 from perspective.retrieval.results import compare_results, format_task_result, load_result
@@ -27,7 +27,9 @@ evaluate = importlib.import_module("perspective.6_retrieval.evaluate")
 def vectors_folder(tmp_path, monkeypatch):
     """Embeddings go into the test's own folder."""
     folder = tmp_path / "vectors"
-    monkeypatch.setattr(evaluation, "vectors_path", lambda name, model, part: folder / f"{name}_{part}.npy")
+    monkeypatch.setattr(
+        "perspective.retrieval.embedding.vectors_path", lambda name, model, part: folder / f"{name}_{part}.npy"
+    )
     return folder
 
 
@@ -112,8 +114,8 @@ def test_killed_evaluation_embeds_only_what_is_left(call, folder, embedder_folde
     if prompt:
         call()
         options = ("--document_prompt", prompt, "--overwrite")
-    monkeypatch.setattr(evaluation, "TEXTS_AT_A_TIME", 16)
-    embed_texts, seen = evaluation.embed_texts, []
+    monkeypatch.setattr(embedding, "TEXTS_AT_A_TIME", 16)
+    embed_texts, seen = embedding.embed_texts, []
 
     def embed_twice(side, texts, *options):
         if side.encode_side.func.__name__ == "encode_document":
@@ -122,7 +124,7 @@ def test_killed_evaluation_embeds_only_what_is_left(call, folder, embedder_folde
             seen.append(len(texts))
         return embed_texts(side, texts, *options)
 
-    monkeypatch.setattr(evaluation, "embed_texts", embed_twice)
+    monkeypatch.setattr(embedding, "embed_texts", embed_twice)
     with pytest.raises(SystemExit) as stop:
         call(*options)
     assert stop.value.code == 130

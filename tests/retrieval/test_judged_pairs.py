@@ -47,7 +47,7 @@ def pairs():
 
 def ask(tmp_path, questions, judge, name="j.json", **options):
     output = Output(tmp_path / name, "judgments", {"kind": "reader"})
-    return load_or_ask_judgments(questions, "tiny", output, lambda: judge, **options)
+    return load_or_ask_judgments(questions, "tiny", output, "reader", lambda: judge, **options)
 
 
 def test_pairs_are_weighed_and_false_negatives_dropped(tmp_path, pairs):

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from helpers import run_stage, write_jsonl
 
-from perspective.artifacts import ROW_FIELDS, Judgment, TrainingTriplet, Triplet, read_json
+from perspective.artifacts import ROOT, ROW_FIELDS, Judgment, TrainingTriplet, Triplet, read_json
 from perspective.errors import DataError
 from perspective.models.prompts import choose_instruction, read_prompt
-from perspective.triplets import conversion
 from perspective.triplets.conversion import (
     MIN_EVIDENCE,
     ConvertSettings,
@@ -99,7 +98,7 @@ def test_nothing_converts_to_nothing():
 def test_instruction_before_each_text(tmp_path, monkeypatch):
     prompts = tmp_path / "prompts.json"
     prompts.write_text('{"banking77": "Represent the bank purpose for retrieval: "}')
-    monkeypatch.setattr(conversion, "PROMPTS", prompts)
+    monkeypatch.setattr("perspective.models.prompts.PROMPTS", prompts)
     assert choose_instruction("minilm", "banking77", instructed=True) == "Represent the bank purpose for retrieval: "
     assert choose_instruction("e5", "banking77", instructed=False) == "query: "
     assert choose_instruction("minilm", "banking77", instructed=False) == ""
@@ -110,7 +109,7 @@ def test_instruction_before_each_text(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("stage", ["1_predict_triplet", "2_finetune"])
 def test_the_prompts_of_both_stages_can_be_read(stage):
-    path = conversion.ROOT / "perspective" / stage / "prompts.json"
+    path = ROOT / "perspective" / stage / "prompts.json"
     for dataset in ("banking77", "few_nerd_nat", "mtop_domain", "stackexchange"):
         assert read_prompt(path, dataset).strip()
 
@@ -154,7 +153,7 @@ def test_the_stage_converts_by_evidence(tmp_path, caplog):
     assert sidecar["settings"]["evidence"] is True
     assert set(sidecar["facts"]["reliability"]) == {"llm", "embedder", "states"}
     plain, plain_sidecar = convert("plain", said)
-    assert plain_sidecar["settings"] == {"instruction": ""}  # as before there was evidence
+    assert plain_sidecar["settings"]["evidence"] is False
     assert share_right(records) > share_right(plain) + 0.03
     assert min(record["weight"] for record in records) >= MIN_EVIDENCE and len(records) < n_triplets
     # A judge that agrees with nothing: the embedder alone would only teach itself.
