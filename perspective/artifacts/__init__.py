@@ -1,4 +1,4 @@
-"""The files that the stages hand to one another: schemas, atomic writes, provenance."""
+"""Files that stages exchange: schemas, atomic writes, provenance."""
 
 from perspective.artifacts.provenance import ROOT, Output, discard_result, display_path
 from perspective.artifacts.reading import hash_file, read_json, read_object, read_vectors

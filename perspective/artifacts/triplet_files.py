@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from reprlib import repr as shorten  # of whatever a file holds, however long or deep
 from typing import Any
 
 from perspective.artifacts.provenance import Output
@@ -75,7 +76,7 @@ def read_judgment(record: Mapping[str, Any], place: str) -> Judgment:
     """
     try:
         if record.get("prediction") not in ([], *([label] for label in LABELS)):
-            raise DataError(f'{place}: "prediction" is {record.get("prediction")!r:.40}')
+            raise DataError(f'{place}: "prediction" is {shorten(record.get("prediction"))}')
         return _judgment_of(_read_triplet(record, place), record, place)
     except DataError as error:
         raise DataError(f"{error}; remove the line, and the question is asked again") from None
@@ -167,13 +168,13 @@ def _read_triplet(
     for name in ROW_FIELDS:
         row = record.get(name)
         if not isinstance(row, int) or isinstance(row, bool) or row < 0:
-            raise DataError(f'{place} has no row number in "{name}" (found {row!r:.40})')
+            raise DataError(f'{place} has no row number in "{name}" (found {shorten(row)})')
         if n_texts is not None and row >= n_texts:
             raise DataError(f"{place} has {name} {row}, but there are {n_texts} texts; another data set?")
         rows.append(row)
     found = record.get("task")
     if task is not None and found is not None and found != task:
-        raise DataError(f'{place} was made for data set "{found}", not "{task}"')
+        raise DataError(f"{place} was made for data set {shorten(found)}, not {task!r}")
     gold = record.get("output")
     query_idx, choice1_idx, choice2_idx = rows
     return Triplet(query_idx, choice1_idx, choice2_idx, gold if isinstance(gold, str) else None)
@@ -184,5 +185,5 @@ def _read_probability(record: Mapping[str, Any], name: str, place: str) -> float
     if value is None:
         return None
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-        raise DataError(f'{place}: "{name}" is {value!r:.40}; must be between 0 and 1')
+        raise DataError(f'{place}: "{name}" is {shorten(value)}; must be between 0 and 1')
     return float(value)

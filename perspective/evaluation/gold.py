@@ -1,4 +1,4 @@
-"""What the labels answer to a triplet. For analysis only."""
+"""Gold answers of triplets, made from the labels. For analysis only."""
 
 from __future__ import annotations
 

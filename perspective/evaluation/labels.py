@@ -1,4 +1,4 @@
-"""Labels of a data set. They exist to measure: nothing that learns or decides may import this module."""
+"""Labels of a data set, for measuring: nothing that learns or decides may import this module."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LabelOptions:
-    """Where the labels are."""
+    """Which column holds the labels."""
 
     label_column: str = option("field or column that holds the label, if there is one", default="label", group="input")
 
@@ -29,8 +29,6 @@ Labels = Sequence[str | None]  # one a text; None where a text has none
 
 def load_labels(corpus: CorpusSettings, column: str = "label") -> list[str | None] | None:
     """Read the labels, or None where the data set has none to measure by.
-
-    For measuring and analysis only: nothing that learns or decides may call this.
 
     Args:
         corpus: The data set.

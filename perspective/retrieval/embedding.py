@@ -88,7 +88,7 @@ def _embed_part(
         blocks = output.open_partial()
     except DataError as difference:
         logger.info("%s", difference)
-        blocks = output.open_partial(anew=True)
+        blocks = output.open_partial(restart=True)
     saved = []
     for start in range(0, len(texts), TEXTS_AT_A_TIME):
         block = texts[start : start + TEXTS_AT_A_TIME]

@@ -110,7 +110,7 @@ def run_training(
     with main_first():
         checkpoint = _find_checkpoint(output.open_partial()) if settings.resume else None
         if checkpoint is None and is_main():
-            output.open_partial(anew=True)
+            output.open_partial(restart=True)
     if checkpoint is not None:
         logger.info("going on from %s", checkpoint.name)
     set_seed(settings.seed)

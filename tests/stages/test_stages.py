@@ -466,7 +466,7 @@ def test_bad_triplets(pipeline, tmp_path, capsys):
     triplet = {"task": "tiny", "query_idx": 0, "choice1_idx": 1, "choice2_idx": 2}
     cases = (
         ([{**triplet, "query_idx": 60}], "query_idx 60, but there are 60 texts"),
-        ([{**triplet, "task": "banking77"}], 'made for data set "banking77", not "tiny"'),
+        ([{**triplet, "task": "banking77"}], "made for data set 'banking77', not 'tiny'"),
         ([{**triplet, "choice1_idx": "1"}], 'no row number in "choice1_idx"'),
         ({"a": 1}, "expected a list of records, found dict"),
     )
