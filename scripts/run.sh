@@ -23,8 +23,9 @@ clustering before and after. Finished stages are recognised and skipped; a kille
   --load_in FORM       4bit or 8bit: a larger LLM on a smaller CUDA card
   --base_url URL       an OpenAI-compatible server judges; its key from LLM_SERVER_KEY, OpenAI's from
                        OPENAI_API_KEY
-  --budget MONEY       the most that the server may cost; also needs --price_in MONEY and
-                       --price_out MONEY, for a million tokens read and written
+  --budget MONEY       no further question is asked once the server has cost this; what is under way then
+                       is paid too. Needs --price_in MONEY and --price_out MONEY, for a million tokens
+                       read and written. A higher budget later asks only what is left
   --recorded_path FILE earlier predictions, ours or published, take the LLM's place
   --judge NAME         answer (default for a local LLM: reads each text once), pair, choice, reward
   --recipe NAME        distill (default of answer), standard (triplets) or published (triplets; batch

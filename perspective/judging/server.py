@@ -123,7 +123,7 @@ class ServerJudge:
 
     async def _ask_pending(self, pending: Iterator[Question], pool: ServerPool, outbox: _Outbox) -> None:
         for question in pending:
-            if self._is_spent():
+            if self.settings.is_spent(self.facts):
                 self.facts["n_not_asked"] += 1 + sum(1 for _ in pending)
                 return
             prepared = write_question(question, self.instruction)
@@ -135,10 +135,6 @@ class ServerJudge:
                 outbox.give_up(Judgment(question.triplet, (), prepared, f"no answer: {failure.message}"), failure)
             else:
                 outbox.send(_join_replies(question.triplet, replies, prepared))
-
-    def _is_spent(self) -> bool:
-        budget, cost = self.settings.budget, self.settings.cost(self.facts)
-        return budget is not None and cost is not None and cost >= budget
 
     def _sum_up(self) -> None:
         facts, cost = self.facts, self.settings.cost(self.facts)

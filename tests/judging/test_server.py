@@ -202,6 +202,25 @@ def test_a_budget_ends_the_asking(server, caplog, tmp_path):
     assert "the budget is spent: 7 questions were not asked" in caplog.text
 
 
+def test_a_killed_run_goes_on_counting(server, tmp_path):
+    """What was paid for before the kill counts towards the budget of the next run, which may be another."""
+    texts = [text for question in make_questions(10) for text in (question.query, question.choice1, question.choice2)]
+    triplets = [Triplet(3 * row, 3 * row + 1, 3 * row + 2) for row in range(10)]
+    output = Output(tmp_path / "pred.json", "judgments", {})
+
+    def judge(budget):
+        made = make_judge(server, concurrency=1, price_in=1.0, price_out=1.0, budget=budget)
+        return made, judge_triplets(made, triplets, texts, output)
+
+    first, judged = judge(500e-6)
+    assert len(judged) == 3 and first.facts["cost"] == pytest.approx(618e-6)
+    server.requests.clear()
+    again, judged = judge(600e-6)
+    assert len(judged) == 3 and not server.requests and again.facts["n_not_asked"] == 7
+    more, judged = judge(1000e-6)
+    assert len(judged) == 5 and len(server.requests) == 4 and more.facts["cost"] == pytest.approx(1030e-6)
+
+
 def test_several_workers_overdraw_by_what_is_under_way(server):
     judge = make_judge(server, concurrency=4, price_in=1.0, price_out=1.0, budget=1e-9)
     answered = list(judge.judge(make_questions(20)))

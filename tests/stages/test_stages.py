@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from fake_server import completion, send
 from helpers import ROOT, STAGES, run_stage, stage_command, stage_environment, write_jsonl
 
 from perspective.artifacts import (
@@ -249,6 +250,29 @@ def test_a_few_texts_are_sampled(tmp_path, sentences, embedder_folder, n_texts):
         "triplet_sampling", *data, "--feat_path", tmp_path / "few_small_embeds_embedder.npy", "--out_dir", tmp_path
     )
     assert len(load_triplets(tmp_path / "few_small_minilm_m=1024_seed=100.json", n_texts, "few")) >= 1
+
+
+def test_a_higher_budget_asks_only_what_is_left(pipeline, tmp_path, server, plain_network):
+    """206 tokens a triplet: the first budget ends after two, a higher one asks two more, and nothing is paid twice."""
+    pipeline.embed()
+    pipeline.sample("--max_query", 6)
+    triplets = tmp_path / "tiny_small_embedder_m=6_seed=100.json"
+    server.respond = lambda handler, request, attempt: send(handler, 200, completion("Choice 1"))
+    judged = tmp_path / "tiny_small_embedder_m=6_seed=100-m-pred.json"
+
+    def ask(budget):
+        server.requests.clear()
+        run_stage("predict_triplet", *pipeline.data, "--triplet_path", triplets, "--llm", "m", "--base_url", server.url,
+                  "--concurrency", 1, "--price_in", 1, "--price_out", 1, "--budget", budget,
+                  "--output_path", tmp_path)  # fmt: skip
+        return len(server.requests), len(read_json(judged)), read_record(judged).judge.figures["cost"]
+
+    n_requests, n_judged, cost = ask(300e-6)
+    assert n_requests == 2 * n_judged and n_judged < 6
+    assert ask(300e-6) == (0, n_judged, cost)
+    n_more, n_in_all, cost_in_all = ask(1)
+    assert n_in_all == 6 and n_more == 2 * (6 - n_judged)
+    assert cost_in_all == pytest.approx(cost * 6 / n_judged)
 
 
 def test_every_result_tells_what_it_was_made_from(pipeline, tmp_path):

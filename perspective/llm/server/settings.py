@@ -31,8 +31,8 @@ class ServerSettings:
     price_in: float | None = option("money for a million tokens read", default=None, group="scale")
     price_out: float | None = option("money for a million tokens written", default=None, group="scale")
     budget: float | None = option(
-        "money at which no further question is asked, by both prices; the questions left over are left out "
-        "of the result. A run that was killed and goes on counts anew",
+        "money at which no further question is asked, by both prices, over all runs of this file; requests under way "
+        "then are paid too. A later run with a higher budget asks only the questions left over",
         default=None,
         group="scale",
     )
@@ -56,6 +56,11 @@ class ServerSettings:
             raise DataError(f"--budget {self.budget}: must be above 0 and finite")
         if self.budget is not None and self.price_in is None:
             raise DataError("--budget needs --price_in and --price_out, the money for a million tokens")
+
+    def is_spent(self, facts: Mapping[str, Any]) -> bool:
+        """Tell whether the tokens counted have cost the budget."""
+        cost = self.cost(facts)
+        return self.budget is not None and cost is not None and cost >= self.budget
 
     def cost(self, facts: Mapping[str, Any]) -> float | None:
         """Return the money for the tokens counted; None without prices."""
