@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 MAX_TOKENS = 16  # "Choice 1" and a little
 MAX_REASONING_TOKENS = 2048  # where the limit counts the reasoning too, fewer would leave no room to answer
 TOP_LOGPROBS = (20, 5)  # what OpenAI allows, what vLLM and others allow
+CHARS_PER_TOKEN = 3  # English has four to five: an estimate errs on the side of too many tokens
 MAX_QUOTED_CHARS = 300
 N_MODELS_SHOWN = 20
 OPENAI_KEY, SERVER_KEY = "OPENAI_API_KEY", "LLM_SERVER_KEY"  # variables of the environment
@@ -100,6 +101,7 @@ class ChatClient:
             raise await self._explain(error) from None
         except (TimeoutError, openai.APITimeoutError):
             message = f"no answer within {self._timeout_seconds:g} seconds, see --timeout_seconds"
+            self._estimate(prompt)  # the server may have answered, and bill it
             raise Failure(FailureKind.DOWN, message) from None
         except openai.APIConnectionError as error:
             # By name: the library beneath `openai` differs between its versions.
@@ -110,17 +112,29 @@ class ChatClient:
             body = json.loads(response.http_response.content)
         except ValueError:  # bad JSON or bad UTF-8
             raise Failure(FailureKind.BROKEN, "the reply is not JSON") from None
-        self._count(body)
+        self._count(body, prompt)
         reply = read_reply(body)
         return Reply(self._scrub(reply.content), reply.tokens)
 
-    def _count(self, body: Any) -> None:  # noqa: ANN401
+    def _count(self, body: Any, prompt: str) -> None:  # noqa: ANN401
         # Before the answer is read: a reply without one is billed too.
-        for name, count in zip(("prompt_tokens", "completion_tokens"), read_usage(body), strict=True):
-            self._facts[name] += count
+        n_read, n_written = read_usage(body)
+        if n_read or n_written:
+            self._facts["prompt_tokens"] += n_read
+            self._facts["completion_tokens"] += n_written
+        else:
+            self._estimate(prompt)
         if isinstance(body, Mapping) and isinstance(body.get("model"), str):
             # A name like "gpt-4o-mini" stands for dated models that change.
             self._facts["served_model"] = self._clean(body["model"])
+
+    def _estimate(self, prompt: str) -> None:
+        """Count a request that the server counts nothing for: a token for every `CHARS_PER_TOKEN` characters."""
+        if not self._facts.get("n_estimated"):
+            logger.warning("%s: does not say how many tokens it read and wrote; they are estimated", self.url)
+        self._facts["n_estimated"] = self._facts.get("n_estimated", 0) + 1
+        self._facts["prompt_tokens"] += len(prompt) // CHARS_PER_TOKEN + 1
+        self._facts["completion_tokens"] += MAX_TOKENS
 
     async def _explain(self, error: openai.APIStatusError) -> Failure | JudgeError:
         """Tell a failed request from one that shows that no other can succeed."""

@@ -303,6 +303,22 @@ def test_a_key_goes_only_where_it_belongs(server, monkeypatch):
         read_key("http://api.openai.com/v1")
 
 
+def test_a_server_that_counts_nothing_is_counted_for(server, caplog):
+    """Without a count the budget would never end the asking."""
+
+    def respond(handler, request, attempt):
+        send(handler, 200, {name: value for name, value in completion("Choice 1").items() if name != "usage"})
+
+    server.respond = respond
+    judge = make_judge(server, concurrency=1, price_in=1.0, price_out=1.0, budget=200e-6)
+    assert len(list(judge.judge(make_questions(20)))) < 20
+    assert judge.facts["n_estimated"] == judge.facts["n_requests"] and judge.facts["n_not_asked"]
+    assert judge.facts["completion_tokens"] == 16 * judge.facts["n_requests"]
+    assert [record.message for record in caplog.records].count(
+        f"{server.url}: does not say how many tokens it read and wrote; they are estimated"
+    ) == 1
+
+
 def test_a_redirect_is_not_followed(server):
     def respond(handler, request, attempt):
         handler.send_response(307)
