@@ -33,7 +33,7 @@ from perspective.models.prompts import PROMPTS, read_prompt
 from perspective.models.registry import describe_model, find_local
 from perspective.options import LearnedRunOptions, OutputOptions, option
 from perspective.runtime.devices import describe_precision, reading_precision
-from perspective.runtime.distributed import broadcast_from_main, is_main, leave, n_processes, share_texts
+from perspective.runtime.distributed import broadcast_from_main, end_process_group, is_main, n_processes, share_texts
 from perspective.runtime.ray import EngineSettings, write_vectors_on_ray
 from perspective.teacher.teacher import blend_for_inference
 
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if vectors is not None:
                 output.facts |= {"n_texts": len(texts), "dim": vectors.shape[1], **describe_precision(embed.model)}
                 output.write_vectors(vectors)
-    leave()
+    end_process_group()
     if not is_main():
         return
     output.discard_partial()
