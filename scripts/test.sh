@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up, then checks style, types, imports and scripts, and runs the tests.
-# Usage: bash scripts/test.sh [PYTEST OPTION...]    e.g. -m "not slow and not real" for the quick ones
+# Usage: bash scripts/test.sh [PYTEST OPTION...]    e.g. -m "not slow and not real" for the fast ones
 set -euo pipefail
 
 bash "$(dirname "${BASH_SOURCE[0]}")/setup.sh" --dev

@@ -1,4 +1,4 @@
-"""Measure the accuracy of the judge, the embedder and both together by the labels. For analysis alone.
+"""Measure the accuracy of the judge, the embedder and both together against the labels; for analysis only.
 
 Reads:  predicted_triplet_results/<run>-<judge>-pred.json, the vectors, the labels, answer states if given
 Writes: predicted_triplet_results/<run>-<judge>-accuracy.json
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         inputs["states"] = Path(files.states_path)
     texts, labels = load_texts(corpus), load_labels(corpus, label.label_column)
     if labels is None:
-        raise DataError(f"{corpus.path}: accuracy needs labels, and there are none")
+        raise DataError(f"{corpus.path}: accuracy needs labels, found none")
     judgments = load_judgments(predictions, len(texts), corpus.dataset)
     gold = {triplet.key: triplet for triplet in answer_by_labels([one.triplet for one in judgments], labels)}
     known = {triplet.key for triplet in keep_labelled(gold.values(), labels)}

@@ -1,7 +1,7 @@
-"""Let a judge say which choice of each triplet is closer to its query.
+"""Judge which choice of each triplet is closer to its query.
 
-Reads:  the texts; sampled_triplet_results/<run>.json, or --triplet_path; with --recorded_path alone
-        that file's own triplets; for the judge "answer" the states that read_states wrote
+Reads:  the texts; sampled_triplet_results/<run>.json, or --triplet_path; with only --recorded_path
+        the triplets of that file; for the judge "answer" the states written by read_states
 Writes: predicted_triplet_results/<run>-<judge>-pred.json; until it is complete, each answer in
         <file>.partial.jsonl, from which a killed run resumes
 
@@ -32,13 +32,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PredictSettings(PerspectiveOptions):
-    """What is judged."""
+    """Inputs of the judge."""
 
     triplet_path: str | None = option(
-        "triplets, ours or published; default those of the run", default=None, group="input"
+        "triplets, ours or published; default: those of the run", default=None, group="input"
     )
     states_path: str | None = option(
-        "answer states as .npy, of the judge answer; default the LLM's", default=None, group="input"
+        "answer states as .npy, for --judge answer; default: the LLM's", default=None, group="input"
     )
 
 
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if reliability.is_reliable:
         logger.info("%s", reliability.describe())
     else:
-        logger.warning("this judge is unreliable here, its answers will not be used: %s", reliability.describe())
+        logger.warning("judge unreliable, its answers will not be used: %s", reliability.describe())
     save_judgments(output, judgments, texts, corpus.dataset)
     discard_partial(output.path)
 

@@ -1,4 +1,4 @@
-"""Sample triplets where the embedder is most uncertain.
+"""Sample triplets for the texts that the embedder is most uncertain about.
 
 Reads:  measures/<dataset>_<scale>_embeds_<embedder>.npy, or --feat_path
 Writes: sampled_triplet_results/<run>.json
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         logger.warning("no triplets, the run continues without them: %s", reason)
         save_triplets(output, [], texts, corpus.dataset)
         return
-    # Gold answers join only now, for analysis: the draw is over.
+    # Gold answers are added after sampling, for analysis only.
     labels = load_labels(corpus, label.label_column)
     triplets = answer_by_labels(triplets, labels)
     output.facts |= {"n_triplets": len(triplets), "n_clusters": uncertainty.n_clusters}
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     answerable = measure_answerable(keep_labelled(triplets, labels)) if labels else None
     if answerable is not None:
         output.facts["answerable_fraction"] = answerable
-        logger.info("by the labels, for analysis alone, %.1f%% of them have exactly one right answer", 100 * answerable)
+        logger.info("for analysis only: by the labels, %.1f%% have exactly one right answer", 100 * answerable)
     save_triplets(output, triplets, texts, corpus.dataset)
 
 

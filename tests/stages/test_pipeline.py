@@ -237,7 +237,7 @@ def test_judging_killed_at_random_moments(tmp_path, sentences):
 
 
 def test_stopped_by_the_user(tmp_path, sentences):
-    """Ctrl-C ends without a traceback and says that the same command goes on."""
+    """Ctrl-C ends without a traceback and says how to resume."""
     import signal
 
     texts = write_jsonl(tmp_path / "t.jsonl", [{"input": f"{i} {text}"} for i, text in enumerate(sentences(60))])

@@ -339,7 +339,7 @@ def test_recorded_noise_changes_nothing(tmp_path, sentences, embedder_folder, ca
     for more, n_triplets in ((["--feat_path", tmp_path / "tiny_small_embeds_embedder.npy"], 0), ([], 1000)):
         run_stage("convert_triplet", *data, "--pred_path", recorded, "--output_path", tmp_path, "--overwrite", *more)
         assert len(read_json(tmp_path / "coin-train.json")) == n_triplets
-    assert "they agree with the embedder no more than noise; ask in both (--orders 2)" in caplog.text
+    assert "they agree with the embedder no more than noise; judge in both orders (--orders 2)" in caplog.text
     # A perspective that the embedder knows nothing of looks the same: its user says so. In both orders nobody asks.
     vectors = ["--feat_path", tmp_path / "tiny_small_embeds_embedder.npy", "--output_path", tmp_path, "--overwrite"]
     run_stage("convert_triplet", *data, "--pred_path", recorded, *vectors, "--no_check")
