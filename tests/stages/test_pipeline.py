@@ -112,7 +112,7 @@ def test_fetching_checks_every_time(repository, tmp_path):
     target = repository / "datasets" / "banking77"
     here = {"EMBWITHLLM_DATASETS": str(tmp_path / "wrong")}
     code, _, log = run_bash(repository, "scripts/fetch_datasets.sh", "banking77", environment=here)
-    assert code == 2 and "is not the released" in log
+    assert code == 2 and "differs from the released" in log
     assert not target.exists() or not any(target.iterdir())
     # Nothing reachable: one line, and run.sh goes on with the demo.
     sources = repository / "datasets" / "sources.json"
