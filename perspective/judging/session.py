@@ -1,4 +1,4 @@
-"""A judging run that can be killed at any moment: nothing is asked twice, nothing is lost."""
+"""Resumable judging: answers are saved one by one, and no question is asked twice."""
 
 from __future__ import annotations
 
@@ -24,38 +24,37 @@ from perspective.judging.protocol import Judge, Question
 logger = logging.getLogger(__name__)
 
 
-COUNTED = ("n_requests", "n_retries", "prompt_tokens", "completion_tokens", "cost")  # what a judge adds up over runs
+COUNTED = ("n_requests", "n_retries", "prompt_tokens", "completion_tokens", "cost")  # summed over resumed runs
 
 
 def judge_triplets(
     judge: Judge, triplets: Sequence[Triplet], texts: Sequence[str], output: Output, earlier: Sequence[Judgment] = ()
 ) -> list[Judgment]:
-    """Ask a judge about every triplet and keep each answer the moment it comes.
+    """Judge all triplets and save each answer immediately.
 
-    Answers are appended to `<file>.partial.jsonl`, whose first line holds what the run is made
-    from; a later call with the same inputs and settings asks only what is still open, and goes on
-    counting tokens and money where the earlier one ended. The file is locked: a second process that
-    would ask the same questions ends at once.
+    Answers are appended to `<file>.partial.jsonl`. Its first line is the fingerprint of the run; a
+    later call with the same inputs and settings asks only the open questions and continues the counts
+    of tokens and cost. The file is locked, so that two processes do not ask the same questions.
 
     Args:
-        judge: Whom to ask.
-        triplets: The questions.
-        texts: The texts that the triplets point to.
-        output: The file that will hold the judgments; its fingerprint guards the partial file.
-        earlier: Judgments of a finished file that the budget cut short; they are not asked for again.
+        judge: The judge.
+        triplets: The triplets to judge.
+        texts: The texts that the triplets index.
+        output: The output file; its fingerprint must match that of the partial file.
+        earlier: Judgments of a finished file that the budget cut short; not asked again.
 
     Returns:
-        One judgment a triplet, in order; those that the judge's budget did not pay for are left out.
+        One judgment per triplet, in order, without those beyond the judge's budget.
 
     Raises:
-        DataError: The partial file belongs to other inputs or settings, or another process works on it.
+        DataError: The partial file has other inputs or settings, or another process uses it.
     """
     partial = partial_path(output.path)
     with _lock(partial):
         known = {judgment.triplet.key: judgment for judgment in earlier}
         known |= _read_partial(partial, output.fingerprint, judge.facts)
         if known:
-            logger.info("%d of %d judgments were made before; resuming", len(known), len(triplets))
+            logger.info("%d of %d judgments exist already; resuming", len(known), len(triplets))
         questions = [question for question in _write_questions(triplets, texts) if question.triplet.key not in known]
         if questions:
             with _open_partial(partial, output.fingerprint) as log:
@@ -69,22 +68,22 @@ def judge_triplets(
     missing = sum(triplet.key not in known for triplet in triplets)
     if missing and not judge.facts.get("n_not_asked"):
         raise DataError(f"{missing} of {len(triplets)} triplets have no judgment; run the same command again")
-    # With the triplets of the file: they may hold gold answers, for analysis.
+    # Use the file's triplets, which may have gold answers for analysis.
     return [replace(known[triplet.key], triplet=triplet) for triplet in triplets if triplet.key in known]
 
 
 def partial_path(path: Path) -> Path:
-    """Return where the judgments of an unfinished run lie."""
+    """Return the path of an unfinished run's judgments."""
     return path.with_name(path.name + ".partial.jsonl")
 
 
 def discard_partial(path: Path) -> None:
-    """Remove the partial file once its judgments are sealed in the finished one."""
+    """Remove the partial file after the finished one is written."""
     partial_path(path).unlink(missing_ok=True)
 
 
 def _write_questions(triplets: Sequence[Triplet], texts: Sequence[str]) -> list[Question]:
-    """Return one question for each distinct triplet: what a file holds twice is asked once."""
+    """Return one question per distinct triplet, so that duplicates are asked once."""
     distinct = {triplet.key: triplet for triplet in triplets}
     return [Question(triplet, *(texts[index] for index in key)) for key, triplet in distinct.items()]
 
@@ -124,16 +123,16 @@ def _lock(path: Path) -> Iterator[None]:
 def _read_partial(path: Path, fingerprint: Fingerprint, facts: dict[str, Any]) -> dict[tuple[int, int, int], Judgment]:
     if not path.exists():
         return {}
-    # A kill can cut the last line short: what does not end with a line feed was never finished.
-    n_whole = path.read_bytes().rfind(b"\n") + 1
-    if not n_whole:
+    # A killed run can leave an incomplete last line, which has no line feed.
+    n_complete = path.read_bytes().rfind(b"\n") + 1
+    if not n_complete:
         path.unlink()
         return {}
-    os.truncate(path, n_whole)
-    (_, begun_with), *records = read_jsonl(path)
-    if validate_record(Fingerprint, begun_with, path) != fingerprint:
+    os.truncate(path, n_complete)
+    (_, header), *records = read_jsonl(path)
+    if validate_record(Fingerprint, header, path) != fingerprint:
         if not records:
-            path.unlink()  # begun and never answered: nothing is lost
+            path.unlink()  # no answers yet: nothing is lost
             return {}
         raise DataError(f"{path}: an unfinished run with other inputs or settings; finish it, or remove the file")
     counted = records[-1][1].get("counted", {}) if records else {}
@@ -152,6 +151,6 @@ def _open_partial(path: Path, fingerprint: Fingerprint) -> TextIO:
 
 
 def _append(log: TextIO, record: dict[str, Any]) -> None:
-    # One write a line, handed to the system at once: a killed process loses nothing that was paid for.
+    # One write per line, flushed at once, so that a killed process loses no paid answers.
     log.write(json.dumps(record, ensure_ascii=False) + "\n")
     log.flush()

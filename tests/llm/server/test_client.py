@@ -294,12 +294,12 @@ def test_a_key_goes_only_where_it_belongs(server, monkeypatch):
     assert KEY not in repr(server.headers_seen)
     monkeypatch.setenv("LLM_SERVER_KEY", "other-key")
     for base_url in ("http://example.org/v1", "http://8.8.8.8/v1"):
-        with pytest.raises(JudgeError, match="LLM_SERVER_KEY is not sent in the clear"):
+        with pytest.raises(JudgeError, match="LLM_SERVER_KEY is not sent unencrypted"):
             read_key(base_url)
     keys = {url: read_key(url) for url in ("https://example.org/v1", "http://10.0.0.7:8000/v1", "http://localhost/v1")}
     assert set(keys.values()) == {"other-key"}
     assert read_key("https://api.openai.com/v1") == KEY
-    with pytest.raises(JudgeError, match="OPENAI_API_KEY is not sent in the clear"):
+    with pytest.raises(JudgeError, match="OPENAI_API_KEY is not sent unencrypted"):
         read_key("http://api.openai.com/v1")
 
 
