@@ -176,6 +176,8 @@ def test_a_pickled_module_after_the_body_is_refused(embedder_folder, tmp_path):
     assert load_embedder(str(folder), device="cpu").encode(["a"]).shape == (1, 8)
     (weights,) = folder.glob("*_Dense/model.safetensors")
     pickle_weights(weights)
-    with pytest.raises(ModelError, match="has a module without safetensors weights, and pickled weights are not loaded"):
+    with pytest.raises(
+        ModelError, match="has a module without safetensors weights, and pickled weights are not loaded"
+    ):
         load_embedder(str(folder), device="cpu")
     assert torch.load.__module__ == "torch.serialization"  # as it was
