@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from perspective.artifacts import Output
-from perspective.errors import DataError, ModelError
+from perspective.errors import DataError
 from perspective.models.prompts import get_prompt
 from perspective.runtime.distributed import n_processes
 from perspective.training.model_card import describe_training
-from perspective.training.run import RunSettings, run_training, save_trained
+from perspective.training.run import DivergenceError, RunSettings, run_training, save_trained
 from perspective.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -71,19 +71,25 @@ def distill_embedder(
     measure = partial(_measure_error, model, [texts[row] for row in compared], teacher[compared])
     before = measure()
     for n_left in reversed(range(N_RATES if settings.learning_rate is None else 1)):
-        history = run_training(model, dataset, loss_class(model), LengthBatchSampler, prompt, run, output)
-        after = measure()
-        if after < before:
+        try:
+            history = run_training(model, dataset, loss_class(model), LengthBatchSampler, prompt, run, output)
+            _require_smaller_error(measure(), before, run.learning_rate)
             break
-        told = f"training led away from the teacher: mean squared error {before:.3g} before, {after:.3g} after"
-        if not n_left:
-            raise ModelError(f"{told}; lower --learning_rate (now {run.learning_rate:g}), and add --no_resume")
-        run = replace(run, learning_rate=run.learning_rate / RATE_STEP, resume=False)
-        logger.warning("%s; it begins again at learning rate %.3g", told, run.learning_rate)
-        model.load_state_dict(untouched)
+        except DivergenceError as error:
+            if not n_left:
+                raise
+            run = replace(run, learning_rate=run.learning_rate / RATE_STEP, resume=False)
+            logger.warning("%s; training again at learning rate %.3g", error.reason, run.learning_rate)
+            model.load_state_dict(untouched)
     # Of the history: a run that was killed may have gone on at the rate of a later beginning.
     output.facts["peak_learning_rate"] = max(entry["learning_rate"] for entry in history)
     save_trained(model, history, output, describe_training)
+
+
+def _require_smaller_error(after: float, before: float, learning_rate: float) -> None:
+    if not after < before:  # NaN, too
+        reason = f"training led away from the teacher: mean squared error {before:.3g} before, {after:.3g} after"
+        raise DivergenceError(reason, learning_rate)
 
 
 def _measure_error(model: SentenceTransformer, texts: list[str], teacher: np.ndarray) -> float:

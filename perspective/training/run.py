@@ -15,7 +15,7 @@ from perspective.artifacts import Output, explain_full_disk
 from perspective.errors import DataError, ModelError
 from perspective.runtime.devices import pick_device, trains_in_bf16
 from perspective.runtime.distributed import is_main, main_first, n_processes, process_index, wait
-from perspective.training.adapters import add_adapters, merge_adapters
+from perspective.training.adapters import add_adapters, merge_adapters, remove_adapters
 from perspective.training.history import write_history
 
 if TYPE_CHECKING:
@@ -26,6 +26,15 @@ if TYPE_CHECKING:
     from torch.utils.data import BatchSampler
 
 logger = logging.getLogger(__name__)
+
+
+class DivergenceError(ModelError):
+    """Training diverged: a loss that is NaN or infinite, or a model that is worse than before."""
+
+    def __init__(self, reason: str, learning_rate: float) -> None:
+        super().__init__(f"{reason}; lower --learning_rate (now {learning_rate:g}), and add --no_resume")
+        self.reason = reason
+
 
 MAX_CHECKPOINTS = 50  # of a long run: what is lost in a kill is a fiftieth, and so is what writing them costs
 
@@ -95,7 +104,7 @@ def run_training(
     Raises:
         DataError: The checkpoints belong to other inputs or settings, or several processes cannot
             share a batch evenly.
-        ModelError: The loss became NaN or infinite.
+        DivergenceError: The loss or a weight became NaN or infinite.
     """
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
     from transformers import set_seed
@@ -143,15 +152,22 @@ def run_training(
     output.facts["training_dtype"] = "bfloat16" if arguments.bf16 else "float32"
     trainer = trainer_class(model=model, args=arguments, train_dataset=dataset, loss=loss, callbacks=[])
     _log_through_tqdm(trainer)
-    _stop_where_it_diverges(trainer)
+    _stop_at_divergence(trainer, settings.learning_rate)
     if n_processes() > 1:
         output.facts["n_processes"] = n_processes()
     if not is_main():
         set_seed(settings.seed + process_index())  # other texts, so other dropout
-    with explain_full_disk(output.partial):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        with explain_full_disk(output.partial):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except DivergenceError:
+        if settings.lora_rank:
+            remove_adapters(model)  # so that the caller can train the model again
+        raise
     if settings.lora_rank:
         merge_adapters(model)
+    if not all(parameter.isfinite().all() for parameter in model.parameters()):
+        raise DivergenceError("the weights are NaN or infinite after training", settings.learning_rate)
     return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
@@ -230,16 +246,14 @@ def _log_through_tqdm(trainer: Any) -> None:  # noqa: ANN401
     trainer.add_callback(QuietProgress)
 
 
-def _stop_where_it_diverges(trainer: Any) -> None:  # noqa: ANN401
-    """End the run at the first loss that is no number, before a checkpoint is written that none could go on from."""
+def _stop_at_divergence(trainer: Any, learning_rate: float) -> None:  # noqa: ANN401
+    """Stop at the first NaN or infinite loss, before a checkpoint of the broken weights is written."""
     from transformers import TrainerCallback
 
     class StopAtNaN(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ANN401
             loss = float((logs or {}).get("loss", 0.0))
             if not math.isfinite(loss):
-                raise ModelError(
-                    f"the loss is {loss} at step {state.global_step}; lower --learning_rate, and add --no_resume"
-                )
+                raise DivergenceError(f"the loss is {loss} at step {state.global_step}", learning_rate)
 
     trainer.add_callback(StopAtNaN)
