@@ -191,7 +191,8 @@ def test_a_cpu_with_bfloat16_trains_in_it(tmp_path, embedder_folder, triplets, m
 
 def test_a_run_that_diverges_ends_in_one_line_and_leaves_nothing_to_go_on_from(tmp_path, embedder_folder, triplets):
     with pytest.raises(
-        ModelError, match=r"the loss is (nan|inf) at step \d+; lower --learning_rate \(now 1e\+30\), and add --no_resume"
+        ModelError,
+        match=r"the loss is (nan|inf) at step \d+; lower --learning_rate \(now 1e\+30\), and add --no_resume",
     ):
         train(tmp_path / "out", embedder_folder, triplets, learning_rate=1e30, save_steps=1, num_train_epochs=9)
     for checkpoint in (tmp_path / "out.partial").glob("checkpoint-*"):
