@@ -94,7 +94,7 @@ def train_retriever(
     # A text that is one query's document and another's negative never meets itself.
     sampler = BatchSamplers.NO_DUPLICATES
     prompts = _prompts_by_column(model, dataset.column_names)
-    history = run_training(model, dataset, loss, sampler, prompts, RunSettings.take(settings), output)
+    history = run_training(model, dataset, loss, sampler, prompts, RunSettings.collect(settings), output)
     save_trained(model, history, output, describe_retriever)
 
 

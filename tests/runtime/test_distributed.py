@@ -222,7 +222,7 @@ def test_a_killed_training_resumes_to_the_same_model(folder, by_two):
     assert not made.exists()
     code, output, _ = launch(*command)
     assert code == 0, output[-3000:]
-    only_line(output, "going on from checkpoint-")
+    only_line(output, "resuming from checkpoint-")
     for name in ("model.safetensors", "loss.csv"):
         assert hash_file(made / name) == hash_file(by_two / "whole" / name)
     assert not made.with_name("killed.partial").exists()
