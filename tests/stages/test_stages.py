@@ -541,5 +541,5 @@ def test_disk_full_leaves_nothing(pipeline, tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         pipeline.sample()
     assert stopped.value.code == 2
-    assert "m=40_seed=100.json: cannot be written, the disk is full" in capsys.readouterr().err
+    assert "m=40_seed=100.json.meta.json: cannot be written, the disk is full" in capsys.readouterr().err
     assert not list(tmp_path.glob("*m=40*")) and not list(tmp_path.glob(".*"))
