@@ -129,7 +129,10 @@ def _read_partial(path: Path, fingerprint: Fingerprint, facts: dict[str, Any]) -
         path.unlink()
         return {}
     os.truncate(path, n_complete)
-    (_, header), *records = read_jsonl(path)
+    try:
+        (_, header), *records = read_jsonl(path)
+    except ValueError:
+        raise DataError(f"{path}: has no first line that says what it was made from; remove it") from None
     if validate_record(Fingerprint, header, path) != fingerprint:
         if not records:
             path.unlink()  # no answers yet: nothing is lost

@@ -145,3 +145,11 @@ def test_judgments_of_a_finished_file_are_not_asked_again(output, whole):
     judge = DyingJudge()
     assert judge_triplets(judge, TRIPLETS, TEXTS, output, earlier=whole[:5]) == whole
     assert sorted(judge.asked) == list(range(5, 12))
+
+
+def test_a_partial_file_of_blank_lines_is_one_line(output):
+    partial = partial_path(output.path)
+    partial.parent.mkdir(parents=True)
+    partial.write_text("\n\n")
+    with pytest.raises(DataError, match="has no first line that says what it was made from; remove it"):
+        judge_triplets(DyingJudge(), TRIPLETS, TEXTS, output)
