@@ -18,7 +18,7 @@ from perspective.artifacts import Output, load_judgments, read_record, read_vect
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import DataError
-from perspective.evaluation.gold import answer_by_labels, keep_labelled
+from perspective.evaluation.gold import add_gold_answers, keep_labelled
 from perspective.evaluation.judge_accuracy import analyse_judgments, format_analysis
 from perspective.evaluation.labels import LabelOptions, load_labels
 from perspective.layout import Layout
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if labels is None:
         raise DataError(f"{corpus.path}: accuracy needs labels, found none")
     judgments = load_judgments(predictions, len(texts), corpus.dataset)
-    gold = {triplet.key: triplet for triplet in answer_by_labels([one.triplet for one in judgments], labels)}
+    gold = {triplet.key: triplet for triplet in add_gold_answers([one.triplet for one in judgments], labels)}
     known = {triplet.key for triplet in keep_labelled(gold.values(), labels)}
     if len(known) < len(gold):
         logger.info("analysed on the %d of %d triplets whose texts all have a label", len(known), len(gold))

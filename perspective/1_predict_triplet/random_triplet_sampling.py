@@ -15,7 +15,7 @@ from pathlib import Path
 from perspective.artifacts import Output, save_triplets
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
-from perspective.evaluation.gold import answer_by_labels
+from perspective.evaluation.gold import add_gold_answers
 from perspective.evaluation.labels import LabelOptions, load_labels
 from perspective.layout import Layout
 from perspective.options import option
@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if output.is_finished(out.overwrite):
         return
     triplets = sample_random_triplets(len(texts), settings.max_query, settings.seed)
-    triplets = answer_by_labels(triplets, load_labels(corpus, label.label_column))  # for analysis only
+    # Gold answers are added after sampling, for analysis only.
+    triplets = add_gold_answers(triplets, load_labels(corpus, label.label_column))
     output.facts["n_triplets"] = len(triplets)
     save_triplets(output, triplets, texts, corpus.dataset)
 

@@ -17,7 +17,7 @@ from perspective.artifacts import Output, read_vectors, save_triplets
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import NothingToSample
-from perspective.evaluation.gold import answer_by_labels, keep_labelled, measure_answerable
+from perspective.evaluation.gold import add_gold_answers, keep_labelled, measure_answerable
 from perspective.evaluation.labels import LabelOptions, load_labels
 from perspective.layout import Layout
 from perspective.options import EmbedderOptions, VectorOptions
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     # Gold answers are added after sampling, for analysis only.
     labels = load_labels(corpus, label.label_column)
-    triplets = answer_by_labels(triplets, labels)
+    triplets = add_gold_answers(triplets, labels)
     output.facts |= {"n_triplets": len(triplets), "n_clusters": uncertainty.n_clusters}
     logger.info("%d triplets from %d clusters", len(triplets), uncertainty.n_clusters)
     answerable = measure_answerable(keep_labelled(triplets, labels)) if labels else None

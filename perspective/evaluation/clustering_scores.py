@@ -1,4 +1,4 @@
-"""How well clusterings match the labels: ACC, NMI, ARI."""
+"""Agreement of clusterings with the labels: ACC, NMI, ARI."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ METRICS = ("ACC", "NMI", "ARI")
 
 
 def clustering_accuracy(labels: np.ndarray, clusters: np.ndarray) -> float:
-    """Fraction of texts whose cluster is matched to their class, by the best one-to-one matching.
+    """Return the fraction of texts whose cluster is matched to their class, in the best one-to-one matching.
 
-    The Hungarian assignment maximises the matched texts; there may be more classes than clusters
-    or fewer.
+    The matching is the Hungarian assignment; the numbers of classes and clusters may differ.
 
     >>> clustering_accuracy(np.array([0, 0, 1, 1]), np.array([5, 5, 7, 5]))
     0.75
@@ -33,11 +32,11 @@ def score_clustering(vectors: np.ndarray, labels: Labels, scale: str = "small") 
 
     Args:
         vectors: Array `(n_texts, dim)`.
-        labels: One a text; texts without a label are left out. The number of classes is the number of clusters.
+        labels: One a text; texts without a label are left out. The number of clusters is that of classes.
         scale: As in `cluster_vectors`.
 
     Returns:
-        A list a metric, and its mean and (population) standard deviation; `n_labelled` where texts were left out.
+        For each metric the values, their mean and (population) standard deviation; `n_labelled` if texts were left out.
     """
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 

@@ -1,4 +1,4 @@
-"""Gold answers of triplets, made from the labels. For analysis only."""
+"""Gold answers of triplets, from the labels. For analysis only."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from perspective.artifacts import OPTIONS, Triplet
 from perspective.evaluation.labels import Labels
 
 
-def answer_by_labels(triplets: list[Triplet], labels: Labels | None) -> list[Triplet]:
+def add_gold_answers(triplets: list[Triplet], labels: Labels | None) -> list[Triplet]:
     """Add the gold answers, for analysis alone: called after the draw, so that no label can influence it.
 
-    A triplet with an unlabelled text has none.
+    A triplet with an unlabelled text gets none.
     """
     if labels is None:
         return triplets

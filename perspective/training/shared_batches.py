@@ -1,6 +1,6 @@
 """Training in which several processes share each batch, which sentence-transformers lacks.
 
-The result is that of one process: the batch is split, each process computes the loss of the batches
+The result is that of one process: the batch is split, each process computes the loss of the whole
 batch from the vectors of all, and DistributedDataParallel, set up by the trainer, averages the
 gradients.
 """

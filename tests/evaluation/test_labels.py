@@ -6,7 +6,7 @@ from helpers import make_vectors, run_stage, write_jsonl
 from perspective.artifacts import Judgment, Output, Triplet, load_triplets, read_facts, read_json, save_judgments
 from perspective.data.corpus import CorpusSettings
 from perspective.evaluation.clustering_scores import score_clustering
-from perspective.evaluation.gold import answer_by_labels, keep_labelled
+from perspective.evaluation.gold import add_gold_answers, keep_labelled
 from perspective.evaluation.labels import find_labelled, load_labels
 
 
@@ -63,7 +63,7 @@ def test_texts_without_a_label_are_left_out_of_the_scores():
 def test_a_triplet_with_an_unlabelled_text_has_no_gold_answer():
     triplets = [Triplet(0, 1, 2), Triplet(0, 1, 3), Triplet(3, 4, 0)]
     labels = ["a", "a", "b", None, None]
-    assert [triplet.gold for triplet in answer_by_labels(triplets, labels)] == [" 1", None, None]
+    assert [triplet.gold for triplet in add_gold_answers(triplets, labels)] == [" 1", None, None]
     assert keep_labelled(triplets, labels) == triplets[:1]
 
 

@@ -138,7 +138,7 @@ def test_killed_evaluation_embeds_only_what_is_left(call, folder, embedder_folde
     assert np.load(vectors_folder / "set_corpus.npy") == pytest.approx(expected, abs=1e-5)
 
 
-def test_vectors_of_another_prompt_are_made_anew(call, vectors_folder):
+def test_vectors_of_another_prompt_are_recomputed(call, vectors_folder):
     results = call()
     before = np.load(vectors_folder / "set_corpus.npy")
     with pytest.raises(SystemExit):
@@ -203,7 +203,7 @@ def test_the_reranker_reads_as_many_hits_as_asked(monkeypatch):
         (["--cutoffs", "1", "50"], "--cutoffs 50: set has 40 documents; choose cutoffs up to that"),
         (["--cutoffs", "0"], "--cutoffs [0]: each must be at least 1"),
         (["--compare", "nowhere.json"], "nowhere.json: no such file"),
-        (["--reranker", "x", "--n_reranked", "5"], "--n_reranked 5: must reach the largest cutoff, 10"),
+        (["--reranker", "x", "--n_reranked", "5"], "--n_reranked 5: must be at least the largest cutoff, 10"),
         (["--reranker", "nosuchmodel/here", "--retriever", "bm25"], "nosuchmodel/here: the hub cannot be reached"),
         (["--collection", "dcostrings"], 'dcostrings": '),
         (["--collection", "AutoRAGRetrieval"], "AutoRAGRetrieval: the hub cannot be reached"),
@@ -244,24 +244,24 @@ def test_what_cannot_be_compared(tmp_path):
     other["per_query"]["NDCG@10"]["z"] = other["per_query"]["NDCG@10"].pop("a")
     with pytest.raises(DataError, match="the results differ in 2 queries"):
         compare_results(one, other)
-    with pytest.raises(DataError, match=r'--metric "MRR@10": not kept by query in both results .both keep: NDCG@10'):
+    with pytest.raises(DataError, match=r'--metric "MRR@10": not stored by query in both results .both store: NDCG@10'):
         compare_results(one, other, "MRR@10")
     path = tmp_path / "old.json"
     path.write_text(json.dumps(make_result(range(8), version=0)))
-    with pytest.raises(DataError, match="old.json: of version 0, not 1; evaluate again"):
+    with pytest.raises(DataError, match="old.json: has version 0, not 1; evaluate again"):
         load_result(path)
     path.write_text("{}")
     with pytest.raises(DataError, match="old.json: not a result of evaluate"):
         load_result(path)
 
 
-@pytest.mark.parametrize("told_by", ["result", "sidecar"])
-def test_results_of_other_judgments_are_not_compared(call, folder, tmp_path, capsys, told_by):
+@pytest.mark.parametrize("source", ["result", "sidecar"])
+def test_results_of_other_judgments_are_not_compared(call, folder, tmp_path, capsys, source):
     result = call() / "set_embedder.json"
     before = tmp_path / "before.json"
     for suffix in ("", ".meta.json"):
         result.with_name(result.name + suffix).rename(before.with_name(before.name + suffix))
-    if told_by == "sidecar":  # as results were written at first
+    if source == "sidecar":  # as results were written at first
         found = read_json(before)
         del found["fingerprint"]
         before.write_text(json.dumps(found))

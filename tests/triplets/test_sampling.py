@@ -8,7 +8,7 @@ from helpers import make_vectors
 
 from perspective.artifacts import Triplet
 from perspective.errors import DataError
-from perspective.evaluation.gold import answer_by_labels, measure_answerable
+from perspective.evaluation.gold import add_gold_answers, measure_answerable
 from perspective.triplets.sampling import SampleSettings, sample_random_triplets, sample_triplets
 from perspective.triplets.uncertainty import select_uncertain_queries
 
@@ -156,9 +156,9 @@ def test_random_control_checks_its_arguments():
 def test_gold_answers_are_added_after_the_draw():
     labels = ["a", "a", "b", "a"]
     triplets = [Triplet(0, 1, 2), Triplet(0, 2, 1), Triplet(0, 1, 3), Triplet(2, 0, 1)]
-    assert [t.gold for t in answer_by_labels(triplets, labels)] == [" 1", " 2", "both", None]
-    assert [t.key for t in answer_by_labels(triplets, labels)] == [t.key for t in triplets]
-    assert answer_by_labels(triplets, None) == triplets
+    assert [t.gold for t in add_gold_answers(triplets, labels)] == [" 1", " 2", "both", None]
+    assert [t.key for t in add_gold_answers(triplets, labels)] == [t.key for t in triplets]
+    assert add_gold_answers(triplets, None) == triplets
 
 
 def test_nearest_choices_are_the_closest_of_two_clusters():
@@ -173,7 +173,7 @@ def test_nearest_choices_are_the_closest_of_two_clusters():
     )
     assert len(nearest) == len({(q, *sorted(pair)) for q, *pair in (triplet.key for triplet in nearest)}) == 200
     assert all(len(set(triplet.key)) == 3 for triplet in nearest)
-    share_random, share_nearest = (measure_answerable(answer_by_labels(drawn, labels)) for drawn in (random, nearest))
+    share_random, share_nearest = (measure_answerable(add_gold_answers(drawn, labels)) for drawn in (random, nearest))
     assert share_nearest > share_random + 0.2
     with pytest.raises(DataError, match="choices='nearst': expected random or nearest"):
         SampleSettings(choices="nearst")
