@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,8 +11,6 @@ from threadpoolctl import threadpool_limits
 
 from perspective.clustering.kmeans_init import CachedKMeansPlusPlus
 from perspective.errors import DataError
-
-logger = logging.getLogger(__name__)
 
 SEEDS = (100, 13, 21, 36, 42)  # seeds of the published measures
 N_INIT = 10  # stated: scikit-learn's default is now 1, worth 2 ACC points on banking77

@@ -163,13 +163,13 @@ import sys
 from functools import partial
 from pathlib import Path
 import ray
-import test_ray_engine
+import test_ray
 from perspective.artifacts import Output
-ray.cloudpickle.register_pickle_by_value(test_ray_engine)
+ray.cloudpickle.register_pickle_by_value(test_ray)
 folder, texts = Path(sys.argv[1]), [f"{number}" for number in range(12)]
-load = partial(test_ray_engine.load_lengths, folder / "log", 0.3)
-test_ray_engine.write_vectors_on_ray(
-    Output(folder / "v.npy", "embeddings", {}), texts, load, test_ray_engine.engine(1)
+load = partial(test_ray.load_lengths, folder / "log", 0.3)
+test_ray.write_vectors_on_ray(
+    Output(folder / "v.npy", "embeddings", {}), texts, load, test_ray.engine(1)
 )
 """
 
