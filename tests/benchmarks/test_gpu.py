@@ -81,7 +81,7 @@ def test_the_matrix_rate_is_that_of_the_product(monkeypatch):
         (["--size", "tiny", "--parts", "encoding"], "did you mean encode"),
         pytest.param(
             [],
-            "--size real needs a CUDA GPU, and there is none; --size tiny tries the same code here",
+            "--size real needs a CUDA GPU, and there is none; try the code with --size tiny",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
         ),
     ],

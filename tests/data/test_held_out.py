@@ -65,5 +65,5 @@ def test_modules_of_an_installed_package(tmp_path, monkeypatch, caplog):
 
 def test_what_cannot_be_made_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DataError, match="made on Debian"):
+    with pytest.raises(DataError, match="the debian set needs Debian"):
         held_out.read_sections()

@@ -100,8 +100,8 @@ def test_answers_are_kept_and_no_question_is_asked_twice(tmp_path, pairs):
     assert judgments == ask(tmp_path, questions, None, overwrite=True)  # no judge is needed any more
     other = Output(tmp_path / "j.json", "judgments", {"kind": "another"})
     with pytest.raises(DataError, match="made with other kind"):
-        load_or_collect_judgments(questions, "tiny", other, Reader)
-    assert len(load_or_collect_judgments(questions, "tiny", other, Reader, overwrite=True)) == 80
+        load_or_collect_judgments(questions, "tiny", other, "reader", Reader)
+    assert len(load_or_collect_judgments(questions, "tiny", other, "reader", Reader, overwrite=True)) == 80
 
 
 def embed(n_queries, n_documents):

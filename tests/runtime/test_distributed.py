@@ -251,7 +251,7 @@ def three_processes(monkeypatch):
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(three_processes, tmp_path, embedder_folder):
     triplets = [TrainingTriplet("", "a", "b", "c", Triplet(0, 1, 2))]
     output = Output(tmp_path / "out", "embedder", {})
-    with pytest.raises(DataError, match="batch_size 32: 3 processes cannot share it evenly; take a multiple of 3"):
+    with pytest.raises(DataError, match="batch_size 32: 3 processes cannot share it evenly; choose a multiple of 3"):
         finetune_embedder(load_embedder(str(embedder_folder), device="cpu"), triplets, TrainSettings(), output)
 
 
