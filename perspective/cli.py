@@ -1,4 +1,4 @@
-"""What every entry script shares: its parser, its log and its way to fail."""
+"""Command-line parsing, logging and error handling of all entry scripts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any, Literal, NoReturn, TypeVar
 
 from perspective.errors import DataError, PerspectiveError, suggest_name
+from perspective.layout import check_name
 from perspective.options import GROUPS
-from perspective.runtime.distributed import claim_error, is_main, join, leave, n_processes
+from perspective.runtime.distributed import claim_error, end_process_group, init_process_group, is_main, n_processes
 
 Settings = TypeVar("Settings")
 
@@ -27,8 +28,9 @@ NOISY_LIBRARIES = (
     *("httpx", "httpcore", "httpx2", "httpcore2", "openai"),
     *("sentence_transformers", "transformers", "huggingface_hub"),
 )
-USER_ERROR = 2  # argparse's own exit code for a call that cannot be carried out
+USER_ERROR = 2  # argparse's exit code for a wrong call
 MAX_SEED = 2**32 - 1  # numpy's and scikit-learn's
+FILE_NAMES = ("dataset", "datasets", "variant")  # options whose values become parts of file names
 METAVARS: dict[type, str] = {int: "N", float: "X", str: "TEXT"}
 
 
@@ -40,34 +42,37 @@ def parse_settings(
     """Parse the command line into settings.
 
     Args:
-        kinds: One dataclass whose options are fields by `perspective.options.option`, or several. A
-            field that several of them have is one option, described by the first, given to all.
-        argv: Arguments; those of the process when None.
-        description: The entry script's docstring, shown by `--help` as it is.
+        kinds: One dataclass with fields made by `perspective.options.option`, or several. A field
+            that several of them have is one option: the first describes it, all receive its value.
+        argv: Arguments; `sys.argv` when None.
+        description: The entry script's docstring, shown unchanged by `--help`.
 
     Returns:
         An instance of the dataclass, or a tuple of instances in the order given.
     """
-    several: list[Any] = [kinds] if isinstance(kinds, type) else list(kinds)
-    values = _parse(_collect_options(several).values(), argv, description)
+    classes: list[Any] = [kinds] if isinstance(kinds, type) else list(kinds)
+    values = _parse(_collect_options(classes).values(), argv, description)
     for seed in values.get("seeds") or [values.get("seed", 0)]:
         if not 0 <= seed <= MAX_SEED:
-            raise DataError(f"--seed {seed}: must lie between 0 and {MAX_SEED}")
+            raise DataError(f"--seed {seed}: must be between 0 and {MAX_SEED}")
+    for option, names in values.items():
+        for name in (names if isinstance(names, list) else [names]) if option in FILE_NAMES else ():
+            check_name(f"--{option}", name)
     settings = tuple(
-        kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values}) for kind in several
+        kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values}) for kind in classes
     )
     return settings[0] if isinstance(kinds, type) else settings
 
 
 @dataclass(frozen=True)
 class _Option:
-    """A field of a dataclass, as an option.
+    """A command-line option read from a dataclass field.
 
     Attributes:
-        name: The field's.
-        hint: Its type without None.
-        default: Its value when left out; MISSING where it is required.
-        metadata: As `perspective.options.option` writes it.
+        name: Name of the field.
+        hint: Type of the field without None.
+        default: Default value; MISSING if the option is required.
+        metadata: Metadata written by `perspective.options.option`.
     """
 
     name: str
@@ -86,7 +91,7 @@ class _Option:
         names = [f"--{self.name}", *self.metadata["aliases"]]
         if self.hint is bool and self.default is not False:
             names.append(f"--no_{self.name}")
-        # Left out of the namespace when not given: the dataclass knows its defaults.
+        # Options that are not given stay out of the namespace: the dataclass has the defaults.
         group.add_argument(
             *names,
             dest=self.name,
@@ -117,15 +122,15 @@ class _Option:
             return f"{text} (required)"
         if self.default in (None, "", []) or isinstance(self.default, bool):
             return text
-        shown = " ".join(map(str, self.default)) if isinstance(self.default, list) else self.default
-        return f"{text} (default: {shown})"
+        default = " ".join(map(str, self.default)) if isinstance(self.default, list) else self.default
+        return f"{text} (default: {default})"
 
 
 def _collect_options(kinds: Sequence[type[Any]]) -> dict[str, _Option]:
     """Return the options of several dataclasses by name.
 
     Raises:
-        TypeError: Two dataclasses declare an option with different types or defaults.
+        TypeError: Two dataclasses declare the same option with different types or defaults.
     """
     options: dict[str, _Option] = {}
     for kind in kinds:
@@ -160,13 +165,13 @@ def _parse(options: Iterable[_Option], argv: Sequence[str] | None, description: 
     if unknown:
         name = unknown[0].split("=")[0]
         if not name.startswith("-"):
-            parser.error(f'"{name}" belongs to no option')
+            parser.error(f'unexpected argument "{name}"')
         parser.error(f"unknown option {name}: {suggest_name(name, parser.list_names())}")
     return vars(namespace)
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser that reports an error in one line."""
 
     def error(self, message: str) -> NoReturn:
         _fail(f"{message} (see --help)")
@@ -176,7 +181,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Switch(argparse.Action):
-    """`--flag`, and `--no_flag` where that says something new."""
+    """`--flag`, and `--no_flag` unless False is the default."""
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401
         super().__init__(nargs=0, **options)
@@ -187,7 +192,7 @@ class _Switch(argparse.Action):
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """The docstring's own lines kept; all names of an option before its value, which is shown once."""
+    """Keep the docstring's line breaks; show an option's value once, after all of its names."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if action.nargs == 0:
@@ -197,18 +202,18 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 def entry_point(main: Callable[..., None]) -> Callable[..., None]:
-    """Wrap an entry script's `main`: set up the log, turn a user's error into one line.
+    """Wrap an entry script's `main`: set up logging, report user-facing errors in one line.
 
     Errors of `perspective.errors` and of the file system end the process with code 2 and no
-    traceback; an interrupt ends it with 130, the shell's code for it.
+    traceback; an interrupt ends it with the shell's code 130.
     """
     return _wrap(main, shared=False)
 
 
 def shared_entry_point(main: Callable[..., None]) -> Callable[..., None]:
-    """Wrap, as `entry_point` does, a `main` that torchrun and `accelerate launch` may start several times.
+    """Like `entry_point`, for a `main` that torchrun or `accelerate launch` may run in several processes.
 
-    Only the main process logs, and only the first that fails says why.
+    Only the main process logs; only the first process that fails prints its error.
     """
     return _wrap(main, shared=True)
 
@@ -221,50 +226,50 @@ def _wrap(main: Callable[..., None], shared: bool) -> Callable[..., None]:
         _quiet_libraries()
         try:
             if not shared and n_processes() > 1:
-                raise DataError("this stage is the work of one process; start it without torchrun or accelerate")
-            join()
+                raise DataError("this stage runs in one process; start it without torchrun or accelerate")
+            init_process_group()
             main(argv)
-            leave()
+            end_process_group()
         except PerspectiveError as error:
             _fail(str(error))
         except OSError as error:
             _fail(_explain_os_error(error))
         except KeyboardInterrupt:
-            logger.error("interrupted; the same command goes on where it stopped")
+            logger.error("interrupted; run the same command again to resume where it stopped")
             sys.exit(130)
         except Exception:
             if claim_error():
                 raise
-            sys.exit(USER_ERROR)  # another process failed and told why
+            sys.exit(USER_ERROR)  # another process failed first and printed its error
 
     return wrapped
 
 
 def _fail(message: str) -> NoReturn:
     if claim_error():
-        # A message may quote data: one line, whatever the data holds.
+        # A message may quote data with line breaks; print one line.
         print("error: " + " ".join(message.split()), file=sys.stderr)  # noqa: T201
     sys.exit(USER_ERROR)
 
 
 def _explain_os_error(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
+    place = f"{error.filename}: " if error.filename else ""
     hints = {
         errno.ENOSPC: "no space left on the disk; free some and run the same command again",
         errno.EACCES: "permission denied; choose a folder that you can write to",
         errno.EROFS: "the file system is read-only; choose another folder",
         errno.ENOENT: "no such file or folder",
-        errno.ENOTDIR: "a file stands where a folder is expected",
-        errno.EISDIR: "a folder stands where a file is expected",
+        errno.ENOTDIR: "expected a folder, found a file",
+        errno.EISDIR: "expected a file, found a folder",
     }
-    return where + hints.get(error.errno or 0, str(error.strerror or error))
+    return place + hints.get(error.errno or 0, str(error.strerror or error))
 
 
 def _quiet_libraries() -> None:
-    """Keep the libraries' own chatter off the terminal; their errors still come through."""
+    """Show only errors of third-party libraries on the terminal."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     for name in NOISY_LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)
-    # What they will change in one another
+    # Announcements of changes in their dependencies
     warnings.filterwarnings("ignore", category=FutureWarning, module="accelerate|sentence_transformers")

@@ -1,7 +1,7 @@
-"""The errors that a person at the keyboard can mend.
+"""User-facing errors.
 
-Each message is one line that names the place, states the value met and says what to do.
-`perspective.cli` prints it and exits with code 2; anything else is a bug and keeps its traceback.
+Each message is one line with the place, the value found and what to do. `perspective.cli` prints it
+and exits with code 2. Any other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class PerspectiveError(Exception):
 
 
 class DataError(PerspectiveError):
-    """A file, a text or a setting does not fit."""
+    """A file, a text or a setting is invalid."""
 
 
 class ModelError(PerspectiveError):
@@ -23,11 +23,11 @@ class ModelError(PerspectiveError):
 
 
 class NothingToSample(DataError):
-    """The texts hold no triplet to ask about: too few, or all alike."""
+    """No triplet can be sampled: the texts are too few or all alike."""
 
 
 class JudgeError(PerspectiveError):
-    """A judge cannot answer: no server, a refused key, nothing recorded."""
+    """A judge cannot answer: no server, a rejected key, no recorded answers."""
 
 
 def suggest_name(name: str, known: Iterable[str]) -> str:

@@ -1,12 +1,14 @@
-"""Where the files of a run are. Names are short: settings are in the sidecars."""
+"""Paths of the files of a run. File names are short; the settings are in the sidecars."""
 
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 from perspective.artifacts import ROOT
+from perspective.errors import DataError
 
 MEASURES = ROOT / "measures"
 AFTER_MEASURES = ROOT / "after_measures"
@@ -14,25 +16,25 @@ PREDICT_STAGE = ROOT / "perspective" / "1_predict_triplet"
 FINETUNE_STAGE = ROOT / "perspective" / "2_finetune"
 MAX_NAME_BYTES = 120  # of an embedder in file names; file systems take 255 for the whole name
 STUDY = "benchmark_quality"
-STUDY_PAIR = ("minilm", "smollm2")  # the embedder and the LLM that go without saying in its names
+STUDY_PAIR = ("minilm", "smollm2")  # the default embedder and LLM, which file names leave out
 
 
 @dataclass(frozen=True)
 class Layout:
     """The files of one run.
 
-    A name says what made the file and no more: `m=` and the seed of the draw where triplets are in
-    it (the published names), the seed of the training where something was trained.
+    A name lists only what made the file: files from triplets have `m=` and the sampling seed (the
+    published names), trained models have the training seed.
 
     Attributes:
         dataset: Name of the data set.
         scale: "small" or "large".
-        embedder: Embedder as the user gives it; likewise the judge.
-        max_query: Number of triplets asked for.
-        seed: Of sampling and training.
-        judge: Who judged.
-        recipe: By which the embedder is trained: "distill" learns from answer states, the others
-            from triplets; when None, states where there is a teacher made of them.
+        embedder: Embedder as given by the user.
+        max_query: Requested number of triplets.
+        seed: Seed of sampling and training.
+        judge: Name of the judge, or the LLM as given by the user.
+        recipe: Training recipe: "distill" learns from answer states, the others from triplets; None
+            means "distill" if a teacher exists.
     """
 
     dataset: str
@@ -45,22 +47,22 @@ class Layout:
 
     @property
     def embedder_name(self) -> str:
-        """The embedder in file names; one that was adapted to these texts does not repeat their name."""
+        """The embedder in file names; without the data set if it was adapted to these texts."""
         return shorten_name(slugify_model(self.embedder).removeprefix(f"{self.dataset}_{self.scale}_"))
 
     @property
     def name(self) -> str:
-        """Data set, scale and embedder, with which names of runs begin."""
+        """Data set, scale and embedder: the start of all file names of the run."""
         return f"{self.dataset}_{self.scale}_{self.embedder_name}"
 
     @property
     def run(self) -> str:
-        """Name of the sampled triplets, with which names of what is made from triplets begin."""
+        """Name of the sampled triplets: the start of all file names made from triplets."""
         return f"{self.name}_m={self.max_query}_seed={self.seed}"
 
     @property
     def embeds(self) -> Path:
-        """Vectors of the untouched embedder."""
+        """Vectors of the embedder before fine-tuning."""
         return MEASURES / f"{self.dataset}_{self.scale}_embeds_{self.embedder_name}.npy"
 
     @property
@@ -75,17 +77,17 @@ class Layout:
 
     @property
     def states(self) -> Path:
-        """Answer states of the judge; they belong to the texts, not to a run's triplets."""
+        """Answer states of the judge; they depend on the texts, not on the triplets."""
         return states_path(self.dataset, self.scale, self.judge)
 
     @property
     def teacher(self) -> Path:
-        """What the embedder learns from the answer states."""
+        """Teacher vectors made from the answer states."""
         return FINETUNE_STAGE / "converted_triplet_results" / f"{self.name}-{slugify_model(self.judge)}-teacher.npy"
 
     @property
     def self_teacher(self) -> Path:
-        """What the embedder learns from itself: the control that no LLM has a part in."""
+        """Teacher vectors made without an LLM: the self-training control."""
         return self.teacher.with_name(f"{self.name}-self-teacher.npy")
 
     @property
@@ -95,7 +97,7 @@ class Layout:
 
     @property
     def train_file(self) -> Path:
-        """What the embedder is trained on."""
+        """File that the embedder is trained on: the teacher or the training triplets."""
         from_states = self.recipe == "distill" or (self.recipe is None and self.teacher.exists())
         return self.teacher if from_states else self.training_triplets
 
@@ -106,7 +108,7 @@ class Layout:
 
     @property
     def after_blend(self) -> Path:
-        """Vectors of the fine-tuned embedder beside the answer states."""
+        """Vectors of the fine-tuned embedder blended with the answer states."""
         return blend_path(self.after_embeds)
 
     @property
@@ -116,7 +118,7 @@ class Layout:
 
 
 def slugify_model(name: str) -> str:
-    """Return a model's name as it stands in file names.
+    """Return a model's name for file names.
 
     >>> slugify_model("berkeley-nest/Starling-LM-7B-alpha"), slugify_model("minilm")
     ('starling-lm-7b-alpha', 'minilm')
@@ -125,8 +127,30 @@ def slugify_model(name: str) -> str:
     return "".join(char if char.isalnum() or char in "._=" else "-" for char in slug)
 
 
+def name_dataset(path: Path) -> str:
+    """Return the name of a data set of the user's own texts, made from the file's name.
+
+    Letters, their marks and digits of every script are kept; everything else becomes "_".
+
+    >>> name_dataset(Path("texts/고객 문의-2.csv")), name_dataset(Path("haikus.jsonl"))
+    ('고객_문의_2', 'haikus')
+    """
+    stem = unicodedata.normalize("NFC", path.stem)  # macOS hands out decomposed names
+    return shorten_name("".join(char if unicodedata.category(char)[0] in "LMN" else "_" for char in stem))
+
+
+def check_name(option: str, name: str) -> None:
+    """Refuse a name of files that would lead into another folder, or that scripts would take for several.
+
+    Raises:
+        DataError: It is empty, only dots, or holds a slash, a space or what cannot be printed.
+    """
+    if not name.strip(".") or any(char in "/\\" or char.isspace() or not char.isprintable() for char in name):
+        raise DataError(f'{option} "{name}": must be a name without spaces and slashes')
+
+
 def shorten_name(name: str) -> str:
-    """Return a name that a file system takes: an embedder adapted again and again has a long one.
+    """Shorten a name that is too long for file systems, as after many rounds of adapting.
 
     >>> shorten_name("minilm"), len(shorten_name("minilm-smollm2_seed=100" * 10))
     ('minilm', 120)
@@ -138,31 +162,31 @@ def shorten_name(name: str) -> str:
 
 
 def measures_path(embeds: Path) -> Path:
-    """Return the measures that belong to vectors."""
+    """Return the path of the measures of vectors."""
     return embeds.with_name(f"{embeds.stem}_measures.json")
 
 
 def predictions_path(triplets: Path, judge: str, folder: Path | None = None) -> Path:
-    """Return where the judgments of a file of triplets go; a recorded file may be the triplets."""
+    """Return the path of the judgments of a triplet file, which may itself hold recorded judgments."""
     name = f"{triplets.stem.removesuffix('-pred')}-{slugify_model(judge)}-pred.json"
     return (folder or PREDICT_STAGE / "predicted_triplet_results") / name
 
 
 def states_path(dataset: str, scale: str, judge: str, folder: Path | None = None) -> Path:
-    """Return where the answer states of a data set's texts go."""
+    """Return the path of the answer states of a data set's texts."""
     return (folder or PREDICT_STAGE / "answer_states") / f"{dataset}_{scale}-{slugify_model(judge)}.npy"
 
 
 def converted_path(judgments: Path, folder: Path | None = None, by_embedder: bool = False) -> Path:
-    """Return where the training triplets of a file of judgments go."""
+    """Return the path of the training triplets made from a file of judgments."""
     name = f"{judgments.stem.removesuffix('-pred')}{'-self' if by_embedder else ''}-train.json"
     return (folder or FINETUNE_STAGE / "converted_triplet_results") / name
 
 
 def checkpoint_path(train_file: Path, seed: int, folder: Path | None = None) -> Path:
-    """Return where the embedder trained on a teacher or on triplets goes.
+    """Return the path of the embedder trained on a teacher or on triplets.
 
-    Training triplets carry the seed in their name, as published: that of the draw and of the training.
+    Names of training triplets already contain the seed, as published: of sampling and of training.
 
     >>> checkpoint_path(Path("banking77_small_minilm-smollm2-teacher.npy"), 13).name
     'banking77_small_minilm-smollm2_seed=13'
@@ -175,18 +199,24 @@ def checkpoint_path(train_file: Path, seed: int, folder: Path | None = None) -> 
 
 
 def blend_path(embeds: Path) -> Path:
-    """Return where vectors go that hold the answer states too."""
+    """Return the path of vectors blended with answer states."""
     return embeds.with_name(f"{embeds.stem}-blend.npy")
 
 
 def after_path(checkpoint: Path, dataset: str, scale: str, folder: Path | None = None) -> Path:
-    """Return where the vectors of a fine-tuned embedder go."""
+    """Return the path of the vectors of a fine-tuned embedder."""
     rest = checkpoint.name.removeprefix(f"{dataset}_{scale}_")
     return (folder or AFTER_MEASURES) / f"{dataset}_{scale}_embeds_{rest}.npy"
 
 
 def comparison_path(embedder: str, llm: str, kind: str, folder: Path | None = None) -> Path:
-    """Return where the comparison of an embedder's runs with one judge goes: "md", "csv" or "png".
+    """Return the path of the comparison table or chart of an embedder and a judge.
+
+    Args:
+        embedder: Embedder as given by the user.
+        llm: Name of the judge.
+        kind: "md", "csv" or "png".
+        folder: Folder of the file; `after_measures/` when None.
 
     >>> comparison_path("org/My_Model", "org/starling-rm", "csv").name
     'comparison_my_model-starling-rm.csv'
@@ -197,13 +227,13 @@ def comparison_path(embedder: str, llm: str, kind: str, folder: Path | None = No
 
 
 def study_folder(embedder: str, llm: str) -> Path:
-    """Return where the cells of the study lie; its results lie beside, under the same name."""
+    """Return the folder of the study's cells; its results are next to it, under the same name."""
     pair = () if (embedder, llm) == STUDY_PAIR else (slugify_model(embedder), slugify_model(llm))
     return MEASURES / "-".join((STUDY, *pair))
 
 
 def study_pair(results: Path) -> str:
-    """Return the embedder and the LLM of a file of the study's results.
+    """Return the embedder and the LLM of a results file of the study.
 
     >>> study_pair(Path("benchmark_quality.json")), study_pair(Path("benchmark_quality-e5-qwen05.json"))
     ('minilm-smollm2', 'e5-qwen05')
@@ -211,9 +241,13 @@ def study_pair(results: Path) -> str:
     return results.stem.removeprefix(STUDY).removeprefix("-") or "-".join(STUDY_PAIR)
 
 
-if __name__ == "__main__":  # for scripts: dataset, scale, embedder, max_query, seed, judge, recipe to the checkpoint
+if __name__ == "__main__":  # for scripts: a file of texts to the data set's name; or dataset, scale, embedder,
+    # max_query, seed, judge, recipe to the checkpoint
     import sys
 
+    if len(sys.argv) == 2:
+        sys.stdout.buffer.write(f"{name_dataset(Path(sys.argv[1]))}\n".encode())
+        sys.exit()
     dataset, scale, embedder, max_query, seed, judge, recipe = sys.argv[1:]
     layout = Layout(dataset, scale, embedder, int(max_query), int(seed), judge, recipe or None)
     sys.stdout.write(f"{layout.checkpoint}\n")

@@ -1,4 +1,4 @@
-"""Figures: one look for all pictures, written the same to the byte."""
+"""Figures with a common style and reproducible bytes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 
 def make_figure(ncols: int, width: float, height: float) -> tuple[Any, Any]:
-    """Return a figure of matplotlib and its row of axes; sizes in inches."""
-    # The figure class, not pyplot: no window system is asked for, and none is changed for others.
+    """Return a matplotlib figure and its row of axes; sizes in inches."""
+    # Not pyplot, which would choose a window system and keep global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -19,5 +19,5 @@ def make_figure(ncols: int, width: float, height: float) -> tuple[Any, Any]:
 
 def save_figure(figure: Any, path: Path) -> None:  # noqa: ANN401
     """Write a figure as PNG."""
-    # Without matplotlib's version in it, the same picture is the same file.
+    # Without matplotlib's version, the same picture gives the same bytes.
     figure.savefig(path, format="png", dpi=130, metadata={"Software": None})

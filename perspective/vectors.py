@@ -1,4 +1,4 @@
-"""Spaces of vectors: whitened, side by side, smoothed, and how stably they cluster. No label is seen."""
+"""Vector operations without labels: centring, whitening, blending, smoothing, margins of triplets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROWS_AT_A_TIME = 4096
 
 
 def normalize_rows(vectors: np.ndarray) -> np.ndarray:
-    """Scale each row to length 1; a row of zeros stays."""
+    """Scale each row to length 1; a row of zeros is unchanged."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
 
@@ -24,12 +24,12 @@ def center_rows(vectors: np.ndarray) -> np.ndarray:
 
 
 def half_whiten(vectors: np.ndarray) -> np.ndarray:
-    """Flatten the spectrum half-way: each principal direction is divided by the root of its deviation.
+    """Whiten by half: divide each principal direction by the square root of its standard deviation.
 
-    An LLM's states lie in a narrow cone: a few directions, common to all texts, hold most of the
-    variance and say little about any one (Ethayarajh, 2019). Full whitening (Su et al., 2021)
-    divides by the deviation itself and lifts the noise of the last directions as high as the first;
-    half of it, in the exponent, does not.
+    Hidden states of LLMs are anisotropic: a few directions hold most of the variance and carry
+    little information about single texts (Ethayarajh, 2019). Full whitening (Su et al., 2021)
+    divides by the standard deviation itself and scales up the noise of the last directions as much;
+    half the exponent does not.
 
     Args:
         vectors: Array `(n, dim)`.
@@ -40,14 +40,14 @@ def half_whiten(vectors: np.ndarray) -> np.ndarray:
     rows = center_rows(vectors)
     rows = rows - rows.mean(axis=0)
     variance, directions = np.linalg.eigh(rows.T.astype(np.float64) @ rows / len(rows))
-    # Directions that no text varies in are rounding noise: left out, not divided by.
+    # Directions without variance are rounding noise: left out, not scaled up.
     kept = variance > variance[-1] * 1e-7
     scale = variance[kept] ** -0.25
     return normalize_rows((rows @ directions[:, kept]) * scale).astype(np.float32)
 
 
 def blend(vectors: np.ndarray, states: np.ndarray, weight: float) -> np.ndarray:
-    """Put two spaces of unit rows side by side, so that their cosines add up as 1 to `weight`.
+    """Concatenate two spaces of unit rows; their cosines add up with weights 1 and `weight`.
 
     Returns:
         Array `(n, dim + state_dim)` of unit rows.
@@ -58,13 +58,13 @@ def blend(vectors: np.ndarray, states: np.ndarray, weight: float) -> np.ndarray:
 def smooth(vectors: np.ndarray, n_neighbors: int, share: float = 0.5) -> np.ndarray:
     """Move each row towards the mean of its nearest neighbours.
 
-    One step of diffusion on the neighbour graph: what a text's neighbours agree on stays, what is
-    its own (length, names, wording) averages out.
+    One step of diffusion on the neighbour graph: what the neighbours have in common is kept, what
+    is specific to one text (length, names, wording) is averaged out.
 
     Args:
         vectors: Array `(n, dim)` of unit rows.
-        n_neighbors: How many; the row itself counts too, so that the mean is over one more.
-        share: How far towards them, 0 to 1.
+        n_neighbors: Number of neighbours; the mean also includes the row itself.
+        share: Step size, 0 to 1.
 
     Returns:
         Array `(n, dim)` of unit rows.
@@ -75,20 +75,20 @@ def smooth(vectors: np.ndarray, n_neighbors: int, share: float = 0.5) -> np.ndar
     from sklearn.neighbors import NearestNeighbors
 
     index = NearestNeighbors(n_neighbors=n_neighbors + 1, algorithm="brute").fit(vectors)
-    moved = np.empty_like(vectors)
+    smoothed = np.empty_like(vectors)
     for start in range(0, len(vectors), ROWS_AT_A_TIME):
         rows = slice(start, start + ROWS_AT_A_TIME)
-        near = index.kneighbors(vectors[rows], return_distance=False)
-        moved[rows] = (1 - share) * vectors[rows] + share * normalize_rows(vectors[near].mean(axis=1))
-    return normalize_rows(moved)
+        neighbors = index.kneighbors(vectors[rows], return_distance=False)
+        smoothed[rows] = (1 - share) * vectors[rows] + share * normalize_rows(vectors[neighbors].mean(axis=1))
+    return normalize_rows(smoothed)
 
 
 def score_margins(vectors: np.ndarray, triplets: Sequence[Triplet]) -> np.ndarray:
-    """Return by how much choice 1 is nearer to the query than choice 2.
+    """Return how much nearer choice 1 is to the query than choice 2.
 
     Args:
-        vectors: `(n_texts, dim)` of any length; a zero vector is equally far from all.
-        triplets: n triplets of its rows.
+        vectors: `(n_texts, dim)`, not necessarily of unit length; a zero vector has cosine 0 with all.
+        triplets: n triplets of row numbers.
 
     Returns:
         `(n,)`: cos(query, choice 1) - cos(query, choice 2), -2 to 2.

@@ -1,4 +1,4 @@
-# Sourced by every script: the root, the environment, the settings with their defaults.
+# Sourced by every script: root folder, Python environment, settings with their defaults.
 # shellcheck shell=bash
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -31,14 +31,14 @@ run_for_each_dataset() {
     done
 }
 
-# The same for a stage of the clustering pipeline, whose runs are named by their scale too.
+# The same for the clustering stages, which also take --scale.
 for_each_dataset() {
     local module="$1"
     shift
     run_for_each_dataset "$module" --scale "$SCALE" "$@"
 }
 
-# For a stage that several processes can share: LAUNCH starts what follows, where it is set.
+# For stages that can run in several processes: start them with LAUNCH, if it is set.
 use_launcher() {
     [[ -z "$LAUNCH" ]] || read -ra RUN <<<"$LAUNCH"
 }

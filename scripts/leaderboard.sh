@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Shows retrieval and clustering results in the browser; new results appear by themselves.
+# Shows retrieval and clustering results in the browser; new results appear automatically.
 # Usage: bash scripts/leaderboard.sh [--port N] [--address HOST] [--root FOLDER]
-# The page is served to this machine alone (127.0.0.1) unless --address says otherwise.
+# The page is served on 127.0.0.1, to this machine only, unless --address is given.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

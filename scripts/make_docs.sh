@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fills the tables, figures and the picture of README and docs from the committed JSON of measures/.
+# Writes the tables, figures and the picture of README and docs from the committed JSON in measures/.
 # Usage: bash scripts/make_docs.sh
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"

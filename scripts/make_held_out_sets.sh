@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes datasets/debian and datasets/modules, labelled texts that no setting was chosen on.
-# Usage: bash scripts/make_held_out_sets.sh [NAME...]    (both when none is named)
+# Makes datasets/debian and datasets/modules, labelled texts that were not used to choose any setting.
+# Usage: bash scripts/make_held_out_sets.sh [NAME...]    (default: both)
 set -euo pipefail
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 bash "$HERE/setup.sh"

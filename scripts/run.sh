@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the whole pipeline: set-up, data, the six stages, the table of before and after.
+# Runs the whole pipeline: set-up, data, the six stages, the comparison before and after.
 set -euo pipefail
 
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -15,29 +15,32 @@ clustering before and after. Finished stages are recognised and skipped; a kille
                        may be repeated
   --data_path FILE     your own texts (.jsonl, .csv, .parquet); --dataset then only names them
   --text_column NAME   field that holds the text (default: input)
-  --label_column NAME  field that holds the label, where there is one (default: label)
-  --perspective WORDS  what should be alike in your own texts, such as "intent" (default: topic)
+  --label_column NAME  field that holds the label, if there is one (default: label)
+  --perspective WORDS  what texts of one cluster should share, such as "intent" (default for your
+                       own texts: topic)
   --embedder NAME      minilm (default, no download), gte, e5, a sentence-transformers id, a folder
   --llm NAME           smollm2 (default, no download), starling, starling-rm, a hub id, a folder,
-                       a .gguf file, or the name of a server's model with --base_url
+                       a .gguf file, or with --base_url a model name on the server
   --load_in FORM       4bit or 8bit: a larger LLM on a smaller CUDA card
-  --base_url URL       an OpenAI-compatible server judges; its key from OPENAI_API_KEY
-  --budget MONEY       the most that the server may cost; also needs --price_in MONEY and
-                       --price_out MONEY, for a million tokens read and written
-  --recorded_path FILE earlier predictions, ours or published, take the LLM's place
+  --base_url URL       an OpenAI-compatible server judges; its key from LLM_SERVER_KEY, OpenAI's from
+                       OPENAI_API_KEY
+  --budget MONEY       no more questions are asked once the server has cost this; requests in progress
+                       are paid too. Needs --price_in MONEY and --price_out MONEY, for a million tokens
+                       read and written. A higher budget later asks only what is left
+  --recorded_path FILE use earlier predictions, ours or published, instead of an LLM
   --judge NAME         answer (default for a local LLM: reads each text once), pair, choice, reward
-  --recipe NAME        distill (default of answer), standard (triplets) or published (triplets; batch
+  --recipe NAME        distill (default for answer), standard (triplets), published (triplets; batch
                        2, learning rate 5e-7, 8 epochs)
-  --rounds N           adapt again from the adapted embedder, N times in all, ended early where the
-                       LLM adds nothing more (default: 1)
+  --rounds N           adapt the adapted embedder again, N rounds in total; stops early if the LLM
+                       adds nothing more (default: 1)
   --scale NAME         small (default) or large
-  --max_query N        triplets to ask about (default: 1024)
-  --seed N             of sampling and training (default: 100)
+  --max_query N        number of triplets to judge (default: 1024)
+  --seed N             random seed of sampling and training (default: 100)
   --overwrite          replace existing output
   --help               show this
 
-The same settings are read from the environment: DATASETS, EMBEDDER, LLM, MAX_QUERY, SEED, SCALE; and
-LAUNCH, which starts embedding and fine-tuning in several processes ("torchrun --nproc_per_node 8").
+Also read from the environment: DATASETS, EMBEDDER, LLM, MAX_QUERY, SEED, SCALE; and LAUNCH, which
+starts embedding and fine-tuning in several processes ("torchrun --nproc_per_node 8").
 HELP
 }
 
@@ -47,19 +50,21 @@ fail() {
 }
 
 names=()
-data=() # where the texts are
-labels=()
-reader=()  # of answer states and of judging
-judge=()   # of judging alone
+# Options of the stages that ...
+data=()   # ... read texts
+labels=() # ... read labels
+reader=() # ... read answer states or judge
+judge=()  # ... judge
 recipe=()
 overwrite=()
+data_path=""
 recorded=""
 rounds=1
 OPTIONS=(--dataset --data_path --text_column --label_column --perspective --embedder --llm --load_in --judge
     --base_url --budget --price_in --price_out --recorded_path --recipe --rounds --scale --max_query --seed
     --overwrite --help)
 
-absolute() { # a path that still holds when the working directory changes
+absolute() { # prints an absolute path, since the working directory changes
     case "$1" in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac
 }
 
@@ -77,7 +82,7 @@ while (($#)); do
         continue
         ;;
     --*=*)
-        # --name=value is --name value
+        # Split --name=value.
         set -- "${option%%=*}" "${option#*=}" "${@:2}"
         continue
         ;;
@@ -94,13 +99,13 @@ while (($#)); do
         ;;
     --data_path)
         [[ -f "$value" ]] || fail "$value: no such file"
-        data+=(--data_path "$(absolute "$value")")
-        default_name="$(basename "${value%.*}" | tr -c 'A-Za-z0-9_\n' '_')"
+        data_path="$(absolute "$value")"
+        data+=(--data_path "$data_path")
         ;;
     --text_column) data+=("$option" "$value") ;;
     --label_column) labels+=("$option" "$value") ;;
     --judge)
-        [[ "$value" != oracle ]] || fail "--judge oracle answers by the labels: for analysis, with predict_triplet.sh alone"
+        [[ "$value" != oracle ]] || fail "--judge oracle uses the labels: for analysis only, with predict_triplet.sh"
         judge+=("$option" "$value")
         ;;
     --perspective | --load_in) reader+=("$option" "$value") ;;
@@ -122,8 +127,8 @@ while (($#)); do
     --seed) export SEED="$value" ;;
     esac
 done
-[[ ${#data[@]} -eq 0 || -n "${default_name:-}" ]] || fail "--text_column needs --data_path"
-[[ ${#names[@]} -le 1 || -z "${default_name:-}" ]] || fail "--data_path takes one --dataset, which names it"
+[[ ${#data[@]} -eq 0 || -n "$data_path" ]] || fail "--text_column needs --data_path"
+[[ ${#names[@]} -le 1 || -z "$data_path" ]] || fail "--data_path takes one --dataset, which names it"
 [[ $rounds -eq 1 || -z "$recorded" ]] || fail "--rounds needs a judge that can be asked again; --recorded_path cannot"
 [[ ${#names[@]} -le 1 || -z "$recorded" ]] || fail "--recorded_path takes one --dataset"
 
@@ -134,8 +139,8 @@ STAGE1="$ROOT/perspective/1_predict_triplet/scripts"
 STAGE2="$ROOT/perspective/2_finetune/scripts"
 
 # data
-if [[ -n "${default_name:-}" ]]; then
-    DATASETS="${names[0]:-$default_name}"
+if [[ -n "$data_path" ]]; then
+    DATASETS="${names[0]:-$("$PYTHON" -m perspective.layout "$data_path")}"
 else
     [[ ${#names[@]} -eq 0 ]] || DATASETS="${names[*]}"
     [[ " $DATASETS " != *" all "* ]] || DATASETS="banking77 few_nerd_nat mtop_domain stackexchange"
@@ -143,13 +148,13 @@ else
     bash "$HERE/fetch_datasets.sh" $DATASETS --or_demo || {
         status=$?
         [[ $status -eq 3 ]] || exit "$status"
-        echo "no data set can be reached: continuing with the demo texts in datasets/demo" >&2
+        echo "no data set can be fetched: continuing with the demo texts in datasets/demo" >&2
         DATASETS=demo
     }
 fi
 export DATASETS
 
-# ${array[@]+"${array[@]}"}: bash 3.2, that of macOS, calls an empty array unset.
+# ${array[@]+"${array[@]}"}: an empty array counts as unset in bash 3.2, the version of macOS.
 texts=(${data[@]+"${data[@]}"} ${overwrite[@]+"${overwrite[@]}"})
 
 step() {
@@ -159,12 +164,12 @@ step() {
     bash "$@"
 }
 
-# The kind of judge and its name in file names, as Python gives them.
-named="$("$PYTHON" -m perspective.judging.settings --llm "$LLM" ${judge[@]+"${judge[@]}"})"
-read -r kind name <<<"$named"
+# The kind of judge and its name in file names, from Python.
+description="$("$PYTHON" -m perspective.judging.settings --llm "$LLM" ${judge[@]+"${judge[@]}"})"
+read -r kind name <<<"$description"
 llm="$LLM"
 
-# The six stages; $1 is the round. Returns 3 where a later round would gain nothing.
+# Runs the six stages of round $1. Returns 3 if a later round would change nothing.
 run_stages() {
     local further=()
     [[ "$1" == 1 ]] || further=(--stop_unless_trusted)
@@ -177,7 +182,7 @@ run_stages() {
         step "3 read answer states" "$STAGE1/read_states.sh" ${reader[@]+"${reader[@]}"} ${texts[@]+"${texts[@]}"} || return
     fi
     step "3 judge triplets" "$STAGE1/predict_triplet.sh" ${reader[@]+"${reader[@]}"} ${judge[@]+"${judge[@]}"} ${texts[@]+"${texts[@]}"} || return
-    export LLM="$name" # by which the later stages find the judge's files
+    export LLM="$name" # the later stages find the judge's files by its name
     step "4 convert to training triplets" "$STAGE2/convert_triplet.sh" ${texts[@]+"${texts[@]}"} || return
     if [[ "$kind" == answer ]]; then
         step "4 convert answer states" "$STAGE2/convert_states.sh" ${further[@]+"${further[@]}"} ${overwrite[@]+"${overwrite[@]}"} || return
@@ -194,7 +199,7 @@ first="$EMBEDDER"
 for dataset in $all_datasets; do
     export DATASETS="$dataset" EMBEDDER="$first"
     for ((round = 2; round <= rounds; round++)); do
-        # The next round begins with the embedder of the last one.
+        # Each round starts from the embedder of the previous one.
         EMBEDDER="$("$PYTHON" -m perspective.layout "$dataset" "$SCALE" "$EMBEDDER" "$MAX_QUERY" "$SEED" "$name" "${recipe[1]:-}")"
         export EMBEDDER
         echo "== round $round of $dataset" >&2

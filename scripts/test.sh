@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sets up, then checks style, types and scripts, and runs the tests.
-# Usage: bash scripts/test.sh [PYTEST OPTION...]    e.g. -m "not slow and not real" for the quick ones
+# Sets up, then checks style, types, imports and scripts, and runs the tests.
+# Usage: bash scripts/test.sh [PYTEST OPTION...]    e.g. -m "not slow and not real" for the fast ones
 set -euo pipefail
 
 bash "$(dirname "${BASH_SOURCE[0]}")/setup.sh" --dev
@@ -12,6 +12,8 @@ ruff check .
 ruff format --check .
 echo "== mypy" >&2
 mypy
+echo "== import-linter" >&2
+lint-imports
 echo "== shellcheck" >&2
 shellcheck -x -P SCRIPTDIR scripts/*.sh perspective/*/scripts/*.sh .ci/run
 echo "== pytest" >&2

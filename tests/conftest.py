@@ -61,7 +61,15 @@ def plain_network(monkeypatch):
     """No key, address or proxy of the machine's own; servers are asked again at once."""
     from perspective.llm.server import pool
 
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+    for name in (
+        "OPENAI_API_KEY",
+        "LLM_SERVER_KEY",
+        "OPENAI_BASE_URL",
+        "HTTP_PROXY",
+        "http_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pool, "FIRST_WAIT_SECONDS", 0.01)
 

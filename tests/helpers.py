@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,19 @@ def run_killed_when(is_time, command, **options):
         time.sleep(0.02)
     assert process.returncode == 0
     return True
+
+
+@contextmanager
+def limit_file_size(n_bytes):
+    """Let every write beyond a size fail, as on a full disk."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def write_jsonl(path, records):

@@ -4,6 +4,9 @@ import json
 
 import numpy as np
 
+from perspective.artifacts import sidecar_path
+from perspective.artifacts.sidecar import SCHEMA_VERSION
+
 SCORES = {"NDCG@1": 60.0, "NDCG@10": 70.0, "F1@1": 55.0}
 
 
@@ -11,6 +14,12 @@ def write_json(path, value):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
     return path
+
+
+def write_sidecar(path, **fields):
+    """The sidecar of a result, which itself need not be there."""
+    made = {"schema": "embeddings", "schema_version": SCHEMA_VERSION, "sha256": "0" * 64, **fields}
+    return write_json(sidecar_path(path), made)
 
 
 def write_result(root, collection="docs", model="minilm", retriever="dense", add=0.0, name=None, **changes):
@@ -31,7 +40,7 @@ def write_result(root, collection="docs", model="minilm", retriever="dense", add
     }
     name = name or f"{collection}_{model.rpartition('/')[2]}-{retriever}.json"
     path = write_json(root / "measures" / "retrieval" / name, result)
-    write_json(path.with_name(f"{name}.meta.json"), {"schema": "retrieval", "settings": {"model": model, "top_k": 100}})
+    write_sidecar(path, schema="retrieval", settings={"model": model, "top_k": 100})
     return path
 
 
@@ -49,9 +58,9 @@ def write_pair(root, before=(60, 62, 64), after=(65, 67, 69), dataset="banking77
     write_json(root / "measures" / f"{dataset}_small_embeds_{embedder}_measures.json", make_measures(before))
     stem = f"{dataset}_small_embeds_{embedder}_m=1024_seed=100-smollm2"
     checkpoint = "perspective/2_finetune/checkpoints/run"
-    write_json(root / f"{checkpoint}.meta.json", {"facts": {"judge": {"name": "smollm2"}}})
+    write_sidecar(root / checkpoint, record={"judge": {"name": "smollm2"}})
     made = {"settings": {"embedder": embedder}, "input_paths": {"checkpoint": checkpoint}}
-    write_json(root / "after_measures" / f"{stem}.npy.meta.json", made)
+    write_sidecar(root / "after_measures" / f"{stem}.npy", **made)
     return write_json(root / "after_measures" / f"{stem}{suffix}_measures.json", make_measures(after))
 
 

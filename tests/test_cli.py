@@ -17,8 +17,8 @@ class Sampling:
     max_query: int = option("number of triplets", default=1024)
     max_distance: float | None = option("threshold", default=None, aliases=("--far",))
     shuffle_inds: bool = option("in random order", default=True)
-    dry: bool = option("only say what would be done", default=False)
-    weighted: bool | None = option("weigh them", default=None)
+    dry: bool = option("only print the steps", default=False)
+    weighted: bool | None = option("use weights", default=None)
     scale: Literal["small", "large"] = option("size", default="small", group="input")
 
 
@@ -30,10 +30,10 @@ class Seeded:
 @dataclass(frozen=True)
 class Lists:
     seeds: list[int] = option("of the runs", default=[100, 13], group="scale")
-    orders: Literal[1, 2] | None = option("orders asked", default=None)
+    orders: Literal[1, 2] | None = option("number of orders", default=None)
     names: list[Literal["a", "b"]] | None = option("which", default=None)
     urls: list[str] | None = option("addresses", default=None, extend=True)
-    inner: int = 3  # for callers from Python alone
+    inner: int = 3  # not an option: for Python callers only
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ def test_one_and_several_dataclasses():
         (["--max", "3"], "unknown option --max:"),  # no abbreviations: a later option must not change a call
         (["--max_query", "many"], "invalid int value: 'many'"),
         (["--scale", "huge"], "invalid choice: 'huge' (choose from 'small', 'large')"),
-        (["--no_dry"], "unknown option --no_dry"),  # off already
-        (["--shuffle_inds", "false"], '"false" belongs to no option'),
+        (["--no_dry"], "unknown option --no_dry"),  # off by default
+        (["--shuffle_inds", "false"], 'unexpected argument "false"'),
     ],
 )
-def test_a_wrong_call_is_one_line(argv, message, capsys):
+def test_a_wrong_call_prints_one_line(argv, message, capsys):
     with pytest.raises(SystemExit) as stop:
         parse_settings(Sampling, argv)
     error = capsys.readouterr().err
@@ -83,14 +83,14 @@ def test_switches_lists_and_choices():
 
 
 @pytest.mark.parametrize("argv", [["--orders", "3"], ["--names", "a", "c"], ["--inner", "4"]])
-def test_values_that_are_no_choice_and_fields_that_are_no_option(argv, capsys):
+def test_invalid_choices_and_fields_without_an_option_are_refused(argv, capsys):
     with pytest.raises(SystemExit) as stop:
         parse_settings(Lists, argv)
     assert stop.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_an_option_of_two_dataclasses_is_one():
+def test_an_option_shared_by_two_dataclasses_is_parsed_once():
     @dataclass(frozen=True)
     class Run:
         seed: int = option("of the run", default=100)
@@ -106,8 +106,8 @@ def test_an_option_of_two_dataclasses_is_one():
 
 
 @pytest.mark.parametrize("argv", [["--seed", "-1"], ["--seed", str(2**32)]])
-def test_a_seed_that_numpy_would_refuse(argv):
-    with pytest.raises(DataError, match=f"--seed {argv[1]}: must lie between 0 and {2**32 - 1}"):
+def test_a_seed_out_of_range_is_refused(argv):
+    with pytest.raises(DataError, match=f"--seed {argv[1]}: must be between 0 and {2**32 - 1}"):
         parse_settings(Seeded, argv)
 
 
@@ -117,7 +117,7 @@ def test_a_required_option_is_named(capsys):
     assert "--dataset" in capsys.readouterr().err
 
 
-def test_help_shows_the_docstring_as_it_is(capsys):
+def test_help_shows_the_docstring_unchanged(capsys):
     with pytest.raises(SystemExit) as stop:
         parse_settings(Sampling, ["--help"], "Draw triplets.\n\nReads:  vectors\nWrites: triplets\n")
     shown = capsys.readouterr().out
@@ -139,7 +139,7 @@ input:
   --dataset TEXT        name (required)
 
 method:
-  --orders {1,2}        orders asked
+  --orders {1,2}        number of orders
   --names {a,b} [{a,b} ...]
                         which
   --urls TEXT [TEXT ...]
@@ -149,9 +149,9 @@ method:
                         threshold
   --shuffle_inds, --no_shuffle_inds
                         in random order
-  --dry                 only say what would be done
+  --dry                 only print the steps
   --weighted, --no_weighted
-                        weigh them
+                        use weights
 
 scale:
   --seeds N [N ...]     of the runs (default: 100 13)
@@ -182,7 +182,7 @@ def test_a_user_error_ends_in_one_line_and_code_2(error, message, capsys):
     assert shown.count("\n") == 1
 
 
-def test_a_bug_keeps_its_traceback_and_an_interrupt_its_code():
+def test_a_bug_keeps_its_traceback_and_an_interrupt_exits_with_130():
     @entry_point
     def main(argv=None):
         raise (KeyboardInterrupt if argv else ZeroDivisionError)

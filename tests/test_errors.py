@@ -12,9 +12,9 @@ from perspective.errors import DataError, JudgeError, ModelError, PerspectiveErr
         ("zzz", {"only": 1}, "known: only"),
     ],
 )
-def test_suggest_name(name, known, hint):
+def test_the_nearest_known_name_is_suggested(name, known, hint):
     assert suggest_name(name, known) == hint
 
 
-def test_every_user_error_has_one_base():
+def test_user_facing_errors_share_one_base_class():
     assert all(issubclass(kind, PerspectiveError) for kind in (DataError, ModelError, JudgeError))

@@ -13,14 +13,14 @@ def mixture():
     return (rng.normal(size=(6, 16))[kinds] + 0.3 * rng.normal(size=(300, 16))).astype(np.float32), kinds
 
 
-def purity(vectors, kinds, k=10):
+def neighbor_purity(vectors, kinds, k=10):
     similarity = vectors @ vectors.T
     np.fill_diagonal(similarity, -np.inf)
     return (kinds[np.argsort(-similarity, axis=1)[:, :k]] == kinds[:, None]).mean()
 
 
 def test_half_whitening_takes_the_square_root_of_the_deviations():
-    """Small deviations beside a common length, so that scaling rows to length 1 changes little."""
+    """One large direction and small deviations, so that scaling rows to length 1 changes little."""
     rng = np.random.default_rng(1)
     signs = rng.choice([-1.0, 1.0], size=4000)
     rows = np.column_stack([signs, 0.04 * rng.normal(size=4000), 0.0025 * rng.normal(size=4000)])
@@ -28,11 +28,11 @@ def test_half_whitening_takes_the_square_root_of_the_deviations():
     assert deviations[1] / deviations[0] == pytest.approx(4, rel=0.1)  # before: 16
 
 
-def test_half_whitening_finds_what_a_few_strong_directions_hide(mixture):
+def test_half_whitening_recovers_clusters_hidden_by_a_few_strong_directions(mixture):
     vectors, kinds = mixture
     rng = np.random.default_rng(2)
     hidden = np.hstack([vectors, 8 * rng.normal(size=(300, 4))])
-    assert purity(half_whiten(hidden), kinds) > purity(center_rows(hidden), kinds) + 0.1
+    assert neighbor_purity(half_whiten(hidden), kinds) > neighbor_purity(center_rows(hidden), kinds) + 0.1
 
 
 def test_half_whitening_leaves_out_directions_without_variance():
@@ -58,7 +58,7 @@ def test_smoothing_makes_clusters_tighter(mixture):
     assert smooth(vectors[:1], 10).shape == (1, 16)
 
 
-def test_stability_tells_structure_from_noise(mixture):
+def test_stability_is_higher_for_clusters_than_for_noise(mixture):
     vectors, _ = mixture
     noise = np.random.default_rng(5).normal(size=vectors.shape)
     assert measure_stability(vectors).mean() > measure_stability(noise).mean() + 0.1

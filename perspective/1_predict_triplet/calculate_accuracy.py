@@ -1,4 +1,4 @@
-"""Tell how right the judge, the embedder and both together are, by the labels. For analysis alone.
+"""Measure the accuracy of the judge, the embedder and both together against the labels; for analysis only.
 
 Reads:  predicted_triplet_results/<run>-<judge>-pred.json, the vectors, the labels, answer states if given
 Writes: predicted_triplet_results/<run>-<judge>-accuracy.json
@@ -8,6 +8,7 @@ python -m perspective.1_predict_triplet.calculate_accuracy --dataset banking77 -
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,12 +18,14 @@ from perspective.artifacts import Output, load_judgments, read_record, read_vect
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import DataError
-from perspective.evaluation.gold import answer_by_labels
+from perspective.evaluation.gold import add_gold_answers, keep_labelled
 from perspective.evaluation.judge_accuracy import analyse_judgments, format_analysis
 from perspective.evaluation.labels import LabelOptions, load_labels
 from perspective.layout import Layout
 from perspective.options import FolderOptions, JudgedOptions, RunOptions
 from perspective.trust.evidence import name_source
+
+logger = logging.getLogger(__name__)
 
 
 @entry_point
@@ -37,10 +40,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         inputs["states"] = Path(files.states_path)
     texts, labels = load_texts(corpus), load_labels(corpus, label.label_column)
     if labels is None:
-        raise DataError(f"{corpus.path}: accuracy needs labels, and there are none")
+        raise DataError(f"{corpus.path}: accuracy needs labels, found none")
     judgments = load_judgments(predictions, len(texts), corpus.dataset)
-    gold = answer_by_labels([judgment.triplet for judgment in judgments], labels)
-    judgments = [replace(judgment, triplet=triplet) for judgment, triplet in zip(judgments, gold, strict=True)]
+    gold = {triplet.key: triplet for triplet in add_gold_answers([one.triplet for one in judgments], labels)}
+    known = {triplet.key for triplet in keep_labelled(gold.values(), labels)}
+    if len(known) < len(gold):
+        logger.info("analysed on the %d of %d triplets whose texts all have a label", len(known), len(gold))
+    judgments = [replace(one, triplet=gold[one.triplet.key]) for one in judgments if one.triplet.key in known]
     vectors = read_vectors(inputs["embeddings"], len(texts))
     states = read_vectors(inputs["states"], len(texts)) if "states" in inputs else None
     analysis = analyse_judgments(judgments, vectors, states, name_source(read_record(predictions).judge))

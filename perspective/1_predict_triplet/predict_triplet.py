@@ -1,7 +1,7 @@
-"""Let a judge say which choice of each triplet is closer to its query.
+"""Judge which choice of each triplet is closer to its query.
 
-Reads:  the texts; sampled_triplet_results/<run>.json, or --triplet_path; with --recorded_path alone
-        that file's own triplets; for the judge "answer" the states that read_states wrote
+Reads:  the texts; sampled_triplet_results/<run>.json, or --triplet_path; with only --recorded_path
+        the triplets of that file; for the judge "answer" the states written by read_states
 Writes: predicted_triplet_results/<run>-<judge>-pred.json; until it is complete, each answer in
         <file>.partial.jsonl, from which a killed run resumes
 
@@ -14,12 +14,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from perspective.artifacts import Output, load_triplets, read_vectors, save_judgments
+from perspective.artifacts import Output, load_judgments, load_triplets, read_vectors, save_judgments
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.judging.protocol import choose_wording
-from perspective.judging.session import discard_partial, judge_triplets
+from perspective.judging.session import COUNTED, discard_partial, judge_triplets
 from perspective.judging.settings import JudgeSettings, JudgingTask, build_judge, record_judge
 from perspective.layout import PREDICT_STAGE, Layout, predictions_path
 from perspective.llm.server.settings import ServerSettings
@@ -31,13 +32,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PredictSettings(PerspectiveOptions):
-    """What is judged."""
+    """Inputs of the judge."""
 
     triplet_path: str | None = option(
-        "triplets, ours or published; default those of the run", default=None, group="input"
+        "triplets, ours or published; default: those of the run", default=None, group="input"
     )
     states_path: str | None = option(
-        "answer states as .npy, of the judge answer; default the LLM's", default=None, group="input"
+        "answer states as .npy, for --judge answer; default: the LLM's", default=None, group="input"
     )
 
 
@@ -56,21 +57,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         inputs["answer_states"] = Path(files.states_path or layout.states)
     made_from = {**asdict(wording), **judge.made_from(server), "text_column": corpus.text_column}
     output = Output(path, "judgments", made_from, inputs, precision=judge.precision(server))
+    figures: dict[str, Any] = {}
     if output.is_finished(out.overwrite):
-        discard_partial(output.path)  # a kill may have come between the two
-        return
+        figures = output.record.judge.figures if output.record.judge else {}
+        if not figures.get("n_not_asked") or server.is_spent(figures):
+            discard_partial(output.path)  # a kill may have come between the two
+            return
+        logger.info("%d questions were not asked before: the budget has room for more", figures["n_not_asked"])
     texts = load_texts(corpus)
     triplets = load_triplets(triplet_path, len(texts), corpus.dataset)
     states = read_vectors(inputs["answer_states"], len(texts)) if kind == "answer" else None
     source = build_judge(judge, server, JudgingTask(corpus.dataset, wording, texts, triplets, states))
-    judgments = judge_triplets(source, triplets, texts, output)
+    source.facts |= {name: figures[name] for name in COUNTED if name in figures}
+    earlier = load_judgments(output.path, len(texts), corpus.dataset) if figures else []
+    judgments = judge_triplets(source, triplets, texts, output, earlier)
     reliability = assess_reliability(judgments)
     output.facts["n_judgments"] = len(judgments)
     output.record.judge = record_judge(name, source.identity, {**source.facts, **reliability.facts()})
     if reliability.is_reliable:
         logger.info("%s", reliability.describe())
     else:
-        logger.warning("this judge is unreliable here, its answers will not be used: %s", reliability.describe())
+        logger.warning("judge unreliable, its answers will not be used: %s", reliability.describe())
     save_judgments(output, judgments, texts, corpus.dataset)
     discard_partial(output.path)
 

@@ -1,4 +1,4 @@
-"""Sample triplets at random: the control for the uncertain ones.
+"""Sample triplets at random: the control for uncertainty sampling.
 
 Reads:  datasets/<dataset>/<scale>.jsonl, or --data_path
 Writes: sampled_triplet_results/<dataset>_<scale>_random_m=<max_query>_seed=<seed>.json
@@ -15,7 +15,7 @@ from pathlib import Path
 from perspective.artifacts import Output, save_triplets
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
-from perspective.evaluation.gold import answer_by_labels
+from perspective.evaluation.gold import add_gold_answers
 from perspective.evaluation.labels import LabelOptions, load_labels
 from perspective.layout import Layout
 from perspective.options import option
@@ -24,10 +24,10 @@ from perspective.triplets.sampling import SampledOptions, sample_random_triplets
 
 @dataclass(frozen=True)
 class RandomSettings:
-    """How many are drawn."""
+    """Number of triplets and random seed."""
 
     max_query: int = option("number of triplets", default=1024)
-    seed: int = option("of the draw", default=100)
+    seed: int = option("random seed", default=100)
 
 
 @entry_point
@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if output.is_finished(out.overwrite):
         return
     triplets = sample_random_triplets(len(texts), settings.max_query, settings.seed)
-    triplets = answer_by_labels(triplets, load_labels(corpus, label.label_column))  # for analysis: the draw is over
+    # Gold answers are added after sampling, for analysis only.
+    triplets = add_gold_answers(triplets, load_labels(corpus, label.label_column))
     output.facts["n_triplets"] = len(triplets)
     save_triplets(output, triplets, texts, corpus.dataset)
 

@@ -1,4 +1,4 @@
-"""Read an LLM's answer state of each text: what it is about to answer when asked for the perspective.
+"""Compute an LLM's answer state of each text: its hidden state just before it answers.
 
 Reads:  datasets/<dataset>/<scale>.jsonl, or --data_path
 Writes: answer_states/<dataset>_<scale>-<llm>.npy; until it is complete, finished blocks in
@@ -27,10 +27,10 @@ from perspective.runtime.ray import EngineSettings
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read."""
+    """Compute the answer states."""
     kinds = (CorpusSettings, LLMOptions, PerspectiveOptions, EngineSettings, OutputOptions)
-    corpus, llm, asked, engine, out = parse_settings(kinds, argv, __doc__)
-    perspective = choose_wording(PREDICT_STAGE / "prompts.json", corpus.dataset, asked.perspective).perspective
+    corpus, llm, wording, engine, out = parse_settings(kinds, argv, __doc__)
+    perspective = choose_wording(PREDICT_STAGE / "prompts.json", corpus.dataset, wording.perspective).perspective
     name = name_judge_files(llm.llm, "answer")
     path = states_path(corpus.dataset, corpus.scale, name, Path(out.output_path) if out.output_path else None)
     made_from = {"llm": llm.llm, "llm_revision": llm.llm_revision, "load_in": llm.load_in, "perspective": perspective}
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         precision=reading_precision(),
     )
     if output.is_finished(out.overwrite):
-        output.discard_partial()  # a kill may have come between the two
+        output.discard_partial()  # in case a kill came between the two
         return
     from perspective.llm.loading import load_llm
     from perspective.teacher.states import compute_states

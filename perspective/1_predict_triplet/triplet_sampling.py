@@ -1,4 +1,4 @@
-"""Sample triplets where the embedder is most uncertain.
+"""Sample triplets for the texts that the embedder is most uncertain about.
 
 Reads:  measures/<dataset>_<scale>_embeds_<embedder>.npy, or --feat_path
 Writes: sampled_triplet_results/<run>.json
@@ -17,7 +17,7 @@ from perspective.artifacts import Output, read_vectors, save_triplets
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import NothingToSample
-from perspective.evaluation.gold import answer_by_labels, measure_answerable
+from perspective.evaluation.gold import add_gold_answers, keep_labelled, measure_answerable
 from perspective.evaluation.labels import LabelOptions, load_labels
 from perspective.layout import Layout
 from perspective.options import EmbedderOptions, VectorOptions
@@ -45,14 +45,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         logger.warning("no triplets, the run continues without them: %s", reason)
         save_triplets(output, [], texts, corpus.dataset)
         return
-    # Gold answers join only now, for analysis: the draw is over.
-    triplets = answer_by_labels(triplets, load_labels(corpus, label.label_column))
+    # Gold answers are added after sampling, for analysis only.
+    labels = load_labels(corpus, label.label_column)
+    triplets = add_gold_answers(triplets, labels)
     output.facts |= {"n_triplets": len(triplets), "n_clusters": uncertainty.n_clusters}
     logger.info("%d triplets from %d clusters", len(triplets), uncertainty.n_clusters)
-    answerable = measure_answerable(triplets)
+    answerable = measure_answerable(keep_labelled(triplets, labels)) if labels else None
     if answerable is not None:
         output.facts["answerable_fraction"] = answerable
-        logger.info("by the labels, for analysis alone, %.1f%% of them have exactly one right answer", 100 * answerable)
+        logger.info("for analysis only: by the labels, %.1f%% have exactly one right answer", 100 * answerable)
     save_triplets(output, triplets, texts, corpus.dataset)
 
 

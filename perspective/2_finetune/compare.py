@@ -1,7 +1,7 @@
 """Compare the measures before and after fine-tuning.
 
-Reads:  measures/ and after_measures/ of the runs named by the options
-Writes: after_measures/comparison[_<name>].md, .csv and .png; the figures onto the model cards
+Reads:  measures/ and after_measures/ of the given runs
+Writes: after_measures/comparison_<embedder>-<judge>.md, .csv and .png; the measures in the model cards
 
 python -m perspective.2_finetune.compare --datasets banking77 mtop_domain --llm smollm2
 """
@@ -31,13 +31,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CompareSettings:
-    """Which runs."""
+    """The runs to compare."""
 
     datasets: list[str] = option("names of the data sets", group="input", aliases=("--dataset",))
     scale: Scale = option("small or large", default="small", group="input")
 
 
-def _tell_files(layout: Layout) -> None:
+def _log_files(layout: Layout) -> None:
     files = {
         "measures before": measures_path(layout.embeds),
         "measures after": measures_path(layout.after_embeds),
@@ -60,12 +60,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     comparisons = []
     for layout in layouts:
-        _tell_files(layout)
+        _log_files(layout)
         before, after = measures_path(layout.embeds), measures_path(layout.after_embeds)
         if before.exists() and "ACC" not in read_json(before):
-            logger.info(
-                "%s: without labels there is nothing to compare by; see %s", layout.dataset, display_path(after)
-            )
+            logger.info("%s: no labels, so nothing to compare; see %s", layout.dataset, display_path(after))
             continue
         comparison = load_comparison(before, after, layout.checkpoint, layout.dataset, run.embedder)
         add_measures_to_card(layout.checkpoint, comparison)

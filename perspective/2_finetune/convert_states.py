@@ -1,9 +1,9 @@
-"""Turn answer states into a teacher: the vectors that the embedder is to learn.
+"""Turn answer states into a teacher: the vectors that the embedder learns.
 
-Reads:  the vectors of the untouched embedder;
+Reads:  the vectors of the embedder before fine-tuning;
         ../1_predict_triplet/answer_states/<dataset>_<scale>-<judge>.npy
 Writes: converted_triplet_results/<dataset>_<scale>_<embedder>-<judge>-teacher.npy; with --by_embedder
-        ...-self-teacher.npy, the control that the LLM has no part in
+        ...-self-teacher.npy, the control without an LLM
 
 python -m perspective.2_finetune.convert_states --dataset banking77 --llm smollm2
 """
@@ -29,12 +29,12 @@ NOTHING_GAINED = 3  # exit code, for scripts
 
 @dataclass(frozen=True)
 class ConvertStatesSettings(VectorOptions):
-    """Which states, and what is made of them."""
+    """Inputs of the teacher, and how it is used."""
 
-    states_path: str | None = option("answer states as .npy; default the judge's", default=None, group="input")
-    by_embedder: bool = option("teach what the embedder knows already: the self-training control", default=False)
+    states_path: str | None = option("answer states as .npy; default: the judge's", default=None, group="input")
+    by_embedder: bool = option("make the teacher without answer states: the self-training control", default=False)
     stop_unless_trusted: bool = option(
-        "for rounds after the first: where the states are not trusted, write nothing and end with code 3", default=False
+        "for rounds after the first: if the states are not trusted, write nothing and exit with code 3", default=False
     )
 
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     teacher, trust = make_teacher(vectors, states, settings)
     logger.info("%s: %s", data.dataset, "the embedder alone" if states is None else trust.describe())
     if files.stop_unless_trusted and not trust.weight:
-        logger.info("the embedder already holds everything that the LLM is trusted with: no further round")
+        logger.info("the answer states add nothing to the adapted embedder (not trusted): no further round")
         sys.exit(NOTHING_GAINED)
     judge = None if files.by_embedder else read_record(inputs["answer_states"]).judge
     output.record.judge = judge or JudgeRecord(name="the embedder itself" if files.by_embedder else run.llm)
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output.record.unchanged = teacher is None
     output.facts |= {"trust": asdict(trust), "n_texts": len(vectors)}
     if teacher is None:
-        logger.info("%d texts are too few to learn from without an LLM: the embedder stays as it is", len(vectors))
+        logger.info("%d texts are too few for a teacher without an LLM: the embedder stays unchanged", len(vectors))
     output.write_vectors(vectors if teacher is None else teacher)
 
 

@@ -1,8 +1,8 @@
 """Turn judgments into training triplets: the chosen text positive, the other negative.
 
 Reads:  ../1_predict_triplet/predicted_triplet_results/<run>-<judge>-pred.json, or --pred_path;
-        the embedder's vectors, where they exist; with --evidence, where given, answer states
-Writes: converted_triplet_results/<run>-<judge>-train.json; empty where the judge is unreliable
+        the embedder's vectors if they exist; with --evidence, answer states if given
+Writes: converted_triplet_results/<run>-<judge>-train.json; empty if the judge is unreliable
 
 python -m perspective.2_finetune.convert_triplet --dataset banking77 --llm smollm2
 """
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     judgments = load_judgments(predictions, len(texts), corpus.dataset)
     vectors = read_vectors(feats, len(texts)) if "embeddings" in inputs else None
     judge = read_record(predictions).judge
-    # Answers in both orders were compared with one another, states have no order, and evidence weighs all by itself.
+    # Not needed for answers in both orders (compared with each other), for states (no order) and for evidence.
     in_one_order = judge is None or (judge.orders == 1 and not judge.reads_states)
     is_checked = settings.check and in_one_order and not settings.evidence
     trusted = is_trusted(judgments, vectors if is_checked else None)
@@ -57,16 +57,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         evidence = gather_evidence(judgments, vectors, states, name_source(judge) if trusted else None)
         output.facts["reliability"] = evidence.reliability
         logger.info("sources trusted: %s", ", ".join(f"{name} {mu:.2f}" for name, mu in evidence.reliability.items()))
-        # The embedder alone would teach itself what it holds already: that is the self-training control.
+        # From the embedder alone it would learn only what it already represents: the self-training control.
         trusted = any(mu > 0 for name, mu in evidence.reliability.items() if name != EMBEDDER)
         if not trusted:
-            logger.warning("no source but the embedder is trusted, no training triplet is made")
+            logger.warning("no source except the embedder is trusted: no training triplets are made")
         triplets = convert_by_evidence(judgments, texts, evidence, instruction) if trusted else []
     else:
         triplets = convert_judgments(judgments, texts, instruction) if trusted else []
     output.record.judge = judge
     output.facts |= {"n_judgments": len(judgments), "n_triplets": len(triplets)}
-    logger.info("%d of %d judgments become training triplets", len(triplets), len(judgments))
+    logger.info("%d training triplets from %d judgments", len(triplets), len(judgments))
     save_training_triplets(output, triplets, corpus.dataset)
 
 

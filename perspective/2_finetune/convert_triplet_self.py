@@ -1,7 +1,7 @@
-"""Make training triplets of the embedder's own opinion: the self-training control.
+"""Make training triplets from the embedder's own distances: the self-training control.
 
 Reads:  the triplets of ../1_predict_triplet/predicted_triplet_results/<run>-<judge>-pred.json and
-        the vectors of the untouched embedder
+        the vectors of the embedder before fine-tuning
 Writes: converted_triplet_results/<run>-<judge>-self-train.json
 
 python -m perspective.2_finetune.convert_triplet_self --dataset banking77 --llm smollm2

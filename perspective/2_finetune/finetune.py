@@ -1,10 +1,10 @@
-"""Fine-tune the embedder on what the judge made: a teacher's vectors, or training triplets.
+"""Fine-tune the embedder on a teacher's vectors or on training triplets.
 
-Reads:  converted_triplet_results/<run>-<judge>-teacher.npy where the judge read answer states, else
+Reads:  converted_triplet_results/<run>-<judge>-teacher.npy if convert_states made one, else
         ...-train.json; or --train_file, either of them
 Writes: checkpoints/<run>-<judge>/, a folder that SentenceTransformer(path) loads, with its model
-        card, loss.csv and loss.png; until it is whole, <folder>.partial/, from which a killed run
-        goes on
+        card, loss.csv and loss.png; until it is complete, <folder>.partial/, from which a killed
+        run resumes
 
 python -m perspective.2_finetune.finetune --dataset banking77 --llm smollm2
 
@@ -32,15 +32,15 @@ from perspective.training.settings import TrainSettings
 
 @dataclass(frozen=True)
 class FinetuneSettings(TrainedEmbedderOptions, RunOptions, ModelOptions, OverwriteOptions):
-    """What is trained on, and where the model is written."""
+    """Training data, and where the model is written."""
 
     train_file: str | None = option(
-        "training triplets (.json, ours or published) or a teacher (.npy); default those of the run",
+        "training triplets (.json, ours or published) or a teacher (.npy); default: those of the run",
         default=None,
         group="input",
     )
     output_dir: str | None = option(
-        "the folder to make; default checkpoints/<run>-<judge>", default=None, group="output"
+        "folder of the model; default: checkpoints/<run>-<judge>", default=None, group="output"
     )
 
 
@@ -56,10 +56,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     record = read_record(train_file)
     if settings.recipe is None:
         if not by_teacher and record.judge and record.judge.reads_states:
-            raise DataError(f"{layout.teacher}: no such file; run convert_states first, or give --recipe standard")
+            raise DataError(f"{layout.teacher}: no such file; run convert_states first, or use --recipe standard")
         settings = replace(settings, recipe="distill" if by_teacher else "standard")
     if (settings.recipe == "distill") != by_teacher:
-        raise DataError(f"--recipe {settings.recipe}: does not fit {train_file.name}; distill takes a teacher (.npy)")
+        raise DataError(f"--recipe {settings.recipe}: does not fit {train_file.name}; distill needs a teacher (.npy)")
     path = Path(files.output_dir) if files.output_dir else checkpoint_path(train_file, settings.seed)
     made_from = {
         "dataset": corpus.dataset,
@@ -76,14 +76,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     output.facts |= describe_model(files.embedder)
     from perspective.models.embedders import load_embedder
     from perspective.training.distillation import distill_embedder
-    from perspective.training.finetuning import finetune_embedder, keep_embedder
+    from perspective.training.finetuning import finetune_embedder, save_unchanged_embedder
 
     model = load_embedder(files.embedder, revision=files.revision, trust_remote_code=files.trust_remote_code)
     if by_teacher:
         texts = load_texts(corpus)
         teacher = read_vectors(train_file, len(texts))
         if record.unchanged:
-            keep_embedder(model, output)
+            save_unchanged_embedder(model, output)
         else:
             distill_embedder(model, texts, teacher, settings, output)
     else:

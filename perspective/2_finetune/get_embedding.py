@@ -3,11 +3,11 @@
 Reads:  datasets/<dataset>/<scale>.jsonl, or --data_path
 Writes: measures/<dataset>_<scale>_embeds_<embedder>.npy and ..._measures.json; with --finetuned
         or --checkpoint the same in after_measures/; with --blend also ...-blend.npy and its
-        measures, for those who run the LLM at inference too
+        measures, for running the LLM at inference too
 
 python -m perspective.2_finetune.get_embedding --dataset banking77 --embedder minilm
 
-Several GPUs share the texts when torchrun or `accelerate launch` starts it; one process measures:
+Several GPUs share the texts if torchrun or `accelerate launch` starts it; one process measures:
 torchrun --nproc_per_node 8 -m perspective.2_finetune.get_embedding --dataset banking77 --embedder gte
 """
 
@@ -33,7 +33,7 @@ from perspective.models.prompts import PROMPTS, read_prompt
 from perspective.models.registry import describe_model, find_local
 from perspective.options import LearnedRunOptions, OutputOptions, option
 from perspective.runtime.devices import describe_precision, reading_precision
-from perspective.runtime.distributed import broadcast_from_main, is_main, leave, n_processes, share_texts
+from perspective.runtime.distributed import broadcast_from_main, end_process_group, is_main, n_processes, share_texts
 from perspective.runtime.ray import EngineSettings, write_vectors_on_ray
 from perspective.teacher.teacher import blend_for_inference
 
@@ -42,12 +42,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MeasureSettings(LabelOptions, OutputOptions):
-    """What is embedded with, what is measured, and where results are written."""
+    """Which checkpoint is used, what is measured, and where results are written."""
 
-    checkpoint: str | None = option("a fine-tuned folder that takes the embedder's place", default=None, group="model")
+    checkpoint: str | None = option("folder of a fine-tuned model to use as embedder", default=None, group="model")
     finetuned: bool = option("embed with the run's own checkpoint", default=False, group="model")
     blend: bool = option(
-        "with --finetuned, also put the vectors beside the judge's answer states and measure that", default=False
+        "with --finetuned, also concatenate the vectors with the judge's answer states and measure that", default=False
     )
     measure: bool = option("measure the clustering too", default=True)
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     kinds = (CorpusSettings, LearnedRunOptions, EmbedSettings, MeasureSettings, EngineSettings)
     corpus, run, settings, files, engine = parse_settings(kinds, argv, __doc__)
     if engine.engine == "ray" and n_processes() > 1:
-        raise DataError("--engine ray brings its own processes; start it without torchrun or accelerate")
+        raise DataError("--engine ray starts its own processes; start it without torchrun or accelerate")
     texts = load_texts(corpus)
     layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, run.llm, run.recipe)
     checkpoint = Path(files.checkpoint) if files.checkpoint else layout.checkpoint if files.finetuned else None
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if vectors is not None:
                 output.facts |= {"n_texts": len(texts), "dim": vectors.shape[1], **describe_precision(embed.model)}
                 output.write_vectors(vectors)
-    leave()
+    end_process_group()
     if not is_main():
         return
     output.discard_partial()
@@ -99,12 +99,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 def add_answer_states(
     corpus: CorpusSettings, embeds: Path, layout: Layout, checkpoint: Path, files: MeasureSettings
 ) -> None:
-    """Write and measure the vectors with the LLM's answer states beside them, weighted as in training."""
+    """Write and measure the vectors concatenated with the LLM's answer states, weighted as in training."""
     weight = read_record(checkpoint).llm_weight
     if not weight:
-        logger.info("the answer states are not trusted here: no blend is made")
+        logger.info("the answer states are not trusted: no blend is made")
         for stale in (blend_path(embeds), measures_path(blend_path(embeds))):
-            discard_result(stale)  # of an earlier run of this name
+            discard_result(stale)  # from an earlier run with the same name
         return
     inputs = {"embeddings": embeds, "answer_states": layout.states}
     output = Output(blend_path(embeds), "blended embeddings", {"weight": weight}, inputs)
@@ -116,7 +116,7 @@ def add_answer_states(
 
 
 def measure(corpus: CorpusSettings, vectors: np.ndarray, embeds: Path, files: MeasureSettings) -> None:
-    """Write the measures that belong to vectors."""
+    """Measure vectors and write the measures."""
     made_from = {"scale": corpus.scale, "label_column": files.label_column}
     inputs = {"embeddings": embeds, "texts": corpus.path}
     output = Output(measures_path(embeds), "measures", made_from, inputs)
@@ -125,11 +125,11 @@ def measure(corpus: CorpusSettings, vectors: np.ndarray, embeds: Path, files: Me
     from perspective.clustering.n_clusters import score_without_labels
     from perspective.evaluation.clustering_scores import METRICS, score_clustering
 
-    labels = load_labels(corpus, files.label_column)  # measuring is what labels are for
+    labels = load_labels(corpus, files.label_column)  # labels are used only to measure
     if labels is None:
         measures = score_without_labels(vectors, corpus.scale)
         logger.info(
-            "no labels, so no ACC, NMI or ARI; silhouette %.3f at %d clusters, the best of the numbers tried",
+            "no labels, so no ACC, NMI or ARI; best silhouette %.3f, with %d clusters",
             measures["silhouette"],
             measures["n_clusters_estimated"],
         )
@@ -137,6 +137,8 @@ def measure(corpus: CorpusSettings, vectors: np.ndarray, embeds: Path, files: Me
         measures = score_clustering(vectors, labels, corpus.scale)
         scores = [f"{metric} {measures[f'{metric}_mean']:.2f} ± {measures[f'{metric}_std']:.2f}" for metric in METRICS]
         logger.info("%s: %s", corpus.dataset, ", ".join(scores))
+        if "n_labelled" in measures:
+            logger.info("measured on the %d of %d texts that have a label", measures["n_labelled"], len(vectors))
     output.facts["n_texts"] = len(vectors)
     output.write_json(measures)
 

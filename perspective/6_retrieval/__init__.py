@@ -1,1 +1,1 @@
-"""Stage 3: make a retrieval set, mine negatives, train, evaluate, compare."""
+"""Stage 6: create a retrieval set, mine negatives, train, evaluate, compare."""

@@ -31,11 +31,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CollectionSettings:
-    """What is evaluated on, and compared with."""
+    """The collection, and the result to compare with."""
 
     collection: str = option("a folder, a name in datasets/, or a retrieval task of mteb", group="input")
     compare: str | None = option("another result file, compared query by query", default=None)
-    metric: str = option("of the comparison: NDCG or F1 at a cutoff", default="NDCG@10")
+    metric: str = option("metric of the comparison: NDCG or F1 at a cutoff", default="NDCG@10")
 
 
 @entry_point

@@ -1,9 +1,9 @@
-"""Let a judge weigh pairs and drop false negatives, or make pairs of a corpus with queries alone.
+"""Weight pairs and drop false negatives by a judge, or create pairs from a corpus and queries.
 
 Reads:  mined_results/<dataset>_<embedder>.jsonl, or --train_file; or --corpus_path and
-        --queries_path, of which the embedder's nearest documents are compared
-Writes: judged_results/<dataset>_<embedder>-<judge>.jsonl, beside it ...-judgments.json (and of an answer
-        judge ...-states.npy); until those are whole, .partial files, from which a killed run goes on
+        --queries_path, to compare the documents that the embedder ranks first
+Writes: judged_results/<dataset>_<embedder>-<judge>.jsonl, with ...-judgments.json (and, for an answer
+        judge, ...-states.npy); .partial files until those are complete, from which a killed run resumes
 
 python -m perspective.6_retrieval.judge_pairs --dataset docstrings --llm smollm2 --judge choice
 """
@@ -31,90 +31,96 @@ from perspective.models.registry import find_local
 from perspective.options import EmbedderOptions, OutputOptions, RetrievalSetOptions, option
 from perspective.retrieval.embedding import embed_sides
 from perspective.retrieval.judged_pairs import (
-    JudgedSettings,
+    PairJudgingSettings,
     Questions,
-    ask_about_corpus,
-    ask_about_pairs,
+    create_corpus_questions,
+    create_pair_questions,
     judged_path,
-    load_or_ask_judgments,
+    load_or_collect_judgments,
     make_pairs,
-    weigh_pairs,
+    weight_pairs,
 )
 from perspective.retrieval.layout import mined_path
 
 
 @dataclass(frozen=True)
 class JudgePairsSettings(EmbedderOptions, OutputOptions, RetrievalSetOptions):
-    """What is judged, and where it is written."""
+    """What to judge, and where to write the result."""
 
     train_file: str | None = option(
         "pairs with hard negatives as jsonl; default the mined ones", default=None, group="input"
     )
-    corpus_path: str | None = option("a corpus.jsonl of which nothing else is known", default=None, group="input")
+    corpus_path: str | None = option("a corpus.jsonl, to create pairs from", default=None, group="input")
     queries_path: str | None = option("with --corpus_path: a queries.jsonl", default=None, group="input")
 
     def __post_init__(self) -> None:
-        """Check that one thing is judged."""
+        """Check that there is one input."""
         if bool(self.corpus_path) != bool(self.queries_path):
             raise DataError("--corpus_path and --queries_path go together")
         if self.corpus_path and self.train_file:
-            raise DataError("--train_file: pairs are judged, or a corpus; leave one out")
+            raise DataError("--train_file and --corpus_path: give only one of them")
 
     @property
     def inputs(self) -> dict[str, Path]:
-        """The files that are judged, by role."""
+        """The input files, by role."""
         if self.corpus_path and self.queries_path:
             texts = {"corpus": Path(self.corpus_path), "queries": Path(self.queries_path)}
-            return {**texts, **find_local(embedder=self.embedder)}  # it ranks them
+            return {**texts, **find_local(embedder=self.embedder)}  # the embedder ranks the documents
         return {"pairs": Path(self.train_file or mined_path(self.dataset, self.embedder))}
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Judge."""
-    kinds = (JudgePairsSettings, JudgedSettings, JudgeSettings, ServerSettings)
+    kinds = (JudgePairsSettings, PairJudgingSettings, JudgeSettings, ServerSettings)
     files, settings, judge, server = parse_settings(kinds, argv, __doc__)
     if server.budget is not None:
-        raise DataError("--budget: for the triplets of predict_triplet alone; here every pair needs its judgment")
+        raise DataError("--budget: only for predict_triplet; here every pair needs a judgment")
     by_corpus = bool(files.corpus_path)
     path = judged_path(files.dataset, files.embedder, judge.label(server), files.folder)
-    asked = {**settings.asked(by_corpus), **judge.made_from(server)}
+    fingerprint = {**settings.fingerprint_questions(by_corpus), **judge.made_from(server)}
     if by_corpus:
-        asked["embedder"] = files.embedder
+        fingerprint["embedder"] = files.embedder
     used = {} if by_corpus else {"min_probability": settings.min_probability}
     inputs = {**files.inputs, **judge.inputs(server)}
-    output = Output(path, "judged pairs", {**asked, **used}, inputs, precision=judge.precision(server))
+    output = Output(path, "judged pairs", {**fingerprint, **used}, inputs, precision=judge.precision(server))
     if output.is_finished(files.overwrite):
         return
     pairs = [] if by_corpus else load_pairs(files.inputs["pairs"])
-    questions = _rank_corpus(files, settings) if by_corpus else ask_about_pairs(pairs, settings.seed)
-    judged = Output(
-        path.with_name(f"{path.stem}-judgments.json"), "judgments", asked, inputs, precision=judge.precision(server)
+    questions = _rank_corpus(files, settings) if by_corpus else create_pair_questions(pairs, settings.seed)
+    answers = Output(
+        path.with_name(f"{path.stem}-judgments.json"),
+        "judgments",
+        fingerprint,
+        inputs,
+        precision=judge.precision(server),
     )
 
     def build() -> Judge:
         states = None
         if judge.kind(server) == "answer":
-            states = _read_states(judge, settings.perspective, questions, replace(judged, path=path), files.overwrite)
+            states = _load_or_compute_states(
+                judge, settings.perspective, questions, replace(answers, path=path), files.overwrite
+            )
         task = JudgingTask(files.dataset, settings.wording, questions.texts, questions.triplets, states)
         return build_judge(judge, server, task)
 
     name = judge.label(server)
-    judgments = load_or_ask_judgments(questions, files.dataset, judged, name, build, files.overwrite)
+    judgments = load_or_collect_judgments(questions, files.dataset, answers, name, build, files.overwrite)
     if by_corpus:
-        made, facts = make_pairs(questions, judgments)
+        result, facts = make_pairs(questions, judgments)
     else:
-        made, facts = weigh_pairs(pairs, questions, judgments, settings.min_probability)
-    output.record.judge = read_record(judged.path).judge
+        result, facts = weight_pairs(pairs, questions, judgments, settings.min_probability)
+    output.record.judge = read_record(answers.path).judge
     output.record.unchanged = bool(facts.pop("unchanged", False))
     output.facts |= facts
-    save_pairs(output, made)
+    save_pairs(output, result)
 
 
-def _read_states(
+def _load_or_compute_states(
     judge: JudgeSettings, perspective: str, questions: Questions, pairs: Output, overwrite: bool
 ) -> np.ndarray:
-    """Return the answer states of the questions' texts, read where no finished file beside the pairs holds them."""
+    """Return the answer states of the questions' texts, from the file beside the pairs or from the LLM."""
     from perspective.llm.loading import load_llm
     from perspective.teacher.states import compute_states
 
@@ -124,11 +130,11 @@ def _read_states(
     return compute_states(states, questions.texts, perspective, partial(load_llm, judge.llm, **judge.loading()))
 
 
-def _rank_corpus(files: JudgePairsSettings, settings: JudgedSettings) -> Questions:
+def _rank_corpus(files: JudgePairsSettings, settings: PairJudgingSettings) -> Questions:
     model = load_embedder(files.embedder)
     set_retrieval_prompts(model, files.embedder)
     queries, corpus = (list(read_texts(files.inputs[role]).values()) for role in ("queries", "corpus"))
-    return ask_about_corpus(embed_sides(model, queries, corpus), settings)
+    return create_corpus_questions(embed_sides(model, queries, corpus), settings)
 
 
 if __name__ == "__main__":

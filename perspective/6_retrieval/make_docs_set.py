@@ -1,8 +1,8 @@
-"""Make a retrieval set of the docstrings of installed packages: training pairs and a test collection.
+"""Create a retrieval set from the docstrings of installed packages: training pairs and a test collection.
 
 Reads:  the source files of the packages named by --train_packages and --test_packages
 Writes: datasets/docstrings/: train.jsonl, corpus.jsonl, queries.jsonl, qrels.tsv, and the
-        provenance with the packages' versions in train.jsonl.meta.json and qrels.tsv.meta.json
+        provenance with package versions in train.jsonl.meta.json and qrels.tsv.meta.json
 
 python -m perspective.6_retrieval.make_docs_set
 """
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
-    """Make the set."""
+    """Create the set."""
     settings, files = parse_settings((DocsSettings, OutputOptions), argv, __doc__)
     folder = Path(files.output_path) if files.output_path else DATASETS / NAME
     train = Output(folder / "train.jsonl", "pairs", settings.made_from())

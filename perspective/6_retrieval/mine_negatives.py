@@ -1,6 +1,6 @@
-"""Drop pairs that the embedder does not find again, and give the others hard negatives.
+"""Filter weak pairs by the embedder's ranking, and mine hard negatives for the others.
 
-Reads:  datasets/<dataset>/train.jsonl, or --train_file; --corpus_path for documents beyond those of the pairs
+Reads:  datasets/<dataset>/train.jsonl, or --train_file; --corpus_path for more documents
 Writes: mined_results/<dataset>_<embedder>.jsonl
 
 python -m perspective.6_retrieval.mine_negatives --dataset docstrings
@@ -28,11 +28,11 @@ from perspective.retrieval.mining import MineSettings, filter_pairs, mine_negati
 
 @dataclass(frozen=True)
 class MiningFiles(EmbedderOptions, PromptOptions, ModelOptions, OutputOptions, RetrievalSetOptions):
-    """What is mined, by which embedder, and where it is written."""
+    """Input pairs, embedder and output of mining."""
 
     train_file: str | None = option("pairs as jsonl; default those of the data set", default=None, group="input")
     corpus_path: str | None = option(
-        "a corpus.jsonl: documents beside those of the pairs, to choose negatives from", default=None, group="input"
+        "a corpus.jsonl: more documents to choose negatives from", default=None, group="input"
     )
 
 

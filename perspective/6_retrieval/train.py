@@ -1,14 +1,14 @@
-"""Fine-tune the embedder on pairs of queries and documents, with hard negatives where there are some.
+"""Fine-tune the embedder on pairs of queries and documents, with hard negatives if there are any.
 
 Reads:  mined_results/<dataset>_<embedder>.jsonl, or --train_file: judged or mined pairs, or
         datasets/<dataset>/train.jsonl
 Writes: checkpoints/<dataset>_<embedder>[-<variant>]/, a folder that SentenceTransformer(path)
-        loads, with its model card, loss.csv and loss.png; until it is whole, <folder>.partial/,
-        from which a killed run goes on
+        loads, with its model card, loss.csv and loss.png; <folder>.partial/ until it is complete,
+        from which a killed run resumes
 
 python -m perspective.6_retrieval.train --dataset docstrings
 
-Several GPUs share each batch when torchrun or `accelerate launch` starts it:
+With several GPUs, start it by torchrun or `accelerate launch`; they share each batch:
 torchrun --nproc_per_node 8 -m perspective.6_retrieval.train --dataset docstrings
 """
 
@@ -35,11 +35,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingFiles(TrainedEmbedderOptions, ModelOptions, OverwriteOptions, RetrievalSetOptions):
-    """What is trained, on what, and where the model is written."""
+    """Embedder, training pairs and output of training."""
 
     train_file: str | None = option("pairs as jsonl; default the mined ones", default=None, group="input")
-    variant: str = option("a short name at the end of the folder's, to train several", default="", group="output")
-    output_dir: str | None = option("the folder to make; default in checkpoints", default=None, group="output")
+    variant: str = option("a short name appended to the folder's, to train several models", default="", group="output")
+    output_dir: str | None = option("the output folder; default in checkpoints", default=None, group="output")
 
 
 @shared_entry_point

@@ -1,7 +1,7 @@
-"""The files that the stages hand to one another: schemas, atomic writes, provenance."""
+"""Files that stages exchange: schemas, atomic writes, provenance."""
 
 from perspective.artifacts.provenance import ROOT, Output, discard_result, display_path
-from perspective.artifacts.reading import hash_file, read_json, read_vectors
+from perspective.artifacts.reading import hash_file, read_json, read_object, read_vectors
 from perspective.artifacts.records import (
     LABELS,
     Judgment,
@@ -11,7 +11,15 @@ from perspective.artifacts.records import (
     parse_prediction,
     stack_rows,
 )
-from perspective.artifacts.sidecar import JudgeRecord, ResultRecord, read_facts, read_record, sidecar_path
+from perspective.artifacts.sidecar import (
+    JudgeRecord,
+    ResultRecord,
+    Sidecar,
+    read_facts,
+    read_record,
+    read_sidecar,
+    sidecar_path,
+)
 from perspective.artifacts.triplet_files import (
     OPTIONS,
     ROW_FIELDS,
@@ -24,7 +32,7 @@ from perspective.artifacts.triplet_files import (
     save_training_triplets,
     save_triplets,
 )
-from perspective.artifacts.writing import atomic_path, dump_json, keep_block, write_text
+from perspective.artifacts.writing import atomic_path, dump_json, explain_full_disk, keep_block, write_text
 
 __all__ = [
     "JudgeRecord",
@@ -35,12 +43,14 @@ __all__ = [
     "ROOT",
     "ResultRecord",
     "ROW_FIELDS",
+    "Sidecar",
     "TrainingTriplet",
     "Triplet",
     "atomic_path",
     "discard_result",
     "display_path",
     "dump_json",
+    "explain_full_disk",
     "hash_file",
     "judgment_record",
     "keep_block",
@@ -52,7 +62,9 @@ __all__ = [
     "read_facts",
     "read_json",
     "read_judgment",
+    "read_object",
     "read_record",
+    "read_sidecar",
     "read_vectors",
     "save_judgments",
     "save_training_triplets",

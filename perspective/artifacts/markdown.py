@@ -1,4 +1,4 @@
-"""Markdown, as reports and model cards hold it."""
+"""Markdown tables of reports and model cards."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    r"""Return a table, a line a row; a cell's bars are escaped and its line breaks become spaces.
+    r"""Return a table; bars in cells are escaped, and line breaks become spaces.
 
     >>> print(format_table(["name", "value"], [["seed", 100], ["prompt", "a|b"]]), end="")
     | name | value |

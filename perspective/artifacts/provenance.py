@@ -1,7 +1,7 @@
 """Results with their sidecars: finished work is recognised, other work refused, unfinished work resumed.
 
-The sidecar `<file>.meta.json` tells a stage whether a result is its own and complete (skipped), was
-made from something else (refused), or was interrupted (made again).
+By the sidecar `<file>.meta.json` a stage decides whether a result is complete and made from the same
+inputs and settings (skipped), made from others (refused), or interrupted (computed again).
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ from perspective.artifacts.sidecar import (
     sidecar_path,
     validate_record,
 )
-from perspective.artifacts.writing import atomic_path, dump_json, write_text
+from perspective.artifacts.writing import atomic_path, dump_json, finish_replacing, write_text
 from perspective.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Versions of the methods, by what their results hold; 1 where nothing is said. Raise one when a change of code changes
-# the numbers that the same settings give: prompts and their examples, token limits, the trust rule, neighbours ...
+# Versions of the methods by schema; 1 if not listed. Raise one when a change of code changes the numbers that the
+# same settings give: prompts and their examples, token limits, the trust rule, neighbours ...
 METHOD_VERSIONS: dict[str, int] = {}
 
 
 @dataclass
 class Output:
-    """One file or folder that a stage makes, with its sidecar.
+    """One file or folder that a stage writes, with its sidecar.
 
-    The sidecar is renamed into place before the file itself and holds the file's sha256: a kill
-    between the two leaves a sidecar without its file, which reads as 'not made yet'.
+    The sidecar is renamed into place before the file and holds the file's sha256: a kill between the two
+    leaves a sidecar without its file, which counts as not made yet.
 
     Attributes:
-        path: Where the result goes.
-        schema: Name of what it holds.
+        path: Path of the result.
+        schema: Name of its content, such as "triplets".
         settings: Every setting that changes the numbers; not budgets, prices and batch sizes.
         inputs: Files and folders it is made from, by role; hashed.
         facts: Counts, model names and revisions, for people; filled while the stage runs.
-        precision: In which a model computes it; None where none does.
-        record: What later stages read; likewise.
+        precision: Data type in which a model computes it; None without a model.
+        record: Fields that later stages read; filled while the stage runs.
     """
 
     path: Path
@@ -72,24 +72,25 @@ class Output:
         """Start the clock and hash the inputs, before anything can change them.
 
         Raises:
-            DataError: An input is not there.
+            DataError: An input does not exist.
         """
         self.path = Path(self.path)
         self._started = time.perf_counter()
         for role, path in self.inputs.items():
+            finish_replacing(Path(path))
             if not Path(path).exists():
                 raise DataError(f"{path}: no such file ({role.replace('_', ' ')}); run the stage that makes it first")
         self._hashes = {role: hash_file(Path(path)) for role, path in self.inputs.items()}
 
     @property
     def sidecar(self) -> Path:
-        """The path of the provenance beside the result."""
+        """Path of the sidecar."""
         return sidecar_path(self.path)
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """Everything that decides the result's numbers."""
-        made_from = Fingerprint(
+        """Everything that determines the result's numbers."""
+        fingerprint = Fingerprint(
             schema=self.schema,
             schema_version=SCHEMA_VERSION,
             method_version=METHOD_VERSIONS.get(self.schema, 1),
@@ -97,15 +98,16 @@ class Output:
             precision=self.precision,
             inputs=self._hashes,
         )
-        # Through JSON, so that it compares equal to what a sidecar gives back.
-        return Fingerprint.model_validate_json(made_from.model_dump_json())
+        # Through JSON, so that it equals the one that is read from a sidecar.
+        return Fingerprint.model_validate_json(fingerprint.model_dump_json())
 
     def is_finished(self, overwrite: bool = False) -> bool:
-        """Tell whether the result is there, whole, and made from the same inputs and settings.
+        """Tell whether the result exists, is complete, and was made from the same inputs and settings.
 
         Raises:
-            DataError: It was made from others, was changed since, or is not the pipeline's own.
+            DataError: It was made from others, was changed since, or was not made by this stage.
         """
+        finish_replacing(self.path)
         if overwrite or not self.path.exists():
             return False
         hint = "move it away, or add --overwrite to replace it"
@@ -123,20 +125,20 @@ class Output:
 
     @property
     def partial(self) -> Path:
-        """The folder of an unfinished run: what a killed stage goes on from."""
+        """Folder of an unfinished run, from which a killed stage resumes."""
         return self.path.with_name(self.path.name + ".partial")
 
-    def open_partial(self, anew: bool = False) -> Path:
-        """Find the folder of an unfinished run, or make it.
+    def open_partial(self, restart: bool = False) -> Path:
+        """Return the folder of an unfinished run; create it if there is none.
 
         Args:
-            anew: Whether to begin with an empty one in any case.
+            restart: Whether to start with an empty folder in any case.
 
         Raises:
             DataError: The unfinished run has other inputs or settings.
         """
         guard = self.partial / "fingerprint.json"
-        if guard.exists() and not anew:
+        if guard.exists() and not restart:
             if validate_record(Fingerprint, read_json(guard), guard) != self.fingerprint:
                 raise DataError(
                     f"{self.partial}: an unfinished run with other inputs or settings; finish it, or remove the folder"
@@ -148,7 +150,7 @@ class Output:
         return self.partial
 
     def discard_partial(self) -> None:
-        """Remove the folder of an unfinished run once the result is sealed."""
+        """Remove the folder of an unfinished run after the result is written."""
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def write_json(self, value: Any) -> None:  # noqa: ANN401
@@ -163,16 +165,16 @@ class Output:
 
     @contextmanager
     def open(self) -> Iterator[Path]:
-        """Give a temporary path to write to; seal it with its sidecar when the block ends well."""
+        """Yield a temporary path to write to; write the sidecar and rename it when the block ends without an error."""
         with atomic_path(self.path) as temporary:
             yield temporary
             write_text(self.sidecar, dump_json(self._describe(temporary).model_dump()))
         logger.info("wrote %s", display_path(self.path))
 
-    def _describe(self, made: Path) -> Sidecar:
+    def _describe(self, result: Path) -> Sidecar:
         return Sidecar(
             **self.fingerprint.model_dump(),
-            sha256=hash_file(made),
+            sha256=hash_file(result),
             record=self.record,
             facts=self.facts,
             input_paths={role: display_path(Path(path)) for role, path in self.inputs.items()},
@@ -183,13 +185,13 @@ class Output:
 
 
 def discard_result(path: Path) -> None:
-    """Remove a result that no longer holds, with its sidecar."""
+    """Remove an outdated result with its sidecar."""
     for file in (path, sidecar_path(path)):
         file.unlink(missing_ok=True)
 
 
 def display_path(path: Path) -> str:
-    """Return a path relative to the repository where it lies inside."""
+    """Return a path relative to the repository if it is inside, else as it is."""
     resolved = Path(path).resolve()
     return resolved.relative_to(ROOT).as_posix() if resolved.is_relative_to(ROOT) else str(path)
 

@@ -1,16 +1,18 @@
-"""JSON and vectors read with refusals that name the fault; hashes of what was read."""
+"""Read JSON and vectors; errors name the fault. Hashes of files and folders."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from perspective.errors import DataError
+
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # a half of a pair, as JSON spells it
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401  whatever the file holds
@@ -21,18 +23,61 @@ def read_json(path: Path) -> Any:  # noqa: ANN401  whatever the file holds
         raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     if not text.strip():
         raise DataError(f"{path}: the file is empty")
+    return parse_json(text, str(path))
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that must hold an object."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: expected an object, found {type(found).__name__}")
+    return found
+
+
+def parse_json(text: str, path: str, line: int | None = None) -> Any:  # noqa: ANN401  whatever the text holds
+    """Parse JSON strictly.
+
+    Args:
+        text: One JSON value.
+        path: Of the file, for messages.
+        line: Where the text is one line of the file.
+
+    Raises:
+        DataError: The text is not JSON, is nested too deeply, or holds a number of thousands of digits
+            or a lone surrogate, which no file and no tokenizer takes.
+    """
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if not SURROGATE.search(text) or is_encodable(value):
+            return value
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: bad JSON ({error.msg})") from None
+        raise DataError(f"{path}:{line or error.lineno}: bad JSON ({error.msg})") from None
+    except RecursionError:
+        reason = "lists or objects are nested too deeply"
+    except ValueError:  # Python converts at most 4,300 digits
+        reason = "a number has too many digits"
+    else:
+        entries = value if isinstance(value, dict) else {}
+        field = next((f'"{name}" ' for name, entry in entries.items() if not is_encodable(entry)), "")
+        reason = f"{field}holds half a character (a lone surrogate)"
+    raise DataError(f"{path}{f':{line}' if line else ''}: {reason}")
+
+
+def is_encodable(value: Any) -> bool:  # noqa: ANN401  whatever JSON holds
+    """Whether UTF-8 can hold all strings of a JSON value."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_vectors(path: Path, n_texts: int | None = None) -> np.ndarray:
-    """Read embeddings from a `.npy` file.
+    """Read vectors from a `.npy` file.
 
     Args:
         path: A float array `(n_texts, dim)`.
-        n_texts: The number of texts that the rows must match.
+        n_texts: The number of texts that it must have a row for.
 
     Returns:
         float32 array `(n_texts, dim)`.
@@ -42,10 +87,12 @@ def read_vectors(path: Path, n_texts: int | None = None) -> np.ndarray:
     """
     try:
         vectors = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except OSError:
+        raise
+    except Exception as error:  # numpy raises a different type for each way a header can be broken
         if "pickle" in str(error).lower():
             raise DataError(f"{path}: a pickle or a broken array; only plain .npy arrays are read") from None
-        raise DataError(f"{path}: not a whole .npy array ({error})") from None
+        raise DataError(f"{path}: not a whole .npy array ({str(error) or type(error).__name__:.160})") from None
     if not isinstance(vectors, np.ndarray) or vectors.dtype.kind != "f":
         raise DataError(f"{path}: expected an array of floats, found {getattr(vectors, 'dtype', type(vectors))}")
     if vectors.ndim != 2 or 0 in vectors.shape:
@@ -63,7 +110,7 @@ def read_vectors(path: Path, n_texts: int | None = None) -> np.ndarray:
 def hash_file(path: Path) -> str:
     """Return the sha256 of a file, or of a model folder's files (names and contents).
 
-    A folder's README.md is left out: the model card gains its figures after the model is made.
+    A folder's README.md is left out: measures are added to the model card after training.
     """
     path = Path(path)
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""A question, a judge's answer and a training triplet, as the code holds them."""
+"""Triplets, judgments and training triplets."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Triplet:
 
     Attributes:
         query_idx: Row of the query in the corpus; likewise the choices.
-        gold: What the labels answer (`" 1"`, `" 2"`, `"both"` or None). For analysis alone: no
-            judge, conversion or training reads it.
+        gold: Answer of the labels (`" 1"`, `" 2"`, `"both"` or None). For analysis only: no judge, conversion
+            or training reads it.
     """
 
     query_idx: int
@@ -27,7 +27,7 @@ class Triplet:
 
     @property
     def key(self) -> tuple[int, int, int]:
-        """The three rows, which identify a question within a run."""
+        """The three rows; they identify a triplet within a run."""
         return self.query_idx, self.choice1_idx, self.choice2_idx
 
 
@@ -38,10 +38,11 @@ class Judgment:
     Attributes:
         triplet: The question.
         prediction: `("1",)`, `("2",)` or `()` for an abstention.
-        prepared: The prompt as the judge saw it, in the order of the file.
-        content: The judge's words, or what stands for them.
-        probability: That choice 1 is closer, both orders averaged; None where only words are known.
-        swapped_probability: That choice 1 is closer, as told when the choices stood in swapped order.
+        prepared: The prompt with the choices in the order of the file.
+        content: The judge's reply, or a description of its score.
+        probability: Probability that choice 1 is closer, averaged over both orders; None if the judge gave
+            words only.
+        swapped_probability: The same, from the prompt with the choices in swapped order.
     """
 
     triplet: Triplet
@@ -58,14 +59,14 @@ class Judgment:
 
     @property
     def leaning(self) -> str | None:
-        """Label of the likelier choice, also where the judge abstains; a tie goes to choice 2."""
+        """Label of the likelier choice, also if the judge abstains; a tie goes to choice 2."""
         if self.probability is None:
             return None
         return LABELS[0] if self.probability > 0.5 else LABELS[1]
 
     @property
     def forward_probability(self) -> float | None:
-        """That choice 1 is closer, as told in the order of the file; None if one order was asked."""
+        """Probability that choice 1 is closer, in the order of the file; None if one order was asked."""
         if self.probability is None or self.swapped_probability is None:
             return None
         return 2 * self.probability - self.swapped_probability
@@ -73,7 +74,7 @@ class Judgment:
 
 @dataclass(frozen=True)
 class TrainingTriplet:
-    """Anchor, positive and negative with the instruction that stands before each of them."""
+    """Anchor, positive and negative with the instruction that is put before each of them."""
 
     instruction: str
     anchor: str
@@ -91,8 +92,8 @@ def stack_rows(triplets: Iterable[Triplet]) -> np.ndarray:
 def parse_prediction(value: object) -> tuple[str, ...]:
     """Read a published or own `prediction` field.
 
-    Published files write `["1"]`, `[" 1"]`, both labels or none; what does not name exactly one
-    choice is an abstention.
+    Published files write `["1"]`, `[" 1"]`, both labels or none. Anything but exactly one choice is an
+    abstention.
 
     >>> parse_prediction([" 1"]), parse_prediction(["1", "2"]), parse_prediction([])
     (('1',), (), ())
@@ -106,7 +107,7 @@ def parse_prediction(value: object) -> tuple[str, ...]:
 
 
 def mirror_prediction(prediction: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what a prediction names when the choices change places.
+    """Return the prediction for the choices in swapped order.
 
     >>> mirror_prediction(("1",)), mirror_prediction(())
     (('2',), ())

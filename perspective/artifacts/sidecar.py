@@ -1,10 +1,11 @@
-"""The sidecar of a result: what it was made from, and what later stages read about it.
+"""The sidecar of a result: its inputs and settings, and the fields that later stages read.
 
-Every record is validated when it is read, so that a damaged or foreign file is one line for the user.
+Every record is validated when it is read: a damaged or foreign file is one line for the user.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,15 +20,15 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class JudgeRecord(BaseModel):
-    """Who judged, and how.
+    """The judge and its settings.
 
     Attributes:
-        name: As it stands in file names.
-        kind: Kind of judge: answer, pair, choice, reward, server, recorded or oracle; empty where
-            recorded answers do not say.
-        orders: In how many orders of the choices each triplet was asked: 1 or 2.
-        uses_labels: Whether the answers come from the labels: for analysis only.
-        asked: What the judge was asked (model, wording ...), for people.
+        name: Its name, as in file names.
+        kind: Kind of judge: answer, pair, choice, reward, server, recorded or oracle; empty if unknown, as
+            for recorded answers of other programs.
+        orders: Number of orders of the choices in which each triplet was asked: 1 or 2.
+        uses_labels: Whether the answers come from the labels, for analysis only.
+        asked: Model, wording and other settings of the questions, for people.
         figures: Tokens, requests, money, reliability ..., for people.
     """
 
@@ -47,13 +48,13 @@ class JudgeRecord(BaseModel):
 
 
 class ResultRecord(BaseModel):
-    """What later stages read about a result; each stage fills what it knows.
+    """Fields of a result that later stages read; each stage fills those that it knows.
 
     Attributes:
-        judge: Who judged, of judgments and all that is made from them.
-        llm_weight: Weight of the answer states in a teacher, against 1 of the embedder.
-        unchanged: Whether the embedder stays as it is, because nothing was fit to train on.
-        prompts: Of a retriever: what it puts before a query and before a document.
+        judge: Judge of the judgments, and of everything made from them.
+        llm_weight: Weight of the answer states in a teacher; the embedder's weight is 1.
+        unchanged: Whether the embedder was not trained, because there was nothing to train on.
+        prompts: Prompts of a retriever, for queries and for documents.
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
@@ -91,9 +92,9 @@ class Sidecar(Fingerprint):
 
     Attributes:
         sha256: Of the result.
-        record: What later stages read.
-        facts: Counts, model names, losses: for people.
-        input_paths: Where the inputs lay, by role.
+        record: Fields that later stages read.
+        facts: Counts, model names, losses, for people.
+        input_paths: Paths of the inputs, by role.
         wall_seconds: Time that the stage took.
         git_commit: Of the code.
         versions: Of Python and of the libraries that compute.
@@ -126,19 +127,23 @@ def read_sidecar(path: Path) -> Sidecar | None:
     if isinstance(found, dict) and found.get("schema_version") != SCHEMA_VERSION:
         raise DataError(
             f"{path}: made by another version of this pipeline; run the stage that makes it with --overwrite, "
-            f"or remove {sidecar.name} to use the file as one from elsewhere"
+            f"or remove {sidecar.name} to use it as a file from elsewhere"
         )
+    try:
+        json.dumps(found, allow_nan=False)  # what cannot be written must not reach the records of later results
+    except (ValueError, RecursionError):
+        raise _damaged(sidecar, "a number is NaN or infinite, or lists are nested too deeply") from None
     return validate_record(Sidecar, found, sidecar)
 
 
 def read_record(path: Path) -> ResultRecord:
-    """Return what is recorded about a result for later stages; an empty record for a file without a sidecar."""
+    """Return the record of a result for later stages; an empty one for a file without a sidecar."""
     sidecar = read_sidecar(path)
     return sidecar.record if sidecar else ResultRecord()
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """Return the facts recorded beside a result, which are for people; empty for a file without a sidecar."""
+    """Return the facts of a result, which are for people; empty for a file without a sidecar."""
     sidecar = read_sidecar(path)
     return sidecar.facts if sidecar else {}
 
@@ -147,13 +152,15 @@ def validate_record(kind: type[Model], value: Any, path: Path) -> Model:  # noqa
     """Return a file's JSON as a typed record.
 
     Raises:
-        DataError: It does not fit; one line with the first fault and the remedy.
+        DataError: It does not fit; the message names the first fault and the remedy.
     """
     try:
         return kind.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "the whole"
-        raise DataError(
-            f"{path}: damaged ({place}: {first['msg'].lower()}); remove it, or make the result again with --overwrite"
-        ) from None
+        raise _damaged(path, f"{place}: {first['msg'].lower()}") from None
+
+
+def _damaged(path: Path, reason: str) -> DataError:
+    return DataError(f"{path}: damaged ({reason}); remove it, or compute the result again with --overwrite")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from reprlib import repr as shorten  # of whatever a file holds, however long or deep
 from typing import Any
 
 from perspective.artifacts.provenance import Output
 from perspective.artifacts.reading import read_json
 from perspective.artifacts.records import LABELS, Judgment, TrainingTriplet, Triplet, parse_prediction
+from perspective.artifacts.writing import replace_surrogates
 from perspective.errors import DataError
 
 OPTIONS = (" 1", " 2")  # the published spelling, with its leading space
@@ -31,7 +33,7 @@ def load_triplets(path: Path, n_texts: int, task: str | None = None) -> list[Tri
 
 
 def save_judgments(output: Output, judgments: Sequence[Judgment], texts: Sequence[str], task: str) -> None:
-    """Write judgments in the published layout with our probabilities beside."""
+    """Write judgments in the published layout, with our probabilities."""
     output.write_json(
         [{**_triplet_record(judgment.triplet, texts, task), **judgment_record(judgment)} for judgment in judgments]
     )
@@ -41,7 +43,7 @@ def load_judgments(path: Path, n_texts: int, task: str | None = None) -> list[Ju
     """Read judgments, ours or published.
 
     Raises:
-        DataError: As `load_triplets`, or a record holds no `prediction`.
+        DataError: As in `load_triplets`, or a record has no `prediction`.
     """
     judgments = []
     for i, record in enumerate(_read_records(path)):
@@ -54,11 +56,11 @@ def load_judgments(path: Path, n_texts: int, task: str | None = None) -> list[Ju
 
 
 def judgment_record(judgment: Judgment) -> dict[str, Any]:
-    """Return a judgment as the files hold it, ready for JSON: the triplet's rows and what the judge said."""
+    """Return a judgment as the files hold it, ready for JSON: the triplet's rows and the judge's answer."""
     return {
         **dict(zip(ROW_FIELDS, judgment.triplet.key, strict=True)),
-        "prepared": judgment.prepared,
-        "content": judgment.content,
+        "prepared": replace_surrogates(judgment.prepared),
+        "content": replace_surrogates(judgment.content),
         "prediction": list(judgment.prediction),
         "probability": judgment.probability,
         "confidence": judgment.confidence,
@@ -70,15 +72,18 @@ def read_judgment(record: Mapping[str, Any], place: str) -> Judgment:
     """Read what `judgment_record` wrote, strictly.
 
     Raises:
-        DataError: It is not that; the message begins with `place`.
+        DataError: A field does not fit; the message begins with `place`.
     """
-    if record.get("prediction") not in ([], *([label] for label in LABELS)):
-        raise DataError(f'{place}: "prediction" is {record.get("prediction")!r:.40}; remove the file')
-    return _judgment_of(_read_triplet(record, place), record, place)
+    try:
+        if record.get("prediction") not in ([], *([label] for label in LABELS)):
+            raise DataError(f'{place}: "prediction" is {shorten(record.get("prediction"))}')
+        return _judgment_of(_read_triplet(record, place), record, place)
+    except DataError as error:
+        raise DataError(f"{error}; remove the line, and the question is asked again") from None
 
 
 def save_training_triplets(output: Output, triplets: Sequence[TrainingTriplet], task: str) -> None:
-    """Write training triplets in the published layout with our weight beside."""
+    """Write training triplets in the published layout, with our weight."""
     output.write_json(
         [
             {
@@ -100,7 +105,7 @@ def load_training_triplets(path: Path) -> list[TrainingTriplet]:
     """Read training triplets, ours or published (without a weight: 1).
 
     Raises:
-        DataError: A record lacks a field or holds a text that is not one.
+        DataError: A record lacks a field, or a field does not fit.
     """
     triplets = []
     for i, record in enumerate(_read_records(path)):
@@ -108,7 +113,7 @@ def load_training_triplets(path: Path) -> list[TrainingTriplet]:
             (instruction, anchor), (_, positive), (_, negative) = (record[key] for key in ("query", "pos", "neg"))
             query_idx, choice1_idx, choice2_idx = (int(record[key]) for key in ROW_FIELDS)
             weight = float(record.get("weight", 1.0))
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise DataError(f"{path}: record {i} is not a training triplet (query, pos, neg, indices)") from None
         if not all(isinstance(text, str) for text in (instruction, anchor, positive, negative)):
             raise DataError(f"{path}: record {i} holds a text that is not a string")
@@ -133,7 +138,7 @@ def _triplet_record(triplet: Triplet, texts: Sequence[str], task: str) -> dict[s
 
 
 def _judgment_of(triplet: Triplet, record: Mapping[str, Any], place: str) -> Judgment:
-    """Read the judge's part of a record; published records lack the probabilities."""
+    """Read the judge's fields of a record; published records have no probabilities."""
     return Judgment(
         triplet=triplet,
         prediction=parse_prediction(record.get("prediction")),
@@ -163,13 +168,13 @@ def _read_triplet(
     for name in ROW_FIELDS:
         row = record.get(name)
         if not isinstance(row, int) or isinstance(row, bool) or row < 0:
-            raise DataError(f'{place} has no row number in "{name}" (found {row!r:.40})')
+            raise DataError(f'{place} has no row number in "{name}" (found {shorten(row)})')
         if n_texts is not None and row >= n_texts:
             raise DataError(f"{place} has {name} {row}, but there are {n_texts} texts; another data set?")
         rows.append(row)
     found = record.get("task")
     if task is not None and found is not None and found != task:
-        raise DataError(f'{place} was made for data set "{found}", not "{task}"')
+        raise DataError(f"{place} was made for data set {shorten(found)}, not {task!r}")
     gold = record.get("output")
     query_idx, choice1_idx, choice2_idx = rows
     return Triplet(query_idx, choice1_idx, choice2_idx, gold if isinstance(gold, str) else None)
@@ -180,5 +185,5 @@ def _read_probability(record: Mapping[str, Any], name: str, place: str) -> float
     if value is None:
         return None
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-        raise DataError(f'{place}: "{name}" is {value!r:.40}; it must lie between 0 and 1')
+        raise DataError(f'{place}: "{name}" is {shorten(value)}; must be between 0 and 1')
     return float(value)

@@ -23,7 +23,7 @@ from perspective.data.corpus import DATASETS
 from perspective.data.pairs import load_pairs
 from perspective.models.embedders import load_embedder
 from perspective.options import option
-from perspective.retrieval.training import build_loss, draw_pairs, make_dataset
+from perspective.retrieval.training import build_loss, make_dataset, sample_pairs
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure one training step."""
     settings = parse_settings(CachingSettings, argv, __doc__)
     pairs = load_pairs(Path(settings.train_file or DATASETS / settings.dataset / "train.jsonl"))
-    data = make_dataset(draw_pairs(pairs, settings.batch_size, settings.seed), num_negatives=1, weighted=False)
+    data = make_dataset(sample_pairs(pairs, settings.batch_size, settings.seed), num_negatives=1, weighted=False)
     model = load_embedder(settings.embedder).train()
     model.max_seq_length = settings.max_source_length
     loss = build_loss(model, 0.02, settings.mini_batch_size)

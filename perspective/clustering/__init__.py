@@ -1,1 +1,1 @@
-"""Clusterings of vectors: k-means and its starting points, distances."""
+"""Clustering of vectors: k-means and its initialisation, Ward, the number of clusters, distances."""

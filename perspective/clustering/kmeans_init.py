@@ -1,4 +1,4 @@
-"""The starts of k-means: greedy k-means++ on distances that are computed once."""
+"""Initialisation of k-means: greedy k-means++ with cached distances."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import numpy as np
 
 from perspective.clustering.distances import square_distances, square_lengths
 
-ALL_PAIRS_ROWS = 10_000  # up to here the distances of all pairs are kept, in at most 400 MB of single precision
+ALL_PAIRS_ROWS = 10_000  # up to this size the distances of all pairs are cached: at most 400 MB in float32
 ROWS_AT_A_TIME = 1024
 
 
 class CachedKMeansPlusPlus:
-    """Choose k-means' first centres as scikit-learn does, several times faster.
+    """Choose the same initial centres as scikit-learn's k-means++, several times faster.
 
-    scikit-learn measures the distances to its candidates anew for every centre: four fifths of a
-    k-means with ten starts. Here one matrix product serves all centres of all starts (above
-    `ALL_PAIRS_ROWS` rows, one thin product a centre, in single precision). Draws, precision and
-    order of summation are scikit-learn's, so that the centres are too. Source: Arthur & Vassilvitskii,
-    2007, "k-means++", with the greedy trials of its section 6.
+    scikit-learn computes the distances to its candidates again for every centre, which takes four
+    fifths of a k-means with ten starts. Here one matrix product serves all centres of all starts
+    (above `ALL_PAIRS_ROWS` rows: one small product per centre, in float32). Random draws, precision
+    and order of summation follow scikit-learn, so the centres are equal. Source: Arthur &
+    Vassilvitskii, 2007, "k-means++", with the greedy trials of section 6.
 
     Args:
-        vectors: Array `(n, dim)`; k-means may shift it, which distances do not see.
+        vectors: Array `(n, dim)`; k-means may centre it, which does not change distances.
 
     Example:
         >>> from sklearn.cluster import KMeans
@@ -33,10 +33,10 @@ class CachedKMeansPlusPlus:
         rows = np.asarray(vectors)
         self._rows = rows - rows.mean(axis=0)
         self._squares = square_lengths(self._rows)
-        self._pairs = self._measure_pairs() if len(rows) <= ALL_PAIRS_ROWS else None
+        self._pairs = self._compute_pairs() if len(rows) <= ALL_PAIRS_ROWS else None
 
     def __call__(self, vectors: np.ndarray, n_clusters: int, random_state: np.random.RandomState) -> np.ndarray:
-        """Return the centres of one start, `(n_clusters, dim)`: scikit-learn's `init`."""
+        """Return the centres of one start, `(n_clusters, dim)`, as scikit-learn's `init` argument."""
         n_trials = 2 + int(np.log(n_clusters))
         ones = np.ones(len(vectors), dtype=self._rows.dtype)
         chosen = [int(random_state.choice(len(vectors), p=ones / ones.sum()))]
@@ -45,10 +45,10 @@ class CachedKMeansPlusPlus:
         while len(chosen) < n_clusters:
             drawn = np.searchsorted(np.cumsum(closest), random_state.uniform(size=n_trials) * total)
             candidates = np.minimum(drawn, len(vectors) - 1)
-            left = np.minimum(self.distances(candidates), closest)  # (n_trials, n)
-            totals = left @ ones
+            remaining = np.minimum(self.distances(candidates), closest)  # (n_trials, n)
+            totals = remaining @ ones
             best = int(totals.argmin())
-            closest, total = left[best], totals[best]
+            closest, total = remaining[best], totals[best]
             chosen.append(int(candidates[best]))
         return vectors[chosen]
 
@@ -58,8 +58,8 @@ class CachedKMeansPlusPlus:
             return self._pairs[rows]
         return square_distances(self._rows[rows], self._rows, self._squares)
 
-    def _measure_pairs(self) -> np.ndarray:
-        """Measure all pairs in double precision, and keep them in that of the vectors."""
+    def _compute_pairs(self) -> np.ndarray:
+        """Compute all pairwise distances in float64 and store them in the precision of the vectors."""
         wide = self._rows.astype(np.float64)
         squares = square_lengths(wide)
         pairs = np.empty((len(wide), len(wide)), dtype=self._rows.dtype)

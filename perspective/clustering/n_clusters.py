@@ -1,4 +1,4 @@
-"""How many clusters: label-free criteria."""
+"""Estimate the number of clusters without labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SILHOUETTE_SAMPLE = 2000
 
 
 def score_without_labels(vectors: np.ndarray, scale: str = "small") -> dict[str, Any]:
-    """Estimate the number of clusters by the silhouette of k-means over a grid of numbers.
+    """Estimate the number of clusters by the silhouette of k-means over a grid.
 
     Args:
         vectors: Array `(n_texts, dim)`.
@@ -23,7 +23,7 @@ def score_without_labels(vectors: np.ndarray, scale: str = "small") -> dict[str,
 
     Returns:
         `n_clusters_estimated`, its `silhouette` (-1 to 1; mean over at most `SILHOUETTE_SAMPLE`
-        texts) and the whole `silhouette_by_n_clusters`.
+        texts) and `silhouette_by_n_clusters` for the whole grid.
     """
     largest = min(200, len(vectors) // 2)
     grid = sorted({int(round(n)) for n in np.geomspace(2, max(2, largest), 14)})
@@ -43,6 +43,6 @@ def score_without_labels(vectors: np.ndarray, scale: str = "small") -> dict[str,
 
 def _silhouette(vectors: np.ndarray, clusters: np.ndarray) -> float:
     sample = np.random.default_rng(SEEDS[0]).permutation(len(vectors))[:SILHOUETTE_SAMPLE]
-    found = len(np.unique(clusters[sample]))
-    # The silhouette needs two clusters and one text more than clusters.
-    return float(silhouette_score(vectors[sample], clusters[sample])) if 2 <= found < len(sample) else -1.0
+    n_found = len(np.unique(clusters[sample]))
+    # The silhouette needs at least two clusters and more texts than clusters.
+    return float(silhouette_score(vectors[sample], clusters[sample])) if 2 <= n_found < len(sample) else -1.0

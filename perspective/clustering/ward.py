@@ -1,4 +1,4 @@
-"""Ward's agglomerative clustering, and its mini-batch stand-in for many texts."""
+"""Ward's agglomerative clustering, and mini-batch k-means in its place for many texts."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from perspective.errors import DataError
 logger = logging.getLogger(__name__)
 
 N_CLUSTERS_LARGE = 100
-# Agglomerative clustering needs the distances of all pairs. Above this number a random sample of
-# as many texts is clustered, and the others join the nearest cluster: 400 MB, whatever the corpus.
+# Agglomerative clustering needs the distances of all pairs. Above this number of texts, a random
+# sample of this size is clustered and the others join the nearest cluster: at most 400 MB.
 N_AGGLOMERATED = 10_000
-SHARE_OF_HEIGHT = 0.7  # of the tree, where a fixed distance joins everything: scipy's default for dendrograms
-ROWS_AT_A_TIME = 4096  # of the distances to the cluster centres, to bound memory
+SHARE_OF_HEIGHT = 0.7  # cut of the tree if max_distance joins everything: scipy's default for dendrograms
+ROWS_AT_A_TIME = 4096  # rows of the distance matrix at a time, to bound memory
 
 
 def cluster_in_batches(scaled: np.ndarray, seed: int) -> np.ndarray:
-    """Cluster rows `(n, dim)` into `N_CLUSTERS_LARGE` by mini-batch k-means; `(n,)` cluster numbers.
+    """Cluster rows `(n, dim)` into `N_CLUSTERS_LARGE` by mini-batch k-means; return `(n,)` cluster numbers.
 
     Raises:
         DataError: There are fewer rows than clusters.
@@ -35,24 +35,24 @@ def cluster_in_batches(scaled: np.ndarray, seed: int) -> np.ndarray:
 
 
 def agglomerate(scaled: np.ndarray, max_distance: float, seed: int, adapt: bool = False) -> np.ndarray:
-    """Cluster by Ward's criterion up to a distance; a sample stands for more texts than it can hold.
+    """Cluster by Ward's criterion up to a distance; above `N_AGGLOMERATED` rows, cluster a sample.
 
     Args:
         scaled: Rows `(n, dim)`.
-        max_distance: Up to which clusters are joined.
-        seed: Of the sample.
-        adapt: Whether to take a share of the tree's height instead where the distance would join
-            all rows into one cluster, as it does for a few dozen.
+        max_distance: Distance up to which clusters are joined.
+        seed: Random seed of the sample.
+        adapt: Whether to cut at a share of the tree's height instead, if the distance would join
+            all rows into one cluster, as it does for a few dozen texts.
 
     Returns:
         `(n,)` cluster numbers.
     """
     if len(scaled) <= N_AGGLOMERATED:
         return join_by_ward(scaled, max_distance, adapt)
-    logger.info("%d texts: %d of them, drawn at random, form the clusters", len(scaled), N_AGGLOMERATED)
+    logger.info("%d texts: clustering a random sample of %d", len(scaled), N_AGGLOMERATED)
     sample = np.sort(np.random.default_rng(seed).choice(len(scaled), N_AGGLOMERATED, replace=False))
-    found = join_by_ward(scaled[sample], max_distance, adapt)
-    centers = average_by_cluster(scaled[sample], found, int(found.max()) + 1)
+    sample_clusters = join_by_ward(scaled[sample], max_distance, adapt)
+    centers = average_by_cluster(scaled[sample], sample_clusters, int(sample_clusters.max()) + 1)
     clusters = np.empty(len(scaled), dtype=np.int64)
     for start in range(0, len(scaled), ROWS_AT_A_TIME):
         rows = slice(start, start + ROWS_AT_A_TIME)
@@ -61,7 +61,7 @@ def agglomerate(scaled: np.ndarray, max_distance: float, seed: int, adapt: bool 
 
 
 def join_by_ward(scaled: np.ndarray, max_distance: float, adapt: bool = False) -> np.ndarray:
-    """Return scikit-learn's agglomerative clusters: its own call, but the distances by matrix products."""
+    """Return the clusters of scikit-learn's `AgglomerativeClustering`, with distances by matrix products."""
     n = len(scaled)
     pairs = np.empty(n * (n - 1) // 2)  # the upper triangle, row after row
     filled = 0
@@ -75,7 +75,7 @@ def join_by_ward(scaled: np.ndarray, max_distance: float, adapt: bool = False) -
     height = float(tree[-1, 2])
     if adapt and height <= max_distance:
         logger.info(
-            "a distance of %.1f joins all texts: clusters are cut at %.1f", max_distance, height * SHARE_OF_HEIGHT
+            "a distance of %.1f would join all texts; cutting at %.1f instead", max_distance, height * SHARE_OF_HEIGHT
         )
         max_distance = height * SHARE_OF_HEIGHT
     return fcluster(tree, max_distance, "distance") - 1

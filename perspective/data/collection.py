@@ -1,4 +1,4 @@
-"""Collections to evaluate on: a corpus, queries, and which documents answer which query (BEIR layout)."""
+"""Retrieval collections to evaluate on: corpus, queries and relevance judgments (BEIR layout)."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ class Collection:
     """A corpus with judged queries.
 
     Attributes:
-        name: As it stands in file names.
-        corpus: Text of each document by id; likewise the queries.
-        qrels: For each query, the grade of each judged document; above zero is relevant.
-        origin: Where it comes from, for the provenance: a folder, or mteb's data set and revision.
+        name: Its name, also in file names.
+        corpus: Text of each document by id.
+        queries: Text of each query by id.
+        qrels: Grade of each judged document, by query id and document id; above zero is relevant.
+        origin: A folder, or mteb's data set; for the provenance.
         revision: Of mteb's data set; empty for a folder.
-        split: The part of it that is judged, and `subset` and `languages`, in mteb's terms.
-        skip_same_id: Leave the document out that has the query's own id (ArguAna and its like).
+        split: The judged part; `split`, `subset` and `languages` are mteb's terms.
+        skip_same_id: Never retrieve the document with the query's own id (ArguAna and similar sets).
     """
 
     name: str
@@ -48,10 +49,10 @@ class Collection:
     skip_same_id: bool = False
 
     def __post_init__(self) -> None:
-        """Check that ids agree.
+        """Check that the ids match.
 
         Raises:
-            DataError: A judged query or document is not there, or nothing can be evaluated.
+            DataError: A judged query or document does not exist, or no query has a relevant document.
         """
         for query_id, grades in self.qrels.items():
             if query_id not in self.queries:
@@ -64,7 +65,7 @@ class Collection:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of texts and judgments: equal for equal collections, wherever they lie."""
+        """sha256 of texts and judgments; it does not depend on the folder."""
         digest = hashlib.sha256()
         for part in (self.corpus, self.queries, self.qrels):
             digest.update(json.dumps(part, sort_keys=True, default=dict).encode())
@@ -72,7 +73,7 @@ class Collection:
 
 
 def keep_answerable(collection: Collection) -> Collection:
-    """Leave out the queries without a relevant document, and say how many: no metric is defined for them."""
+    """Remove the queries without a relevant document, for which no metric is defined; log how many."""
     answerable = {
         query_id for query_id, grades in collection.qrels.items() if any(grade > 0 for grade in grades.values())
     }
@@ -94,18 +95,17 @@ def keep_answerable(collection: Collection) -> Collection:
 def load_collection(folder: Path) -> Collection:
     """Read a folder in the BEIR layout: corpus.jsonl, queries.jsonl, and qrels.tsv or qrels/test.tsv.
 
-    Title and text of a document are joined by a space. Queries without a relevant document are left
-    out with a warning, as BEIR's queries.jsonl holds those of other splits too.
+    Title and text of a document are joined by a space. Queries without a relevant document are removed
+    with a warning: BEIR's queries.jsonl also holds the queries of other splits.
 
     Raises:
         DataError: Names file, line and fault: bad JSON, an empty document or query, an id given
-            twice, an id in the qrels that is not there, a grade that is no whole number or above
-            `MAX_GRADE`.
+            twice, an unknown id in the qrels, a grade that is not a whole number or beyond `MAX_GRADE`.
     """
     folder = Path(folder).resolve()
     qrels_path = next((folder / place for place in QRELS_PLACES if (folder / place).is_file()), None)
     if qrels_path is None:
-        raise DataError(f"{folder}: holds no {' or '.join(QRELS_PLACES)}; a collection has the BEIR layout")
+        raise DataError(f"{folder}: no {' or '.join(QRELS_PLACES)}; a collection has the BEIR layout")
     collection = Collection(
         name=folder.name,
         corpus=read_texts(folder / "corpus.jsonl"),
@@ -127,7 +127,7 @@ def read_texts(path: Path) -> dict[str, str]:
     for place, record in read_jsonl(path):
         key = _read_id(record, place)
         if key in texts:
-            raise DataError(f'{place}: id "{key}" stands twice; ids must differ')
+            raise DataError(f'{place}: id "{key}" is given twice; ids must differ')
         title = record.get("title") or ""
         if not title:
             texts[key] = read_text(record, "text", place)
@@ -139,7 +139,7 @@ def read_texts(path: Path) -> dict[str, str]:
 
 
 def save_collection(output: Output, collection: Collection) -> None:
-    """Write corpus.jsonl and queries.jsonl beside the qrels.tsv that `output` seals last."""
+    """Write corpus.jsonl and queries.jsonl, then the qrels.tsv of `output`."""
     for name, texts in (("corpus.jsonl", collection.corpus), ("queries.jsonl", collection.queries)):
         with atomic_path(output.path.with_name(name)) as temporary:
             write_jsonl(temporary, ({"_id": key, "text": text} for key, text in texts.items()))
@@ -167,7 +167,7 @@ def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
             grades[document_id] = int(grade)
         except ValueError:
             raise DataError(f"{place}: grade {grade!r:.40} is not a whole number") from None
-        if grades[document_id] > MAX_GRADE:
+        if abs(grades[document_id]) > MAX_GRADE:
             raise DataError(f"{place}: grade {grade:.40} is too large; at most {MAX_GRADE}")
     return qrels
 
@@ -184,5 +184,5 @@ def _read_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
             continue
         place = f"{shown}:{number}"
         if len(row) != len(QRELS_FIELDS):
-            raise DataError(f"{place}: {len(row)} fields; expected {', '.join(QRELS_FIELDS)}, divided by tabs")
+            raise DataError(f"{place}: {len(row)} fields; expected {', '.join(QRELS_FIELDS)}, separated by tabs")
         yield place, row

@@ -1,8 +1,4 @@
-"""Texts and labels of a data set, read apart from each other.
-
-Labels exist to measure. Sampling, judging, conversion and training call `load_texts` and never see
-one; `load_labels` is for the measures and for analysis.
-"""
+"""Texts of a data set. Their labels are read elsewhere, by `perspective.evaluation.labels`."""
 
 from __future__ import annotations
 
@@ -25,7 +21,7 @@ DATASETS = ROOT / "datasets"
 
 @dataclass(frozen=True)
 class CorpusSettings(DatasetOptions):
-    """Where the texts lie."""
+    """Which file holds the texts."""
 
     data_path: str | None = option(
         "your own texts: .jsonl, .csv or .parquet; default datasets/<dataset>/<scale>.jsonl",
@@ -39,7 +35,7 @@ class CorpusSettings(DatasetOptions):
         """The file of texts.
 
         Raises:
-            DataError: It is not there.
+            DataError: There is no such file.
         """
         path = Path(self.data_path) if self.data_path else DATASETS / self.dataset / f"{self.scale}.jsonl"
         if path.is_file():
@@ -56,16 +52,16 @@ class CorpusSettings(DatasetOptions):
 
 
 def known_datasets() -> list[str]:
-    """Return the names of the data sets that can be fetched, and the demo."""
+    """Return the names of the data sets that can be fetched, and of the demo."""
     return [*read_json(DATASETS / "sources.json"), "demo"]
 
 
 def load_texts(settings: CorpusSettings) -> list[str]:
-    """Read the texts, in file order; row i of every other file of a run is text i.
+    """Read the texts, in file order; row i of every other file of a run belongs to text i.
 
     Raises:
-        DataError: Names file, line and fault: bad JSON, a missing field, a text that is empty or
-            not a string, fewer than two texts.
+        DataError: Names file, line and fault: bad JSON, a missing field, a text that is empty or not a
+            string, fewer than two texts.
     """
     path = settings.path
     texts: list[str] = []
@@ -80,7 +76,7 @@ def load_texts(settings: CorpusSettings) -> list[str]:
 
 
 def read_column(path: Path, column: str, required: bool) -> Sequence[tuple[str, Any]]:
-    """Return (place for messages, value) of one field of every line; None where it is absent."""
+    """Return (place for messages, value) of one field of every line; None if the field is absent."""
     suffix = path.suffix.lower()
     if suffix == ".jsonl":
         return _read_jsonl_column(path, column, required)
@@ -103,9 +99,9 @@ def _read_table_column(path: Path, column: str, required: bool) -> list[tuple[st
     import pandas as pd
 
     try:
-        # Texts such as "NA" or "null" are texts.
+        # "NA" and "null" are texts, not missing values.
         with warnings.catch_warnings():
-            # A row with a comma too many (an unquoted text) must not lose a part of its text.
+            # A row with too many commas (a text without quotes) must not lose a part of its text.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = (
                 pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
@@ -114,7 +110,7 @@ def _read_table_column(path: Path, column: str, required: bool) -> list[tuple[st
             )
     except pd.errors.ParserWarning:
         raise DataError(f"{path}: rows hold more fields than the header; put texts with commas in quotes") from None
-    except Exception as error:  # pandas raises a different type for each way a file can be broken
+    except Exception as error:  # pandas raises a different type for each kind of damage
         raise DataError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from None
     if table.empty:
         raise DataError(f"{path}: the file is empty")

@@ -1,4 +1,4 @@
-"""One docstring into a query and a document: its first sentence, and the rest without markup."""
+"""Split a docstring into a query (first sentence) and a document (the rest) without markup."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAX_QUERY_WORDS = 40
 MIN_DOCUMENT_WORDS = 20
 MAX_DOCUMENT_CHARACTERS = 600  # about 140 tokens
 
-# Sections that name other functions, or hold code: "See Also" repeats other entries' summaries.
+# Sections that name other functions or contain code; "See Also" repeats other entries' summaries.
 DROPPED_SECTIONS = {"see also", "references", "examples", "example", "usage", "shape", "methods", "attributes"}
 KEPT_DIRECTIVES = {"note", "warning", "tip", "important"}
 BOILERPLATE = re.compile(
@@ -23,36 +23,36 @@ def split_docstring(docstring: str) -> tuple[str, str] | None:
     """Split a docstring into its first sentence and its body, both as plain text.
 
     Returns:
-        (summary, body), the summary "" where it is no use as a query; None where the body is too
-        short, a template, or repeats the summary.
+        (summary, body), with an empty summary if it is not usable as a query; None if the body is too
+        short, contains template fields, or repeats the summary.
 
     >>> split_docstring("Return x.")
     >>> split_docstring("Count the rows of a table. Blank rows count." + chr(10) * 2 + "word " * 20)[0]
     'Count the rows of a table.'
     """
-    if re.search(r"%\(\w+\)|\{\{|\{\w+\}|\$\w+\$?\b", docstring):  # filled in at import
+    if re.search(r"%\(\w+\)|\{\{|\{\w+\}|\$\w+\$?\b", docstring):  # template fields
         return None
     paragraphs = re.split(r"\n[ \t]*\n", docstring.strip(), maxsplit=1)
     summary, rest = map(clean_text, _split_sentence(paragraphs[0]))
     body = " ".join(filter(None, (rest, clean_text(_drop_sections(paragraphs[1] if len(paragraphs) > 1 else "")))))
-    body = _cut(body)
+    body = _truncate(body)
     if len(body.split()) < MIN_DOCUMENT_WORDS or BOILERPLATE.match(body) or summary.lower() in body.lower():
         return None
-    return (summary if _serves_as_query(summary) else ""), body
+    return (summary if _is_usable_query(summary) else ""), body
 
 
 def clean_text(text: str) -> str:
-    """Return a docstring's text without its markup, in one line.
+    """Return a docstring's text on one line without markup.
 
     >>> clean_text("See :func:`~numpy.dot` and ``x``, a [`Trainer`]." + chr(10) + "----")
     'See dot and x, a Trainer.'
     """
-    text = re.sub(r"[-=~^]{3,}", "", text)  # underlines and rules of tables
+    text = re.sub(r"[-=~^]{3,}", "", text)  # underlines and table rules
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)  # [text](address)
     text = re.sub(r"\[(`[^`]*`)\]", r"\1", text)  # [`name`]
     text = re.sub(r":[a-z:]+:(`[^`]*`)", r"\1", text)  # :role:`name`
     text = re.sub(r"`([^`<]+?)\s*<[^>`]*>`_*", r"\1", text)  # `text <address>`_
-    text = re.sub(r"`~(?:\w*\.)*(\w+)`", r"\1", text)  # `~package.name` shows the name alone
+    text = re.sub(r"`~(?:\w*\.)*(\w+)`", r"\1", text)  # `~package.name` is displayed as the name only
     text = re.sub(r"`[.!]?([^`]*)`", r"\1", text)
     text = re.sub(r"(?<![*\w])\*([\w.]+)\*(?![*\w])", r"\1", text)  # *emphasis*
     text = re.sub(r"\[\d+\]_|</?[A-Z]\w*[^<>]*>|\\(?=\W)", "", text)  # [1]_, <Tip>, <Added version="2"/>
@@ -60,10 +60,10 @@ def clean_text(text: str) -> str:
 
 
 def _drop_sections(text: str) -> str:
-    """Drop directives, doctests and the sections that name other entries."""
+    """Drop directives, doctests and sections that name other entries."""
     kept: list[str] = []
     lines = text.split("\n")
-    dropped_indent: int | None = None  # inside a directive or a Google section, its indent
+    dropped_indent: int | None = None  # indent of the current directive or Google section
     in_dropped_section = False  # inside a numpydoc section
     for number, line in enumerate(lines):
         indent = len(line) - len(line.lstrip())
@@ -90,12 +90,12 @@ def _drop_sections(text: str) -> str:
 
 
 def _split_sentence(paragraph: str) -> tuple[str, str]:
-    # A full stop ends a sentence at the end of a line or before a capital.
+    # A full stop ends a sentence at the end of a line or before a capital letter.
     match = re.search(r"(?<!e\.g)(?<!i\.e)(?<!etc)(?<!vs)[.!?](?=[ \t]*\n|\s+[A-Z\"'(\[])", paragraph)
     return (paragraph[: match.end()], paragraph[match.end() :]) if match else (paragraph, "")
 
 
-def _serves_as_query(summary: str) -> bool:
+def _is_usable_query(summary: str) -> bool:
     words = summary.split()
     return (
         MIN_QUERY_WORDS <= len(words) <= MAX_QUERY_WORDS
@@ -107,7 +107,7 @@ def _serves_as_query(summary: str) -> bool:
     )
 
 
-def _cut(text: str) -> str:
+def _truncate(text: str) -> str:
     if len(text) <= MAX_DOCUMENT_CHARACTERS:
         return text
     return text[:MAX_DOCUMENT_CHARACTERS].rsplit(" ", 1)[0]

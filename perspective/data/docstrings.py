@@ -1,8 +1,8 @@
-"""A retrieval set made of the docstrings of installed packages: summary line to the rest.
+"""A retrieval set from docstrings of installed packages: the summary is the query, the rest the document.
 
-Every installation of this project has these texts, no hub is needed, and the task is real: find
-the documentation that a one-line description belongs to. The training pairs and the test
-collection come from different packages. Sources are parsed, never imported.
+Every installation has these texts, so no hub is needed, and the task is realistic: find the
+documentation for a one-line description. Training pairs and test collection come from different
+packages. Sources are parsed, never imported.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ logger = logging.getLogger(__name__)
 
 NAME = "docstrings"
 
-# By import name: the distribution, whose version is recorded. All of requirements.txt.
+# Import name to distribution name, whose version is recorded. All are in requirements.txt.
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "sentence_transformers": "sentence-transformers"}
 SKIPPED_FOLDERS = {"tests", "test", "testing", "_vendor", "vendor", "externals", "_numpy", "array_api_compat"}
 
 MAX_QUERIES = 1000
-MAX_PAIRS = 1500  # a package: none may outweigh the others
+MAX_PAIRS = 1500  # per package, so that none dominates
 
 
 @dataclass(frozen=True)
 class DocsSettings:
-    """Which packages."""
+    """Packages for training and testing."""
 
     train_packages: list[str] = option(
         "import names of the packages to train on",
@@ -47,13 +47,13 @@ class DocsSettings:
         group="input",
     )
     test_packages: list[str] = option(
-        "import names of the packages to test on; none of the others",
+        "import names of the packages to test on, disjoint from --train_packages",
         default=["numpy", "matplotlib", "peft", "sentence_transformers"],
         group="input",
     )
 
     def __post_init__(self) -> None:
-        """Check that the two parts share nothing.
+        """Check that the two lists are disjoint.
 
         Raises:
             DataError: A package is in both.
@@ -63,7 +63,7 @@ class DocsSettings:
             raise DataError(f"--train_packages and --test_packages share {', '.join(sorted(both))}")
 
     def made_from(self) -> dict[str, Any]:
-        """Return the packages with their versions, which decide the texts."""
+        """Return the packages with their versions, which determine the texts."""
         return {
             "train_packages": {name: find_version(name) for name in self.train_packages},
             "test_packages": {name: find_version(name) for name in self.test_packages},
@@ -73,12 +73,12 @@ class DocsSettings:
 
 @dataclass(frozen=True)
 class Entry:
-    """A docstring in two.
+    """A docstring, split into query and document.
 
     Attributes:
-        key: Dotted name of what it documents.
+        key: Dotted name of the documented object.
         package: Import name.
-        summary: Its first sentence, or "" where that is no use as a query.
+        summary: Its first sentence, or "" if that is not usable as a query.
         body: The rest.
     """
 
@@ -91,41 +91,41 @@ class Entry:
 def make_docs_set(settings: DocsSettings) -> tuple[list[Pair], Collection]:
     """Make training pairs and a test collection from the docstrings of installed packages.
 
-    The corpus holds every document of the test packages; the queries are the summaries of public
-    functions and classes that no other summary resembles. Repeated documents are kept once. A
-    training pair that resembles a test document or query is dropped: packages copy one another.
+    The corpus contains all documents of the test packages, without near-duplicates. The queries are
+    the summaries of public functions and classes that are not similar to another summary. Training
+    pairs similar to a test document or query are dropped, because packages copy from one another.
 
     Raises:
-        DataError: A package is not installed, or has no docstring that serves.
+        DataError: A package is not installed, or no docstring is usable.
     """
     test = _keep_distinct(read_packages(settings.test_packages), SAME_DOCUMENT)
-    asked = [entry for entry in test if entry.summary and is_public(entry.key)]
-    asked = _drop_like(asked, test, SAME_QUERY)
-    asked = _spread(asked, MAX_QUERIES)
+    queries = [entry for entry in test if entry.summary and is_public(entry.key)]
+    queries = _drop_like(queries, test, SAME_QUERY)
+    queries = _spread(queries, MAX_QUERIES)
     train = [entry for entry in read_packages(settings.train_packages, public=True) if entry.summary]
     for likeness in (SAME_DOCUMENT, SAME_QUERY):
         train = _keep_distinct(_drop_like(train, test, likeness), likeness)
     by_package = [[entry for entry in train if entry.package == name] for name in settings.train_packages]
     train = [entry for entries in by_package for entry in _spread(entries, MAX_PAIRS)]
-    if not asked or not train:
-        raise DataError(f"{', '.join(settings.test_packages)}: no docstrings that serve as queries")
+    if not queries or not train:
+        raise DataError(f"{', '.join(settings.test_packages)}: no docstrings usable as queries")
     pairs = [Pair(entry.summary, entry.body, source=entry.package) for entry in train]
     collection = Collection(
         name=NAME,
         corpus={entry.key: entry.body for entry in test},
-        queries={f"q-{entry.key}": entry.summary for entry in asked},
-        qrels={f"q-{entry.key}": {entry.key: 1} for entry in asked},
+        queries={f"q-{entry.key}": entry.summary for entry in queries},
+        qrels={f"q-{entry.key}": {entry.key: 1} for entry in queries},
     )
     return pairs, collection
 
 
 def read_packages(names: Sequence[str], public: bool = False) -> list[Entry]:
-    """Read the docstrings of packages, in the order of their files; all, or those of public names."""
+    """Read the docstrings of packages in file order, optionally of public names only."""
     return [entry for name in names for entry in read_package(name, public)]
 
 
 def read_package(name: str, public: bool = False) -> Iterator[Entry]:
-    """Give the docstrings of one package that are long enough to be a document.
+    """Yield the docstrings of one package that are long enough for a document.
 
     Raises:
         DataError: The package is not installed.
@@ -136,7 +136,7 @@ def read_package(name: str, public: bool = False) -> Iterator[Entry]:
     origin = Path(spec.origin)
     root = origin.parent
     is_package = spec.submodule_search_locations is not None
-    # A module of one file lies among all that is installed.
+    # A single-file module shares its folder with all installed packages.
     paths = root.rglob("*.py") if is_package else [origin]
     for path in sorted(paths, key=lambda path: path.relative_to(root).parts):
         place = path.relative_to(root).with_suffix("")
@@ -151,9 +151,9 @@ def read_package(name: str, public: bool = False) -> Iterator[Entry]:
 def _find_docstrings(path: Path, module: str) -> Iterator[tuple[str, str]]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)  # of others' escapes
+            warnings.simplefilter("ignore", SyntaxWarning)  # from invalid escapes in other packages
             tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, UnicodeDecodeError):  # a template, or Python 2
+    except (SyntaxError, UnicodeDecodeError):  # a template or Python 2
         return
     seen: set[str] = set()
     scopes: list[tuple[str, ast.AST]] = [(module, tree)]
@@ -173,7 +173,7 @@ def _find_docstrings(path: Path, module: str) -> Iterator[tuple[str, str]]:
 
 
 def is_public(key: str) -> bool:
-    """Tell whether no part of a dotted name but the modules' is private.
+    """Return whether the last part of a dotted name is public.
 
     >>> is_public("numpy._core.numeric.ones_like"), is_public("numpy.ma.core._mask_method")
     (True, False)
@@ -185,7 +185,7 @@ def find_version(name: str) -> str:
     """Return the version of an installed package.
 
     Raises:
-        DataError: It is not installed.
+        DataError: The package is not installed.
     """
     try:
         return importlib.metadata.version(DISTRIBUTIONS.get(name, name))
@@ -194,22 +194,22 @@ def find_version(name: str) -> str:
 
 
 def _spread(entries: Sequence[Entry], n_most: int) -> list[Entry]:
-    """Take so many at most, at equal distances."""
+    """Select at most `n_most` entries at equal intervals."""
     rows = np.linspace(0, len(entries), min(n_most, len(entries)), endpoint=False).astype(int)
     return [entries[row] for row in rows]
 
 
-# likeness
+# similarity
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """When two texts are nearly the same: cosine of their sets of runs of `n_words` words.
+    """Criterion for near-duplicates: the cosine of binary vectors of word n-grams.
 
     Attributes:
-        part: The part of an entry that is compared.
-        n_words: Length of the runs; longer ones also compare the order.
-        threshold: From which cosine on they are alike.
+        part: Field of the entry to compare.
+        n_words: Length of the n-grams; longer ones also compare word order.
+        threshold: Minimum cosine of near-duplicates.
     """
 
     part: str
@@ -217,12 +217,12 @@ class Likeness:
     threshold: float
 
     def find(self, entries: Sequence[Entry], others: Sequence[Entry]) -> Any:  # noqa: ANN401  a sparse matrix
-        """Return a sparse matrix `(n_entries, n_others)` that is not zero where two are alike."""
+        """Return a sparse matrix `(n_entries, n_others)` that is non-zero for near-duplicates."""
         from scipy import sparse
         from sklearn.feature_extraction.text import HashingVectorizer
 
         vectorizer = HashingVectorizer(
-            n_features=2**24,  # 10,000 documents have 600,000 runs: few fall together
+            n_features=2**24,  # 10,000 documents have 600,000 n-grams, so collisions are rare
             binary=True,
             alternate_sign=False,
             token_pattern=r"\w+",
@@ -231,11 +231,11 @@ class Likeness:
         )
         if not entries or not others:
             return sparse.csr_matrix((len(entries), len(others)), dtype=np.float32)
-        runs = vectorizer.transform([getattr(entry, self.part) for entry in entries])
-        other_runs = vectorizer.transform([getattr(entry, self.part) for entry in others])
+        ngrams = vectorizer.transform([getattr(entry, self.part) for entry in entries])
+        other_ngrams = vectorizer.transform([getattr(entry, self.part) for entry in others])
         blocks = []
-        for start in range(0, len(entries), 1000):  # most of the product is below the threshold: not all at once
-            block = (runs[start : start + 1000] @ other_runs.T).tocsr()
+        for start in range(0, len(entries), 1000):  # blocks bound the memory of the product
+            block = (ngrams[start : start + 1000] @ other_ngrams.T).tocsr()
             block.data[block.data < self.threshold] = 0
             block.eliminate_zeros()
             blocks.append(block)
@@ -247,7 +247,7 @@ SAME_DOCUMENT = Likeness("body", n_words=3, threshold=0.7)
 
 
 def _keep_distinct(entries: Sequence[Entry], likeness: Likeness) -> list[Entry]:
-    """Keep the first of those that are alike."""
+    """Keep the first entry of each group of near-duplicates."""
     near = likeness.find(entries, entries)
     is_kept = np.zeros(len(entries), dtype=bool)
     for row in range(len(entries)):
@@ -256,9 +256,9 @@ def _keep_distinct(entries: Sequence[Entry], likeness: Likeness) -> list[Entry]:
 
 
 def _drop_like(entries: Sequence[Entry], others: Sequence[Entry], likeness: Likeness) -> list[Entry]:
-    """Drop those that are like any of the others, themselves not counted."""
+    """Drop entries that are near-duplicates of any other entry, not counting themselves."""
     near = likeness.find(entries, others)
-    n_alike = np.diff(near.indptr)
-    themselves = {id(other) for other in others}
-    allowed = np.array([id(entry) in themselves for entry in entries], dtype=int)
-    return [entry for entry, n, own in zip(entries, n_alike, allowed, strict=True) if n <= own]
+    n_similar = np.diff(near.indptr)
+    other_ids = {id(other) for other in others}
+    n_self = np.array([id(entry) in other_ids for entry in entries], dtype=int)
+    return [entry for entry, n, own in zip(entries, n_similar, n_self, strict=True) if n <= own]

@@ -1,8 +1,8 @@
-"""Get the data sets: from this machine where they lie, else from the net; checked each time.
+"""Fetch the data sets from local folders or the internet, with checksums.
 
-Looks in datasets/, then $EMBWITHLLM_DATASETS, then ../shared/datasets, then downloads from the
-address in datasets/sources.json. A file whose sha256 is not the recorded one is refused and
-nothing is left behind.
+Searches datasets/, $EMBWITHLLM_DATASETS and ../shared/datasets in this order, then downloads from the
+address in datasets/sources.json. A file with another sha256 than the recorded one is refused and not
+stored.
 
 python -m perspective.data.fetching banking77 mtop_domain
 """
@@ -30,14 +30,14 @@ NOTHING_REACHED = 3  # exit code, for scripts
 
 
 class UnreachableError(DataError):
-    """A data set lies nowhere on this machine and cannot be downloaded."""
+    """A data set is not on this machine and cannot be downloaded."""
 
 
 def fetch_dataset(name: str, folder: Path = DATASETS) -> Path:
-    """Return the path of a data set's small.jsonl, fetched if need be.
+    """Return the path of a data set's small.jsonl, fetching it if necessary.
 
     Raises:
-        UnreachableError: It lies nowhere here and the download fails.
+        UnreachableError: It is not on this machine and the download fails.
         DataError: Unknown name, or a file with a wrong checksum.
     """
     target = folder / name / "small.jsonl"
@@ -49,7 +49,7 @@ def fetch_dataset(name: str, folder: Path = DATASETS) -> Path:
     expected = sources[name]["sha256"]
     if target.exists():
         _check(target, expected, hint="remove it and fetch it again")
-        logger.info("%s: there already, checksum right", display_path(target))
+        logger.info("%s: already there, checksum correct", display_path(target))
         return target
     for place in _local_places():
         candidate = place / name / "small.jsonl"
@@ -78,28 +78,28 @@ def _download(url: str, target: Path, expected: str) -> None:
                 shutil.copyfileobj(response, file)
             _check(temporary, expected, hint=f"{url} has changed", name=target)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        # The folder was made for this file alone.
+        # The folder was created for this file only.
         if target.parent.is_dir() and not any(target.parent.iterdir()):
             target.parent.rmdir()
         raise UnreachableError(
             f"{target.parent.name}: not on this machine, and {url} cannot be reached "
-            f"({getattr(error, 'reason', error)}); put it into a folder and name that in EMBWITHLLM_DATASETS"
+            f"({getattr(error, 'reason', error)}); put it into a folder and set EMBWITHLLM_DATASETS to that folder"
         ) from None
-    logger.info("%s: downloaded, checksum right", display_path(target))
+    logger.info("%s: downloaded, checksum correct", display_path(target))
 
 
 def _check(path: Path, expected: str, hint: str, name: Path | None = None) -> None:
     found = hash_file(path)
     if found != expected:
-        raise DataError(f"{name or path}: sha256 {found[:12]}... is not the released {expected[:12]}...; {hint}")
+        raise DataError(f"{name or path}: sha256 {found[:12]}... differs from the released {expected[:12]}...; {hint}")
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
-    """Fetch the named data sets, or all."""
+    """Fetch the given data sets, or all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=["all"], help="data sets to fetch; all when none is named")
-    parser.add_argument("--or_demo", action="store_true", help="end with code 3 where nothing can be reached")
+    parser.add_argument("names", nargs="*", default=["all"], help="data sets to fetch; all by default")
+    parser.add_argument("--or_demo", action="store_true", help="exit with code 3 if no data set can be reached")
     arguments = parser.parse_args(argv)
     names = read_json(DATASETS / "sources.json") if "all" in arguments.names else arguments.names
     unreachable = []

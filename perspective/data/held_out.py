@@ -1,9 +1,9 @@
-"""Two labelled data sets that no setting was chosen on, made of text that is at hand without a hub.
+"""Make two labelled held-out data sets, which no setting was chosen on, from texts available offline.
 
-debian:  one-line descriptions of Debian's programs, labelled by the section they stand in
-modules: the first sentences of installed packages' docstrings, labelled by the module
+debian:  one-line descriptions of Debian's programs, labelled by section
+modules: first sentences of installed packages' docstrings, labelled by module
 
-Reads:  what apt knows of Debian's packages (after `apt-get update`); the sources of Python packages
+Reads:  apt's package lists (after `apt-get update`); the sources of Python packages
 Writes: datasets/debian/small.jsonl, datasets/modules/small.jsonl, with their provenance
 
 python -m perspective.data.held_out --names debian modules
@@ -30,7 +30,7 @@ from perspective.options import OverwriteOptions, option
 
 logger = logging.getLogger(__name__)
 
-# Sections that say what a program is for; the others name a language or a part of the system.
+# Sections that describe the purpose of a program; the others are languages or parts of the system.
 SECTIONS = (
     *("admin", "comm", "database", "editors", "electronics", "fonts", "games", "graphics", "hamradio", "httpd"),
     *("kernel", "mail", "math", "net", "science", "sound", "tex", "text", "vcs", "video", "web", "education"),
@@ -40,29 +40,29 @@ FIELD = re.compile("^(Package|Section|Description(?:-en)?|Source): (.*)", re.MUL
 
 PACKAGES = ("scipy", "sklearn", "numpy", "matplotlib", "pandas", "torch", "networkx", "sympy")
 
-SEED = 0  # of which texts are drawn, and of their order
+SEED = 0  # for sampling and shuffling the texts
 
 Texts = dict[str, list[str]]  # by label
 
 
 def read_sections() -> Texts:
-    """Return the descriptions of Debian's programs by section, one a source package.
+    """Return the descriptions of Debian's programs by section, one per source package.
 
     Raises:
-        DataError: This machine has no apt, or apt knows of no packages.
+        DataError: This machine has no apt, or apt has no package lists.
     """
     try:
         listing = subprocess.run(["apt-cache", "dumpavail"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
-        raise DataError("apt-cache: not here; the set debian is made on Debian or Ubuntu") from None
+        raise DataError("apt-cache: not found; the debian set needs Debian or Ubuntu") from None
     found = group_by_section(listing)
     if not found:
-        raise DataError("apt-cache: knows of no packages; run apt-get update first")
+        raise DataError("apt-cache: lists no packages; run apt-get update first")
     return found
 
 
 def group_by_section(listing: str) -> Texts:
-    r"""Read the output of `apt-cache dumpavail`: the descriptions of each section, in order.
+    r"""Parse the output of `apt-cache dumpavail` into sorted descriptions by section.
 
     >>> group_by_section("Package: nano\nSection: editors\nDescription-en: small text editor\n")
     {'editors': ['small text editor']}
@@ -78,7 +78,7 @@ def group_by_section(listing: str) -> Texts:
 
 
 def read_modules() -> Texts:
-    """Return the first sentences of docstrings by public module of the second level, such as `scipy.stats`.
+    """Return first sentences of docstrings by public second-level module, such as `scipy.stats`.
 
     Raises:
         DataError: A package is not installed.
@@ -93,33 +93,33 @@ def read_modules() -> Texts:
 
 
 def draw_records(texts: Mapping[str, Sequence[str]], task: str, n_least: int, n_most: int) -> list[dict[str, str]]:
-    """Draw at most so many texts a label, none twice, and shuffle them.
+    """Sample up to `n_most` texts per label without duplicates and shuffle them.
 
     Args:
-        texts: By label.
+        texts: Texts by label.
         task: Name of the set.
-        n_least: Texts that a label needs to be kept.
-        n_most: Texts of a label.
+        n_least: Minimum number of texts per label; smaller labels are dropped.
+        n_most: Maximum number of texts per label.
     """
     rng = random.Random(SEED)
     seen: set[str] = set()
     records = []
-    for label, own in texts.items():
-        fresh = [text for text in own if text.lower() not in seen]
-        if len(fresh) < n_least:
+    for label, of_label in texts.items():
+        unseen = [text for text in of_label if text.lower() not in seen]
+        if len(unseen) < n_least:
             continue
-        rng.shuffle(fresh)
-        seen.update(text.lower() for text in fresh[:n_most])
-        records += [{"task": task, "input": text, "label": label} for text in fresh[:n_most]]
+        rng.shuffle(unseen)
+        seen.update(text.lower() for text in unseen[:n_most])
+        records += [{"task": task, "input": text, "label": label} for text in unseen[:n_most]]
     rng.shuffle(records)
     return records
 
 
 class HeldOutSet(NamedTuple):
-    """How a set is made."""
+    """Recipe of a set."""
 
     read: Callable[[], Texts]
-    n_least: int  # texts a label, else it is left out
+    n_least: int  # minimum texts per label
     n_most: int
 
 
@@ -128,9 +128,9 @@ SETS = {"debian": HeldOutSet(read_sections, 1, 250), "modules": HeldOutSet(read_
 
 @dataclass(frozen=True)
 class HeldOutSettings(OverwriteOptions):
-    """Which sets."""
+    """Sets to make."""
 
-    names: list[Literal["debian", "modules"]] = option("which sets", default=["debian", "modules"], group="input")
+    names: list[Literal["debian", "modules"]] = option("sets to make", default=["debian", "modules"], group="input")
 
 
 @entry_point

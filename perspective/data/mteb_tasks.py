@@ -1,4 +1,4 @@
-"""mteb: its retrieval tasks as collections, and results in its own format."""
+"""Load retrieval tasks of mteb as collections."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from perspective.errors import DataError, suggest_name
 
 logger = logging.getLogger(__name__)
 
-# The three sets of the published Korean comparison; of several languages, the Korean part.
+# The three sets of the published Korean comparison, with their Korean subsets.
 KOREAN = {"Ko-StrategyQA": "default", "AutoRAGRetrieval": "default", "PublicHealthQA": "korean"}
 
 
 def load_task(name: str, known: Sequence[str] = ()) -> Collection:
     """Load a text retrieval task of mteb: "NFCorpus", or "MIRACLRetrieval:ko" for one of its subsets.
 
-    As mteb does, title and text are joined by a space, and empty documents are kept.
+    As in mteb, title and text are joined by a space, and empty documents are kept.
 
     Args:
-        name: Name of the task, with its subset where it has several.
-        known: Other collections that the user may have meant.
+        name: Name of the task, with its subset if it has several.
+        known: Names of other collections, for suggestions.
 
     Raises:
-        DataError: mteb is not installed, knows no such task, cannot reach the data, or the task is
-            of another kind.
+        DataError: mteb is not installed, has no such task or cannot reach the data, or the task is not
+            text retrieval.
     """
     task_name, _, subset = name.partition(":")
     if importlib.util.find_spec("mteb") is None:
@@ -48,7 +48,7 @@ def load_task(name: str, known: Sequence[str] = ()) -> Collection:
         hint = near if near.startswith("did") else "give a folder, a name in datasets/, or a retrieval task of mteb"
         raise DataError(f'unknown collection "{name}": {hint}') from None
     if task.metadata.type != "Retrieval" or task.metadata.modalities != ["text"]:
-        raise DataError(f"{task_name}: a task of type {task.metadata.type}; only text retrieval is evaluated here")
+        raise DataError(f"{task_name}: a task of type {task.metadata.type}; only text retrieval is supported")
     subsets = list(task.hf_subsets)
     subset = subset or KOREAN.get(task_name) or (subsets[0] if len(subsets) == 1 else "")
     if subset not in subsets:
@@ -61,17 +61,15 @@ def _read_task(task: Any, subset: str) -> Collection:  # noqa: ANN401  a mteb.Ab
     split = "test" if "test" in task.eval_splits else task.eval_splits[0]
     try:
         task.load_data()
-    except (OSError, RuntimeError) as error:  # ConnectionError and the hub's own are OSErrors
+    except (OSError, RuntimeError) as error:  # ConnectionError and hub errors are OSErrors
         raise DataError(
-            f"{metadata.name}: the hub cannot be reached ({' '.join(str(error).split())[:160]}); fetch "
+            f"{metadata.name}: the hub cannot be reached ({' '.join(str(error).split())[:160]}); download "
             f"{metadata.dataset['path']} elsewhere and give a folder in the BEIR layout"
         ) from None
     task.convert_v1_dataset_format_to_v2(num_proc=None)
     data = task.dataset[subset][split]
     if data.get("top_ranked") is not None:
-        raise DataError(
-            f"{metadata.name}: ranks a given list for each query; only search in a corpus is evaluated here"
-        )
+        raise DataError(f"{metadata.name}: reranks a given list per query; only search in a corpus is supported")
     corpus = {str(row["id"]): f"{row.get('title') or ''} {row['text'] or ''}".strip() for row in data["corpus"]}
     n_empty = sum(not text for text in corpus.values())
     if n_empty:
@@ -101,13 +99,11 @@ def find_collection(name: str) -> Collection:
     """Load a collection by folder, by name in datasets/, or as a retrieval task of mteb.
 
     Raises:
-        DataError: There is none of that name, it does not fit, or mteb cannot load it here.
+        DataError: No collection of that name, invalid files, or mteb cannot load it.
     """
     for folder in (Path(name), DATASETS / name):
         if any((folder / place).is_file() for place in QRELS_PLACES):
             return load_collection(folder)
     if Path(name).is_dir():
         raise DataError(f"{name}: holds no {' or '.join(QRELS_PLACES)}; a collection has the BEIR layout")
-    pass
-
     return load_task(name, known=[path.parent.name for path in DATASETS.glob("*/qrels.tsv")])

@@ -1,4 +1,4 @@
-"""Training pairs: a query, a document that answers it and, where known, documents that do not."""
+"""Training pairs: a query, a document that answers it and optional hard negatives."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Pair:
     """A query and its document.
 
     Attributes:
-        query: What is asked.
+        query: The query.
         document: A text that answers it.
-        hard_negatives: Texts near the query that do not answer it; may be none.
-        weight: How sure a judge is of the pair, 0 to 1.
-        source: Where the pair comes from; for analysis.
+        hard_negatives: Texts similar to the query that do not answer it; may be empty.
+        weight: A judge's confidence in the pair, 0 to 1.
+        source: Origin of the pair, for analysis.
     """
 
     query: str
@@ -35,8 +35,8 @@ def load_pairs(path: Path) -> list[Pair]:
     """Read pairs from jsonl: `query`, `document`, and `hard_negative` (a text, a list, or absent).
 
     Raises:
-        DataError: Names file, line and fault: bad JSON, a field that is missing, empty or not a
-            text, a weight outside 0 to 1, no pair at all.
+        DataError: With file, line and cause: invalid JSON, a field that is missing, empty or not a
+            text, a weight outside 0 to 1, or an empty file.
     """
     pairs = [_read_pair(record, place) for place, record in read_jsonl(path)]
     if not pairs:
@@ -45,7 +45,7 @@ def load_pairs(path: Path) -> list[Pair]:
 
 
 def save_pairs(output: Output, pairs: Sequence[Pair]) -> None:
-    """Write pairs as jsonl, as `load_pairs` reads them."""
+    """Write pairs as jsonl in the format of `load_pairs`."""
     output.facts["n_pairs"] = len(pairs)
     with output.open() as temporary:
         write_jsonl(temporary, map(_pair_record, pairs))

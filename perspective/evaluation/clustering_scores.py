@@ -1,21 +1,21 @@
-"""How well clusterings match the labels: ACC, NMI, ARI."""
+"""Agreement of clusterings with the labels: ACC, NMI, ARI."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from perspective.evaluation.labels import Labels, find_labelled
+
 METRICS = ("ACC", "NMI", "ARI")
 
 
 def clustering_accuracy(labels: np.ndarray, clusters: np.ndarray) -> float:
-    """Fraction of texts whose cluster is matched to their class, by the best one-to-one matching.
+    """Return the fraction of texts whose cluster is matched to their class, in the best one-to-one matching.
 
-    The Hungarian assignment maximises the matched texts; there may be more classes than clusters
-    or fewer.
+    The matching is the Hungarian assignment; the numbers of classes and clusters may differ.
 
     >>> clustering_accuracy(np.array([0, 0, 1, 1]), np.array([5, 5, 7, 5]))
     0.75
@@ -27,22 +27,24 @@ def clustering_accuracy(labels: np.ndarray, clusters: np.ndarray) -> float:
     return float(table[linear_sum_assignment(table, maximize=True)].sum() / len(labels))
 
 
-def score_clustering(vectors: np.ndarray, labels: Sequence[str], scale: str = "small") -> dict[str, Any]:
+def score_clustering(vectors: np.ndarray, labels: Labels, scale: str = "small") -> dict[str, Any]:
     """Measure k-means against the labels: ACC, NMI and ARI in percent, over the published seeds.
 
     Args:
         vectors: Array `(n_texts, dim)`.
-        labels: One a text. The number of classes is the number of clusters.
+        labels: One a text; texts without a label are left out. The number of clusters is that of classes.
         scale: As in `cluster_vectors`.
 
     Returns:
-        A list a metric, and its mean and (population) standard deviation.
+        For each metric the values, their mean and (population) standard deviation; `n_labelled` if texts were left out.
     """
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
     from perspective.clustering.kmeans import SEEDS, cluster_by_seed
 
-    classes, label_ids = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
+    rows = find_labelled(labels)
+    n_texts, vectors = len(labels), vectors if len(rows) == len(labels) else vectors[rows]
+    classes, label_ids = np.unique(np.asarray(labels)[rows].astype(str), return_inverse=True)
     measures: dict[str, Any] = {metric: [] for metric in METRICS}
     runs = cluster_by_seed(vectors, len(classes), scale)
     for clusters in tqdm(runs, desc="k-means", unit="seed", total=len(SEEDS)):
@@ -52,4 +54,5 @@ def score_clustering(vectors: np.ndarray, labels: Sequence[str], scale: str = "s
     for metric in METRICS:
         measures[f"{metric}_mean"] = float(np.mean(measures[metric]))
         measures[f"{metric}_std"] = float(np.std(measures[metric]))
-    return {**measures, "n_clusters": len(classes), "seeds": list(SEEDS)}
+    partial = {} if len(rows) == n_texts else {"n_labelled": len(rows)}
+    return {**measures, "n_clusters": len(classes), "seeds": list(SEEDS), **partial}

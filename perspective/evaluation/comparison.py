@@ -1,4 +1,4 @@
-"""Before against after: table, chart, and the figures on the model card."""
+"""Compare measures before and after: table, chart, figures on the model card."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ CARD_HEADING = "## Measured"
 
 @dataclass(frozen=True)
 class Comparison:
-    """One data set before and after.
+    """Measures of one data set before and after.
 
     Attributes:
         dataset: Its name.
         embedder: Short name of the embedder.
-        judge: Who judged.
-        unchanged: Whether the embedder was left as it was, for want of reliable judgments.
-        before: Measures of the untouched embedder; `after` likewise of the fine-tuned one.
-        published: The published means of the same embedder by metric, (before, after), or None.
+        judge: Name of the judge.
+        unchanged: Whether the embedder was left unchanged, because no judgments were reliable.
+        before: Measures of the base embedder.
+        after: Measures of the fine-tuned embedder.
+        published: Published means (before, after) of the same embedder, by metric, or None.
     """
 
     dataset: str
@@ -51,7 +52,7 @@ class Comparison:
         return float(np.std(np.array(self.after[metric]) - np.array(self.before[metric])))
 
     def verdict(self, metric: str) -> str:
-        """A gain or a loss within the spread is none."""
+        """Return "gain" or "loss" only for a difference larger than the spread."""
         if self.unchanged:
             return "unchanged"
         if abs(self.difference(metric)) <= self.spread(metric):
@@ -63,12 +64,12 @@ def load_comparison(before: Path, after: Path, checkpoint: Path, dataset: str, e
     """Read the measures of one run.
 
     Raises:
-        DataError: A file is missing, or holds no ACC (a data set without labels).
+        DataError: A file is missing, or has no ACC (a data set without labels).
     """
     measures = []
     for path, stage in ((before, "get_embedding_gte.sh"), (after, "get_finetuned_embedding_gte.sh")):
         if not path.exists():
-            raise DataError(f"{path}: not there; run perspective/2_finetune/scripts/{stage} first")
+            raise DataError(f"{path}: no such file; run perspective/2_finetune/scripts/{stage} first")
         measures.append(read_json(path))
         if "ACC" not in measures[-1]:
             raise DataError(f"{path}: measured without labels; ACC, NMI and ARI need them")
@@ -96,7 +97,7 @@ COLUMNS = ("data set", "embedder", "judge", "metric", "before", "after", "differ
 
 
 def make_rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
-    """Return a row a data set and metric, under `COLUMNS`."""
+    """Return one row for each data set and metric, with the cells of `COLUMNS`."""
     rows: list[tuple[str, ...]] = []
     for one in comparisons:
         for metric in METRICS:
@@ -140,14 +141,14 @@ def format_csv(comparisons: Sequence[Comparison]) -> str:
 
 
 def draw_comparison(comparisons: Sequence[Comparison], path: Path) -> None:
-    """Draw ACC, NMI and ARI before and after, with the spread over seeds, as a PNG."""
+    """Plot ACC, NMI and ARI before and after, with the spread over seeds, as a PNG."""
     figure, axes = make_figure(ncols=len(METRICS), width=3.2 * len(METRICS) + 1, height=3.6)
-    places = np.arange(len(comparisons))
+    positions = np.arange(len(comparisons))
     for axis, metric in zip(axes, METRICS, strict=True):
         for offset, name in ((-0.2, "before"), (0.2, "after")):
             measures = [getattr(one, name) for one in comparisons]
             bars = axis.bar(
-                places + offset,
+                positions + offset,
                 [one[f"{metric}_mean"] for one in measures],
                 0.38,
                 yerr=[one[f"{metric}_std"] for one in measures],
@@ -156,7 +157,7 @@ def draw_comparison(comparisons: Sequence[Comparison], path: Path) -> None:
                 color="#9aa7b8" if name == "before" else "#2f6db3",
             )
             axis.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
-        axis.set_xticks(places, [one.dataset for one in comparisons], rotation=20, ha="right", fontsize=8)
+        axis.set_xticks(positions, [one.dataset for one in comparisons], rotation=20, ha="right", fontsize=8)
         axis.set_title(f"{metric} (%)")
         axis.set_ylim(0, 108)
         axis.spines[["top", "right"]].set_visible(False)
@@ -165,7 +166,7 @@ def draw_comparison(comparisons: Sequence[Comparison], path: Path) -> None:
 
 
 def add_measures_to_card(checkpoint: Path, comparison: Comparison) -> None:
-    """Put the measured before and after on the model card; a later measurement replaces it."""
+    """Add the measures to the model card, replacing earlier ones."""
     card = checkpoint / "README.md"
     if not card.exists():
         return

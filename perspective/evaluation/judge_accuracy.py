@@ -1,4 +1,4 @@
-"""How right judgments are, by the labels. For analysis alone: nothing that learns may call this."""
+"""Accuracy of judgments, by the labels. For analysis only: no training code may call this."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from perspective.artifacts import LABELS, Judgment
 from perspective.errors import DataError
-from perspective.evaluation.calibration import bin_confidence, measure_calibration_error, rate_answers
+from perspective.evaluation.calibration import bin_confidence, measure_calibration_error, measure_confidence
 from perspective.trust.evidence import EMBEDDER, LLM, Evidence, gather_evidence
 from perspective.trust.reliability import assess_reliability
 
@@ -25,17 +25,17 @@ def analyse_judgments(
     Args:
         judgments: With gold answers in their triplets.
         vectors: Embeddings `(n_texts, dim)`; the embedder's choice is the nearer one (Euclidean).
-        states: Answer states `(n_texts, hidden)`, one more source of the evidence.
-        judge: What the answers count as in the evidence, see `name_source`.
+        states: Answer states `(n_texts, hidden)`, another source of evidence.
+        judge: Name of the answers as a source of evidence, see `name_source`.
 
     Returns:
-        Percentages over the triplets of which exactly one choice shares the query's class
-        ("decidable"): accuracy of the judge where it answered, of the embedder there and
-        everywhere, agreement of the two (consensus), position bias, and accuracy by quarter of
-        confidence, least confident first; abstention over all triplets, the decidable ones, and those
-        of which neither choice shares the class; accuracy of the combined evidence, how far it
-        believes each source (mu, 0 to 1), its reliability curve, and the expected calibration
-        errors. None where nothing could be counted.
+        Percentages over the "decidable" triplets, in which exactly one choice has the query's class:
+        accuracy of the judge on the triplets it answered, accuracy of the embedder on those and on
+        all, agreement of the two (consensus), position bias, and accuracy by quarter of confidence,
+        lowest first. Abstention on all triplets, on the decidable ones, and on those in which
+        neither choice has the class. Accuracy of the combined evidence, the trust in each source
+        (mu, 0 to 1), its reliability curve, and the expected calibration errors. None if there is
+        nothing to count.
 
     Raises:
         DataError: No triplet has a gold answer.
@@ -44,7 +44,7 @@ def analyse_judgments(
     if not decidable:
         raise DataError("no triplet has a gold answer: accuracy needs labels, and one choice of the query's class")
     gold = np.array([_gold(judgment) for judgment in decidable])
-    embedder = np.array([nearer_choice(vectors, judgment) for judgment in decidable])
+    embedder = np.array([find_nearer_choice(vectors, judgment) for judgment in decidable])
     answers = np.array([judgment.prediction[0] if judgment.prediction else "" for judgment in decidable])
     answered = answers != ""
     reliability = assess_reliability(judgments)
@@ -71,14 +71,14 @@ def analyse_judgments(
     }
 
 
-def nearer_choice(vectors: np.ndarray, judgment: Judgment) -> str:
-    """Return the label of the choice that lies nearer to the query; a tie goes to choice 2, as published."""
+def find_nearer_choice(vectors: np.ndarray, judgment: Judgment) -> str:
+    """Return the label of the choice nearer to the query; a tie goes to choice 2, as published."""
     query, choice1, choice2 = (vectors[row] for row in judgment.triplet.key)
     return LABELS[0] if ((query - choice1) ** 2).sum() < ((query - choice2) ** 2).sum() else LABELS[1]
 
 
 def format_analysis(analysis: dict[str, Any]) -> str:
-    """Return the analysis as lines of a table."""
+    """Format the analysis as a table, one line a figure."""
     lines = []
     for name, value in analysis.items():
         if name.endswith("_curve"):
@@ -92,18 +92,18 @@ def format_analysis(analysis: dict[str, Any]) -> str:
 
 
 def _analyse_evidence(judgments: Sequence[Judgment], evidence: Evidence) -> dict[str, Any]:
-    """Compare evidence of all judgments with the labels of the decidable ones."""
+    """Compare the evidence with the labels of the decidable triplets."""
     from scipy.special import expit as sigmoid
 
     rows = np.array([i for i, judgment in enumerate(judgments) if _gold(judgment) is not None])
     is_choice1 = np.array([_gold(judgments[i]) == LABELS[0] for i in rows])
-    told = [(judgments[i].probability, right) for i, right in zip(rows, is_choice1, strict=True)]
-    known = np.array([pair for pair in told if pair[0] is not None], dtype=np.float64).reshape(-1, 2)
+    answers = [(judgments[i].probability, right) for i, right in zip(rows, is_choice1, strict=True)]
+    known = np.array([pair for pair in answers if pair[0] is not None], dtype=np.float64).reshape(-1, 2)
     probability = evidence.probability[rows]
-    confidence, right = rate_answers(probability, is_choice1)
+    confidence, right = measure_confidence(probability, is_choice1)
     quarters = np.array_split(right[np.argsort(confidence, kind="stable")], N_QUARTERS)
     curve = [asdict(one) for one in bin_confidence(probability, is_choice1)]
-    of_embedder = sigmoid(evidence.log_odds[EMBEDDER][rows])
+    embedder_probability = sigmoid(evidence.log_odds[EMBEDDER][rows])
     return {
         "evidence_accuracy": _percent(right),
         "evidence_accuracy_by_confidence_quarter": [_percent(quarter) for quarter in quarters],
@@ -112,7 +112,7 @@ def _analyse_evidence(judgments: Sequence[Judgment], evidence: Evidence) -> dict
             {**one, "confidence": 100 * one["confidence"], "accuracy": 100 * one["accuracy"]} for one in curve
         ],
         "llm_calibration_error": _as_percent(measure_calibration_error(known[:, 0], known[:, 1] == 1)),
-        "embedder_calibration_error": _as_percent(measure_calibration_error(of_embedder, is_choice1)),
+        "embedder_calibration_error": _as_percent(measure_calibration_error(embedder_probability, is_choice1)),
         "evidence_calibration_error": _as_percent(measure_calibration_error(probability, is_choice1)),
     }
 
@@ -123,9 +123,9 @@ def _gold(judgment: Judgment) -> str | None:
 
 
 def _leaning_accuracy(decidable: Sequence[Judgment], gold: np.ndarray) -> float | None:
-    """Accuracy of the likelier choice, also where the two orders disagree."""
-    told = [(judgment.leaning, label) for judgment, label in zip(decidable, gold, strict=True)]
-    return _percent(np.array([leaning == label for leaning, label in told if leaning is not None]))
+    """Return the accuracy of the likelier choice, including judgments whose two orders disagree."""
+    choices = [(judgment.leaning, label) for judgment, label in zip(decidable, gold, strict=True)]
+    return _percent(np.array([leaning == label for leaning, label in choices if leaning is not None]))
 
 
 def _accuracy_by_quarter(decidable: Sequence[Judgment], gold: np.ndarray) -> list[float | None] | None:

@@ -1,5 +1,5 @@
-"""Judges: which of two choices is closer to a query, by the user's perspective.
+"""Judges decide which of two choices is closer to a query from the user's perspective.
 
-One file a kind of judge, all with the protocol of `perspective.judging.protocol`. A judge sees the
-texts of a question and the instruction; it never sees a label or the gold answer.
+Each kind of judge has its own file and implements the protocol of `perspective.judging.protocol`. A
+judge sees the texts and the instruction, never a label. The oracle, for analysis only, is the exception.
 """

@@ -1,4 +1,4 @@
-"""A causal LM chooses: the log-probability of each label where its answer would begin."""
+"""Judge by the choices of a causal LM, read from log-probabilities or from generated text."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ from perspective.llm.writing import AnswerWriter
 from perspective.runtime.devices import describe_precision
 
 ANSWER_FORMS = {"logprob": ANSWER_FORM, "generate": ANSWER_FORM, "reason": REASON_FORM, "json": JSON_FORM}
-# Join what both orders answered.
+# Combine the answers of both orders.
 JOINS: dict[str, Callable[..., Judgment]] = {
     "logprob": judgment_from_probabilities,
     "generate": judgment_from_answers,
     "reason": judgment_from_reasons,
     "json": judgment_from_json,
 }
-# The space belongs to the label in most tokenizers, and stands apart in some.
+# Most tokenizers join the space to the label; some make it a token of its own.
 LABEL_WAYS = (("Choice", (ANSWERS[0], ANSWERS[1])), ("Choice ", (ANSWERS[0], ANSWERS[1])))
 
 
 class ChoiceJudge:
-    """Judge by the label that a causal LM finds likelier, asked in both orders.
+    """Select the choice that a causal LM finds more likely, asked in both orders.
 
-    By default no text is generated: the prompt is followed by the beginning of the answer
-    ("Choice "), and the log-probabilities of the two labels at the next position are compared.
+    By default no text is generated: the beginning of the answer ("Choice ") is appended to the prompt,
+    and the log-probabilities of the two labels at the next position are compared.
 
     Args:
         llm: Model and tokenizer.
-        instruction: The data set's perspective.
-        orders: 2 to ask with the choices in both orders, 1 for the order of the file.
-        response: "logprob"; "generate" for a short written answer, strictly parsed (published);
-            "reason" for an explanation in free text, after which the labels are compared; "json"
-            for a written JSON object, strictly parsed.
-        batch_size: Prompts a forward pass; by the device's memory when None.
+        instruction: The sentence that states the data set's perspective.
+        orders: 2 to ask with the choices in both orders, 1 to ask in the file's order only.
+        response: "logprob"; "generate" for a short generated answer, strictly parsed (published);
+            "reason" for a free-text explanation followed by a comparison of the labels; "json" for
+            a generated JSON object, strictly parsed.
+        batch_size: Prompts per forward pass; chosen by device memory when None.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class ChoiceJudge:
             "response": response,
         }
         self.facts: dict[str, Any] = {**describe_precision(llm.model), "n_prompts": 0, "n_tokens": 0}
-        # After an explanation the answer begins in a line of ours, else where the template ends.
-        before = REASON_END if response == "reason" else self._render("x")
-        self.answer_begin, label_ids = find_label_token_ids(llm.tokenizer, before, LABEL_WAYS)
+        # After an explanation the answer follows our own sentence, otherwise the chat template.
+        context = REASON_END if response == "reason" else self._render("x")
+        self.answer_begin, label_ids = find_label_token_ids(llm.tokenizer, context, LABEL_WAYS)
         self._labels = LabelReader(llm, label_ids, self.facts)
         self._reason_end = self._encode(REASON_END + self.answer_begin)
         self._special_ids = set(llm.tokenizer.convert_tokens_to_ids(list(list_special_tokens(llm.tokenizer))))
@@ -95,22 +95,22 @@ class ChoiceJudge:
         self._writer = AnswerWriter(llm, n_written, self.facts)
 
     def judge(self, questions: Sequence[Question]) -> Iterator[Judgment]:
-        """Answer the questions, longest first, each when all its orders are known."""
-        waiting: dict[Triplet, dict[bool, Any]] = {}
+        """Answer the questions, longest first, each as soon as all its orders are answered."""
+        pending: dict[Triplet, dict[bool, Any]] = {}
         texts: dict[Triplet, str] = {}
         for batch in self._make_batches(questions):
             for prompt, answer in zip(batch, self._ask([prompt.ids for prompt in batch]), strict=True):
-                answers = waiting.setdefault(prompt.triplet, {})
+                answers = pending.setdefault(prompt.triplet, {})
                 answers[prompt.swapped] = answer
                 if not prompt.swapped:
                     texts[prompt.triplet] = prompt.text
                 if len(answers) == self.orders:
                     join = JOINS[self.response]
                     yield join(prompt.triplet, answers[False], answers.get(True), texts.pop(prompt.triplet))
-                    del waiting[prompt.triplet]
+                    del pending[prompt.triplet]
 
     def _make_batches(self, questions: Sequence[Question]) -> Iterator[list[Prompt]]:
-        """Order by length; a question's two orders, of about one length, stay neighbours."""
+        """Batch prompts by length; the two orders of a question have similar lengths and stay adjacent."""
         prompts = []
         for question in questions:
             prompts.append(self._prepare(question, swapped=False))
@@ -134,14 +134,14 @@ class ChoiceJudge:
         return self._encode(text + self.answer_begin if self.response == "logprob" else text)
 
     def _encode(self, text: str) -> list[int]:
-        # The template already holds the special tokens.
+        # The template already contains the special tokens.
         return list(self.llm.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _render(self, user: str) -> str:
         return render_chat(self.llm.tokenizer, user)
 
     def _ask(self, prompts: Sequence[Sequence[int]]) -> Sequence[Any]:
-        """Return what `JOINS` takes, one answer a prompt."""
+        """Return one answer per prompt, in the form that `JOINS` takes."""
         if self.response == "logprob":
             return [sigmoid(value) for value in self._labels.read(prompts)]
         if self.response == "reason":
@@ -149,15 +149,15 @@ class ChoiceJudge:
         return list(self.llm.tokenizer.batch_decode(self._writer.write(prompts), skip_special_tokens=True))
 
     def _reason(self, prompts: Sequence[Sequence[int]]) -> list[Reasoned]:
-        """Let the LLM explain, then compare the labels after its explanation."""
+        """Generate an explanation, then compare the labels after it."""
         written = [self._cut(ids) for ids in self._writer.write(prompts)]
-        # Joined as tokens: decoded and encoded again, an explanation may come out longer.
+        # Concatenated as token ids: decoding and re-encoding could make an explanation longer.
         explained = [[*prompt, *ids, *self._reason_end] for prompt, ids in zip(prompts, written, strict=True)]
-        words = self.llm.tokenizer.batch_decode(written)
+        explanations = self.llm.tokenizer.batch_decode(written)
         log_odds = self._labels.read(explained)
-        return [Reasoned(text, sigmoid(value)) for text, value in zip(words, log_odds, strict=True)]
+        return [Reasoned(text, sigmoid(value)) for text, value in zip(explanations, log_odds, strict=True)]
 
     def _cut(self, ids: Sequence[int]) -> list[int]:
-        """Return what was written before the first special token: the end, or a turn of nobody."""
+        """Return the generated tokens before the first special token (end of text or a further turn)."""
         end = next((place for place, token in enumerate(ids) if token in self._special_ids), len(ids))
         return list(ids[:end])

@@ -1,7 +1,7 @@
-"""Turn Starling-RM's published checkpoint, a pickle, into safetensors, once.
+"""Convert Starling-RM's published checkpoint from pickle to safetensors. Needed once.
 
 Reads:  the .bin or .pt file of berkeley-nest/Starling-RM-7B-alpha, with PyTorch's restricted
-        unpickler, which builds tensors and runs nothing
+        unpickler, which loads tensors and runs no code
 Writes: FOLDER/model.safetensors, for --llm FOLDER --judge reward
 
 python -m perspective.judging.convert_reward --checkpoint pytorch_model.bin --output_path starling-rm
@@ -22,10 +22,10 @@ from perspective.options import option
 
 @dataclass(frozen=True)
 class ConvertRewardSettings:
-    """What is converted."""
+    """The checkpoint and the output folder."""
 
-    checkpoint: str = option("the published .bin or .pt file", group="model")
-    output_path: str = option("the folder that will hold model.safetensors", group="output")
+    checkpoint: str = option("published .bin or .pt file", group="model")
+    output_path: str = option("folder for model.safetensors", group="output")
 
 
 @entry_point
@@ -38,14 +38,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         weights = torch.load(settings.checkpoint, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise DataError(f"{settings.checkpoint}: not a checkpoint of tensors alone ({error})") from None
+        raise DataError(f"{settings.checkpoint}: not a checkpoint of tensors only ({error})") from None
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise DataError(f"{settings.checkpoint}: not a checkpoint of tensors alone")
+        raise DataError(f"{settings.checkpoint}: not a checkpoint of tensors only")
     if "v_head.weight" not in weights:
         raise DataError(f"{settings.checkpoint}: no reward head (v_head.weight); is this Starling-RM?")
     if not any(key.startswith("transformer.") for key in weights):
         raise DataError(f"{settings.checkpoint}: no body (transformer.*); is this Starling-RM?")
-    # The body is stored under two names; one is enough.
+    # The body is stored under two names; one copy is enough.
     kept = {key: value.contiguous() for key, value in weights.items() if key.startswith(("transformer.", "v_head."))}
     with atomic_path(Path(settings.output_path) / "model.safetensors") as temporary:
         save_file(kept, temporary)

@@ -1,4 +1,4 @@
-"""Read the choice and its probability off a chat server's reply."""
+"""Read the choice and its probability from a chat server's reply."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from perspective.artifacts import LABELS
 from perspective.judging.protocol import parse_answer, sigmoid
 from perspective.llm.server.reply import REASONING_BEGIN, Reply, skip_reasoning
 
-# What may stand before the label: nothing, or "Choice", with quotes or emphasis around.
+# Text allowed before the label: nothing or "Choice", with optional quotes or emphasis.
 _BEFORE_LABEL = re.compile(r"(?:^|\bchoice)[\s:#*_\"'(\[]*$", re.IGNORECASE)
 
 
 def read_probability(reply: Reply) -> float | None:
     """Return the probability of choice 1 at the token that names the choice.
 
-    None without log-probabilities, without such a token, and for words that name both choices or
-    neither: they are no answer, whatever the tokens' probabilities.
+    Returns None if there are no log-probabilities or no such token, or if the text names both choices
+    or neither: that is no answer, whatever the token probabilities.
     """
     if not parse_answer(reply.content):
         return None
@@ -39,23 +39,23 @@ def _begins_label(before: str) -> bool:
 
 
 def compare_labels(listed: Sequence[tuple[str, float]]) -> float | None:
-    """Return the probability of label 1 against label 2 from the likeliest tokens.
+    """Return the probability of label 1 against label 2 from the most likely tokens.
 
-    The list is cut off: a label that is missing is not impossible but at most as likely as the
-    least likely token listed, and counts as that likely.
+    The list is truncated. A missing label is at most as likely as the least likely token in the list,
+    and gets that token's log-probability.
 
     Args:
-        listed: Tokens with their log-probabilities; several spell one label ("1", " 1").
+        listed: Tokens with their log-probabilities; a label can have several spellings ("1", " 1").
 
     Returns:
-        The probability; None where the list cannot compare the labels.
+        The probability; None if the list does not allow a comparison.
 
     >>> round(compare_labels([("1", -0.2), (" 2", -1.7), ("The", -5.0)]), 3)
     0.818
     >>> round(compare_labels([("2", -0.1), ("Both", -3.1)]), 3)
     0.047
     """
-    # OpenAI writes -9999 for 'very unlikely': no measure of where the list ends.
+    # OpenAI writes -9999 for 'very unlikely', which does not show the cut-off of the list.
     known = [(token.strip(), value) for token, value in listed if math.isfinite(value) and value > -9999]
     if len(known) < 2:
         return None

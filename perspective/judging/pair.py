@@ -1,4 +1,4 @@
-"""A causal LM says of each pair of texts whether they share the perspective."""
+"""Judge triplets by asking a causal LM about each pair of texts: same perspective, yes or no?"""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from perspective.llm.loading import LLM
 from perspective.runtime.devices import describe_precision
 from perspective.runtime.memory import BatchLimit
 
-BLOCK_QUESTIONS = 64  # answered together: enough to order by length, few enough to lose in a kill
+BLOCK_QUESTIONS = 64  # enough to sort by length, few enough to lose when a run is killed
 MAX_PERSPECTIVE_CHARS = 200
 
-# An answer begins with or without a space, which belongs to it or stands apart.
+# An answer may begin with a space, which is part of its token or a token of its own.
 PLAIN_WAY = ("", ("Yes", "No"))
 SPACED_WAYS = (("", (" Yes", " No")), (" ", (" Yes", " No")))
 
@@ -28,20 +28,20 @@ SPACED_WAYS = (("", (" Yes", " No")), (" ", (" Yes", " No")))
 class PairJudge:
     r"""Judge a triplet by its two pairs: does the query share the perspective with each choice?
 
-    A pair is asked in both directions, once with either text first, and answered by the
-    log-probabilities of ' Yes' and ' No' where the answer would begin:
+    Each pair is asked in both text orders. The score is the difference of the log-probabilities of
+    ' Yes' and ' No' at the first position of the answer:
 
         s(a, b) = log p(Yes | a first) - log p(No | a first)
         forward = sigmoid(s(q, c1) - s(q, c2)),  swapped = sigmoid(s(c1, q) - s(c2, q))
 
-    The triplet's probability is the mean of both, and where they disagree the judge abstains. An
-    LLM that likes to say Yes says it to both pairs, which cancels; there is no first and second
-    choice to favour. A pair is asked once, in however many triplets it occurs.
+    The triplet's probability is the mean of both; if they disagree, the judge abstains. A bias towards
+    Yes affects both pairs and cancels out, and there is no position bias between choices. A pair that
+    occurs in several triplets is asked once.
 
     Args:
         llm: Model and tokenizer.
-        perspective: What should be alike, in a few words ("intent").
-        batch_size: Prompts a forward pass; by the device's memory when None.
+        perspective: The property to compare, in a few words ("intent").
+        batch_size: Prompts per forward pass; chosen by device memory when None.
 
     Raises:
         DataError: The perspective is empty.
@@ -54,7 +54,7 @@ class PairJudge:
         self.perspective = make_harmless(perspective, self._markers, MAX_PERSPECTIVE_CHARS)
         if not self.perspective:
             raise DataError(f'perspective "{perspective}": say in a few words what should be alike, such as "intent"')
-        self._limit = BatchLimit(items=batch_size or math.inf)  # the reader heeds the memory
+        self._limit = BatchLimit(items=batch_size or math.inf)  # the reader limits batches by memory
         self.identity: dict[str, Any] = {"kind": "pair", "perspective": self.perspective, "orders": 2}
         self.facts: dict[str, Any] = {**describe_precision(llm.model), "n_prompts": 0, "n_tokens": 0}
         prompt = self._render(["x", "y"])
@@ -64,7 +64,7 @@ class PairJudge:
         self._answers: dict[tuple[str, str], _Answer] = {}
 
     def judge(self, questions: Sequence[Question]) -> Iterator[Judgment]:
-        """Answer the questions block by block, longest first."""
+        """Answer the questions in blocks, longest first."""
         ordered = sorted(questions, key=lambda question: -_count_chars(question))
         for start in range(0, len(ordered), BLOCK_QUESTIONS):
             block = ordered[start : start + BLOCK_QUESTIONS]
@@ -73,7 +73,7 @@ class PairJudge:
                 yield self._join(question)
 
     def _ask(self, questions: Sequence[Question]) -> None:
-        """Ask about every pair of the questions that is not known yet, in both directions."""
+        """Ask about all pairs that have no answer yet, in both orders."""
         pairs = dict.fromkeys(
             pair
             for question in questions
@@ -96,7 +96,7 @@ class PairJudge:
         return judgment_from_probabilities(
             question.triplet,
             sigmoid(query_first[0].log_odds - query_first[1].log_odds),
-            # Of label 1 had the choices stood in the other order: that choice 2 is closer.
+            # Probability of label 1 with the choices swapped, that is, of choice 2.
             sigmoid(choice_first[1].log_odds - choice_first[0].log_odds),
             prepared="\n".join(answer.text for answer in query_first),
             content=f"same {self.perspective} by log-odds: {first:+.3f} for Choice 1, {second:+.3f} for Choice 2",
@@ -104,26 +104,26 @@ class PairJudge:
 
     def _prepare(self, pair: tuple[str, str]) -> _PairPrompt:
         def tokenize(text: str) -> list[int]:
-            # The template already holds the special tokens.
+            # The template already contains the special tokens.
             return list(self.llm.tokenizer(text + self.answer_begin, add_special_tokens=False)["input_ids"])
 
         return _PairPrompt(pair, *fit_texts(self.llm, pair, self._render, tokenize))
 
     def _render(self, texts: Sequence[str]) -> str:
         first, second = (make_harmless(text, self._markers) for text in texts)
-        # What does not change goes first, where it is computed once; the question goes last, where
-        # a small LLM heeds it.
-        words = (
+        # The constant part is first, so that it is computed once; the question is last, where small
+        # LLMs follow it best.
+        message = (
             f"Compare two texts in terms of {self.perspective}.\nText 1: {first}\nText 2: {second}\n\n"
             f"Do both texts share the same {self.perspective}? Please respond with 'Yes' or 'No' without explanation."
         )
-        # A space at the end would be taken from the answer's token.
-        return render_chat(self.llm.tokenizer, words).rstrip(" ")
+        # A trailing space would change the tokenization of the answer.
+        return render_chat(self.llm.tokenizer, message).rstrip(" ")
 
 
 @dataclass(frozen=True)
 class _PairPrompt:
-    """An ordered pair of texts as the model reads it."""
+    """The prompt for an ordered pair of texts."""
 
     pair: tuple[str, str]
     text: str
@@ -132,7 +132,7 @@ class _PairPrompt:
 
 @dataclass(frozen=True)
 class _Answer:
-    """The prompt about an ordered pair, and the log-odds that the two share the perspective."""
+    """The prompt for an ordered pair and the log-odds that both texts share the perspective."""
 
     text: str
     log_odds: float

@@ -1,4 +1,4 @@
-"""Questions as a local LLM reads them: its chat template, its tokens, its context."""
+"""Turn questions into prompts that fit a local LLM: chat template, tokens, context length."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from perspective.llm.loading import LLM
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question as the model reads it.
+    """A question as model input.
 
     Attributes:
-        triplet: What is asked.
-        swapped: Whether the choices stand in the other order than in the file.
+        triplet: The triplet in question.
+        swapped: Whether the choices are swapped compared with the file.
         text: The whole prompt.
-        ids: Its tokens.
+        ids: Its token ids.
     """
 
     triplet: Triplet
@@ -38,26 +38,26 @@ def fit_question(
     answer_form: str = ANSWER_FORM,
     n_new_tokens: int = MAX_NEW_TOKENS,
 ) -> Prompt:
-    """Word a question so that it fits the model: texts lose their ends, the question nothing.
+    """Build a prompt that fits the model's context, truncating the texts but never the question.
 
     Args:
-        llm: Whose context and special tokens count.
-        question: In the order in which it is asked.
-        instruction: The data set's perspective.
+        llm: The model that reads the prompt.
+        question: The question, with the choices in the order to ask.
+        instruction: The sentence that states the data set's perspective.
         swapped: Recorded in the prompt.
-        render: Puts the user's words into the model's template.
-        tokenize: Turns the rendered prompt into tokens.
-        answer_form: The sentence that says how to answer.
-        n_new_tokens: Room to leave for what follows the prompt.
+        render: Inserts the user message into the model's template.
+        tokenize: Converts the rendered prompt to token ids.
+        answer_form: The sentence that specifies the form of the answer.
+        n_new_tokens: Tokens to reserve after the prompt.
 
     Raises:
-        ModelError: The context cannot hold even the bare question.
+        ModelError: The context is too short even for the question without texts.
     """
     markers = list_special_tokens(llm.tokenizer)
 
     def write(texts: Sequence[str]) -> str:
-        words = write_question(Question(question.triplet, *texts), instruction, markers)
-        return render(words.removesuffix(ANSWER_FORM) + answer_form)
+        message = write_question(Question(question.triplet, *texts), instruction, markers)
+        return render(message.removesuffix(ANSWER_FORM) + answer_form)
 
     texts = (question.query, question.choice1, question.choice2)
     text, ids = fit_texts(llm, texts, write, tokenize, n_new_tokens)

@@ -1,4 +1,4 @@
-"""What every judge is asked and what it answers."""
+"""The protocol of all judges: questions, answers, and how the answers of both orders are combined."""
 
 from __future__ import annotations
 
@@ -18,19 +18,26 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_PERSPECTIVE = "topic"
 
-# As the published judge asks.
+# The wording of the published judge.
 ANSWER_FORM = "Please respond with 'Choice 1' or 'Choice 2' without explanation."
 ANSWERS = tuple(f"Choice {label}" for label in LABELS)
 
 
+# "1" and "2" as words of their own or after "choice": not in "12", "1.5" or "v1".
+_NAMED_CHOICE = re.compile(r"(?:(?<![\w.,])|(?<=choice))([12])(?!\w|[.,]\d)", re.IGNORECASE)
+_UNDECIDED = re.compile(
+    r"\b(?:not|neither|nor|none|both|either|or|cannot|wrong|incorrect|unclear|unsure)\b|n['\u2019]t\b", re.IGNORECASE
+)
+
+
 @dataclass(frozen=True)
 class Question:
-    """One triplet in words.
+    """The texts of a triplet.
 
     Attributes:
-        triplet: The rows that the texts come from, in the order of the file.
+        triplet: The row indices of the texts, in the file's order.
         query: The text to compare with.
-        choice1: The first choice, as asked.
+        choice1: The first choice in this question.
         choice2: The second choice.
     """
 
@@ -40,7 +47,7 @@ class Question:
     choice2: str
 
     def swapped(self) -> Question:
-        """The same question with its choices in the other order."""
+        """Return the same question with its choices swapped."""
         return Question(self.triplet, self.query, self.choice2, self.choice1)
 
 
@@ -48,23 +55,23 @@ class Judge(Protocol):
     """A source of judgments.
 
     Attributes:
-        identity: What was asked and of whom (model, wording, orders ...), for the provenance.
-        facts: What is worth recording once all is judged (tokens, money ...).
+        identity: Settings of the judge (model, prompt, orders ...), for the provenance.
+        facts: Figures recorded after judging (tokens, money ...).
     """
 
     identity: dict[str, Any]
     facts: dict[str, Any]
 
     def judge(self, questions: Sequence[Question]) -> Iterator[Judgment]:
-        """Answer the questions, in any order, each as soon as it is known."""
+        """Yield one judgment per question, in any order, each as soon as it is available."""
 
 
 def write_question(question: Question, instruction: str, markers: Iterable[str] = ()) -> str:
-    """Word a question as the published judge does, texts made harmless.
+    """Write a question in the wording of the published judge, with sanitised texts.
 
     Args:
         question: The texts.
-        instruction: The data set's perspective, a sentence of `prompts.json`.
+        instruction: The sentence of `prompts.json` that states the data set's perspective.
         markers: Special tokens of the judge's tokenizer.
     """
     query, choice1, choice2 = (
@@ -75,10 +82,10 @@ def write_question(question: Question, instruction: str, markers: Iterable[str] 
 
 @dataclass(frozen=True)
 class Wording:
-    """How the perspective of a data set is put to a judge.
+    """The wording of a data set's perspective.
 
     Attributes:
-        perspective: What should be alike, in a word or a few ("intent").
+        perspective: The property to compare, in one or a few words ("intent").
         instruction: The sentence that asks for the closer choice.
     """
 
@@ -87,16 +94,16 @@ class Wording:
 
 
 def choose_wording(prompts_path: Path, dataset: str, perspective: str | None = None) -> Wording:
-    """Return how the perspective of a data set is worded.
+    """Return the wording of a data set's perspective.
 
     Args:
-        prompts_path: `prompts.json` of the stage: an object a data set with "perspective" and
-            "instruction"; as published, a sentence, which is the instruction.
-        dataset: Its name there.
-        perspective: What should be alike ("intent"), in the user's words; it goes first.
+        prompts_path: `prompts.json` of the stage. An entry is an object with "perspective" and
+            "instruction", or, as published, only the instruction.
+        dataset: Key of the data set in that file.
+        perspective: The property to compare ("intent") as given by the user; overrides the file.
 
     Raises:
-        DataError: The data set's entry is neither.
+        DataError: The data set's entry has another form.
     """
     entry = read_json(prompts_path).get(dataset) if perspective is None else None
     if isinstance(entry, str):
@@ -109,51 +116,57 @@ def choose_wording(prompts_path: Path, dataset: str, perspective: str | None = N
         raise DataError(f'{prompts_path}: "{dataset}" is neither a sentence nor an object')
     if perspective is None:
         perspective = DEFAULT_PERSPECTIVE
-        logger.info('no prompt for "%s": judged by %s; --perspective "..." says otherwise', dataset, perspective)
+        logger.info('no prompt for "%s": judging by %s; set another with --perspective "..."', dataset, perspective)
     return Wording(perspective, f"Select the text that better corresponds with the Query in terms of {perspective}.")
 
 
 def parse_answer(content: str) -> tuple[str, ...]:
-    """Read a label out of free text: exactly one of the labels, as whole words, else abstain.
+    """Parse the choice from free text; abstain unless the answer is unambiguous.
 
-    >>> parse_answer("Choice 2."), parse_answer(" 1"), parse_answer("Choice 12"), parse_answer("Choice 1 or Choice 2")
+    The text must name exactly one of the choices as a whole word, and hold no word that denies,
+    hedges or joins ("not", "neither", "both", "or" ...).
+
+    >>> parse_answer("Choice 2."), parse_answer(" 1"), parse_answer("Choice 12"), parse_answer("Choice 1 or 2")
     (('2',), ('1',), (), ())
     """
-    named = set(re.findall(r"\bchoice\s*([12])\b", content, re.IGNORECASE))
-    if not named and not re.search(r"\bchoice\b", content, re.IGNORECASE):
-        named = set(re.findall(r"(?<![\w.,])([12])(?![\w]|[.,]\d)", content))
-    return tuple(named) if len(named) == 1 else ()
+    named = set(_NAMED_CHOICE.findall(content))
+    if _UNDECIDED.search(content) or len(named) != 1:
+        return ()
+    # A text about choices must say "choice 1", not merely hold the number.
+    if re.search(r"\bchoice\b", content, re.IGNORECASE) and not re.search(r"\bchoice\W*[12]\b", content, re.IGNORECASE):
+        return ()
+    return tuple(named)
 
 
 def judgment_from_probabilities(
     triplet: Triplet, first: float, swapped: float | None, prepared: str = "", content: str = ""
 ) -> Judgment:
-    """Join what both orders say.
+    """Combine the probabilities of both orders.
 
     Args:
-        triplet: What was asked.
-        first: Probability of label 1 in the order of the file.
-        swapped: Probability of label 1 when the choices stood in swapped order, or None.
+        triplet: The triplet in question.
+        first: Probability of label 1 in the file's order.
+        swapped: Probability of label 1 with the choices swapped, or None.
         prepared: The prompt.
-        content: The judge's words; the likelier answer in the order of the file and its probability
-            when empty.
+        content: The judge's text. If empty, the more likely answer in the file's order and its
+            probability.
 
     Returns:
-        A judgment whose probability averages both orders and which abstains where they disagree:
-        LLMs favour one position, and an answer that follows the position is none. A tie, which
-        half precision makes often, names nothing either.
+        A judgment with the mean probability of both orders. It abstains if they disagree, because
+        LLMs have a position bias and such an answer follows the position. It also abstains on ties,
+        which are frequent in half precision.
 
     Raises:
         JudgeError: A probability is NaN or out of range.
     """
-    if not all(0 <= known <= 1 for known in (first, swapped) if known is not None):
+    if not all(0 <= value <= 1 for value in (first, swapped) if value is not None):
         raise JudgeError(f"the judge gave {first} and {swapped} as probabilities; its weights or precision are broken")
     if swapped is None:
-        probability, told = first, [first]
+        probability, by_order = first, [first]
     else:
-        probability, told = (first + 1 - swapped) / 2, [first, 1 - swapped]
-    votes = {one > 0.5 for one in told}
-    decided = len(votes) == 1 and 0.5 not in told
+        probability, by_order = (first + 1 - swapped) / 2, [first, 1 - swapped]
+    votes = {value > 0.5 for value in by_order}
+    decided = len(votes) == 1 and 0.5 not in by_order
     prediction = (LABELS[0] if votes.pop() else LABELS[1],) if decided else ()
     return Judgment(
         triplet,
@@ -166,7 +179,7 @@ def judgment_from_probabilities(
 
 
 def judgment_from_answers(triplet: Triplet, first: str, swapped: str | None, prepared: str = "") -> Judgment:
-    """Join the words of both orders; disagreement and unclear words abstain."""
+    """Combine the generated answers of both orders; abstain on disagreement or unclear text."""
     label = parse_answer(first)
     if swapped is not None:
         label = label if label == mirror_prediction(parse_answer(swapped)) else ()
@@ -175,10 +188,10 @@ def judgment_from_answers(triplet: Triplet, first: str, swapped: str | None, pre
 
 
 def sigmoid(log_odds: float) -> float:
-    """Return the probability of given log odds, without overflow.
+    """Return the probability for the given log-odds, without overflow.
 
     >>> sigmoid(0.0), sigmoid(-1000.0)
     (0.5, 0.0)
     """
-    # scipy's expit differs in the last digit of every third value, and probabilities are written in full.
+    # scipy's expit differs in the last digit for one value in three, and files hold all digits.
     return 1 / (1 + math.exp(-log_odds)) if log_odds >= 0 else 1 - 1 / (1 + math.exp(max(log_odds, -700.0)))

@@ -1,4 +1,4 @@
-"""Answers from an earlier file, ours or published, matched by the triplets' indices."""
+"""Reuse answers from an earlier file, ours or published, matched by the triplets' indices."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from perspective.judging.protocol import Question
 
 
 class RecordedJudge:
-    """Repeat recorded answers.
+    """Return recorded answers.
 
     Args:
         records: The earlier judgments.
-        triplets: The triplets to judge; a recorded triplet also answers its mirror image.
-        judge: Who gave the answers, where that is known: answers by labels stay marked as such.
+        triplets: The triplets to judge; a recorded triplet also answers the same one with swapped choices.
+        judge: The judge that gave the answers, if known, so that answers from labels stay marked as such.
 
     Raises:
-        JudgeError: Not one of the triplets was recorded.
+        JudgeError: None of the triplets was recorded.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class RecordedJudge:
             )
 
     def judge(self, questions: Sequence[Question]) -> Iterator[Judgment]:
-        """Answer from the record; a triplet that was never asked is an abstention."""
+        """Answer from the record; abstain on triplets that are not in it."""
         for question in questions:
             found = self._find(question.triplet)
             yield found or Judgment(question.triplet, (), content="not recorded")
@@ -51,7 +51,7 @@ class RecordedJudge:
 
 
 def _mirror(judgment: Judgment, triplet: Triplet) -> Judgment:
-    """Return the judgment for the same triplet with its choices exchanged."""
+    """Return the judgment for the same triplet with its choices swapped."""
     probability, forward = judgment.probability, judgment.forward_probability
     return Judgment(
         triplet,
@@ -59,6 +59,6 @@ def _mirror(judgment: Judgment, triplet: Triplet) -> Judgment:
         judgment.prepared,
         judgment.content,
         None if probability is None else 1 - probability,
-        # What the swapped order said of the mirror image is what the order of the file said.
+        # The swapped order of the mirrored triplet is the file's order of the original.
         None if forward is None else 1 - forward,
     )

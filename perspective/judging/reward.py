@@ -1,4 +1,4 @@
-"""A reward model scores both answers; the difference of the scores is the log-odds."""
+"""Judge by a reward model: it scores both answers, and the score difference is the log-odds."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from perspective.runtime.memory import halve_on_out_of_memory, make_batches
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-STARLING_BASE = "meta-llama/Llama-2-7b-chat-hf"  # whose tokenizer and shape Starling-RM shares
+STARLING_BASE = "meta-llama/Llama-2-7b-chat-hf"  # Starling-RM uses its tokenizer and architecture
 
 
 class RewardJudge:
-    """Judge by a reward model: how good an answer 'Choice 1' is, and how good 'Choice 2'.
+    """Compare the rewards of the answers 'Choice 1' and 'Choice 2'.
 
     Args:
-        llm: Model and tokenizer; the model gives one score a sequence.
-        instruction: The data set's perspective.
-        orders: 2 to ask with the choices in both orders, 1 for the order of the file.
-        batch_size: Sequences a forward pass; by the device's memory when None.
+        llm: Model and tokenizer; the model returns one score per sequence.
+        instruction: The sentence that states the data set's perspective.
+        orders: 2 to ask with the choices in both orders, 1 to ask in the file's order only.
+        batch_size: Sequences per forward pass; chosen by device memory when None.
     """
 
     def __init__(self, llm: LLM, instruction: str, orders: int = 2, batch_size: int | None = None) -> None:
@@ -48,7 +48,7 @@ class RewardJudge:
         self.facts: dict[str, Any] = {**describe_precision(llm.model), "n_prompts": 0, "n_tokens": 0}
 
     def judge(self, questions: Sequence[Question]) -> Iterator[Judgment]:
-        """Answer the questions, each when all its scores are known."""
+        """Answer the questions, each as soon as all its scores are computed."""
         scores: dict[Triplet, dict[tuple[bool, str], float]] = {}
         prompts: dict[Triplet, str] = {}
         for batch in self._make_batches(questions):
@@ -67,28 +67,28 @@ class RewardJudge:
             for order in (False, True)
         )
         content = ", ".join(f"{answer}: {scores[False, answer]:.3f}" for answer in ANSWERS)
-        assert first is not None  # the order of the file is always asked
+        assert first is not None  # the file's order is always asked
         return judgment_from_probabilities(triplet, first, swapped, prepared, content)
 
     def _make_batches(self, questions: Sequence[Question]) -> Iterator[list[tuple[Prompt, str]]]:
-        """Batch sequences of one length: no padding, so no reward model can read it."""
-        asked = [(question, False) for question in questions]
+        """Batch sequences of equal length, so that padding cannot influence a reward model."""
+        items = [(question, False) for question in questions]
         if self.orders == 2:
-            asked += [(question.swapped(), True) for question in questions]
-        rows = [(self._prepare(question, swapped, answer), answer) for question, swapped in asked for answer in ANSWERS]
+            items += [(question.swapped(), True) for question in questions]
+        rows = [(self._prepare(question, swapped, answer), answer) for question, swapped in items for answer in ANSWERS]
         rows.sort(key=lambda row: -len(row[0].ids))
-        for _, alike in groupby(rows, lambda row: len(row[0].ids)):
-            yield from make_batches(alike, lambda row: len(row[0].ids), self._limit)
+        for _, same_length in groupby(rows, lambda row: len(row[0].ids)):
+            yield from make_batches(same_length, lambda row: len(row[0].ids), self._limit)
 
     def _prepare(self, question: Question, swapped: bool, answer: str) -> Prompt:
         def render(user: str) -> str:
             if self._is_starling:
-                # As its published card writes a question and its answer.
+                # The prompt format of its published model card.
                 return f"<s>[INST] {user} </s> [/INST] {answer}</s>"
             return render_chat(self.llm.tokenizer, user, answer)
 
         def tokenize(text: str) -> list[int]:
-            # The card lets the tokenizer add its beginning once more; a chat template has its own.
+            # As in the model card, the tokenizer adds a second BOS token; chat templates contain their own.
             return list(self.llm.tokenizer(text, add_special_tokens=self._is_starling)["input_ids"])
 
         return fit_question(self.llm, question, self.instruction, swapped, render, tokenize)
@@ -106,27 +106,27 @@ def load_reward_model(name: str, **options: Any) -> LLM:  # noqa: ANN401  as loa
     """Load a reward model: Starling-RM's own layout, or any sequence classifier with one output.
 
     Raises:
-        ModelError: The classifier has several outputs, or as `load_llm`; Starling-RM's layout is not
-            read quantised.
+        ModelError: The classifier has several outputs, quantisation is set for Starling-RM, or loading
+            fails as in `load_llm`.
     """
     if name == "starling-rm" or _has_starling_layout(Path(name)):
         if options.get("load_in", "auto") != "auto":
-            raise ModelError(f"--load_in {options['load_in']}: {name} is read in half precision alone (14 GB)")
+            raise ModelError(f"--load_in {options['load_in']}: {name} can be loaded in half precision only (14 GB)")
         return load_starling_reward_model(name, revision=options.get("revision"))
     llm = load_llm(name, auto_class="AutoModelForSequenceClassification", **options)
     n_outputs = llm.model.config.num_labels
     if n_outputs != 1:
         raise ModelError(f"{name}: a reward model has one output, this one has {n_outputs}")
     if llm.model.config.pad_token_id is None:
-        llm.model.config.pad_token_id = -1  # no padding is ever given: the last token is the last
+        llm.model.config.pad_token_id = -1  # sequences are never padded: the score is read at the last token
     return llm
 
 
 class StarlingRewardModel(nn.Module):
-    """Starling-RM-7B-alpha: a Llama-2 body, and a linear head without bias at the last token.
+    """Starling-RM-7B-alpha: a Llama-2 body and a linear head without bias on the last token.
 
-    Source: the model's published card, whose code finds the last token by the first padding token;
-    here no padding is given. Called like a sequence classifier of transformers.
+    Source: the code in the published model card, which finds the last token by the first padding
+    token; here sequences have no padding. Same interface as a transformers sequence classifier.
     """
 
     def __init__(self, body: nn.Module) -> None:
@@ -137,16 +137,16 @@ class StarlingRewardModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its inputs go."""
+        """The device for inputs."""
         return self.v_head.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision of its weights."""
+        """The dtype of the weights."""
         return self.v_head.weight.dtype
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:  # noqa: ANN401
-        """Return an output with `logits` `(n, 1)` for sequences `(n, length)` without padding."""
+        """Return `logits` `(n, 1)` for sequences `(n, length)` without padding."""
         from transformers.modeling_outputs import SequenceClassifierOutput
 
         states = self.body(input_ids, attention_mask=attention_mask).last_hidden_state  # (n, length, dim)
@@ -154,14 +154,14 @@ class StarlingRewardModel(nn.Module):
 
 
 def load_starling_reward_model(name: str, revision: str | None = None) -> LLM:
-    """Load Starling-RM from the hub, or from a folder of the same layout.
+    """Load Starling-RM from the hub or from a folder with the same layout.
 
-    The layout: safetensors whose keys begin with `transformer.` (the body; `model.model.` repeats
-    it) and `v_head.` (the head). Shape and tokenizer come from the folder where it has them, else
-    from Llama-2-7b-chat.
+    The layout: safetensors with keys `transformer.*` (the body, duplicated as `model.model.*`) and
+    `v_head.*` (the head). Config and tokenizer are loaded from the folder if present, otherwise from
+    Llama-2-7b-chat.
 
     Raises:
-        ModelError: No safetensors, weights that do not fit, or an unreachable hub.
+        ModelError: No safetensors, mismatched weights, or an unreachable hub.
     """
     from huggingface_hub import snapshot_download
     from safetensors.torch import load_file
@@ -181,8 +181,8 @@ def load_starling_reward_model(name: str, revision: str | None = None) -> LLM:
             weights.update(load_file(shard))
         if not weights:
             raise ModelError(
-                f"{name}: published as a pickle only, which is not read here; convert it once: "
-                "python -m perspective.judging.convert_reward --checkpoint FILE --output_path FOLDER; then give FOLDER"
+                f"{name}: published as a pickle only, which is not loaded for safety; convert it once: "
+                "python -m perspective.judging.convert_reward --checkpoint FILE --output_path FOLDER; then --llm FOLDER"
             )
         base = str(folder) if (folder / "config.json").exists() else STARLING_BASE
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base)
@@ -198,7 +198,7 @@ def _rename_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
     renamed = {}
     for key, value in weights.items():
         if key.endswith("rotary_emb.inv_freq"):
-            continue  # computed, not learnt; older checkpoints stored it
+            continue  # computed, not learned; stored in older checkpoints
         for prefix in ("transformer.", "model.model."):
             if key.startswith(prefix):
                 renamed["body." + key.removeprefix(prefix)] = value

@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible chat server, or several, as a judge: vLLM, llama.cpp, Ollama, OpenAI."""
+"""Judge by one or more OpenAI-compatible chat servers: vLLM, llama.cpp, Ollama, OpenAI."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MIN_FAILURES = 4  # questions that fail in a row before the servers, asked one by one, are given up
+MIN_FAILURES = 4  # consecutive failures after which a run stops, at least (more with higher concurrency)
 
 
 class ServerJudge:
-    """Judge by what a chat server answers, asked in both orders.
+    """Select the choice that a chat server answers, asked in both orders.
 
-    Where the server gives log-probabilities, the labels' are compared at the token where the label
-    stands; elsewhere the words are read. The key comes from the environment (`OPENAI_API_KEY`)
-    alone and is kept nowhere.
+    If the server returns log-probabilities, those of the labels are compared at the position of the
+    label; otherwise the text is parsed. The key is read from the environment only (`OPENAI_API_KEY` for
+    OpenAI, `LLM_SERVER_KEY` for any other server) and never stored.
 
     Args:
-        settings: Where the servers are and how to ask them.
-        model: The servers' name for the model.
-        instruction: The data set's perspective.
-        orders: 2 to ask with the choices in both orders, 1 for the order of the file.
-        logprobs: Whether to ask for log-probabilities.
+        settings: Addresses and request settings.
+        model: Name of the model on the servers.
+        instruction: The sentence that states the data set's perspective.
+        orders: 2 to ask with the choices in both orders, 1 to ask in the file's order only.
+        logprobs: Whether to request log-probabilities.
 
     Raises:
-        DataError: A setting does not fit.
-        JudgeError: OpenAI is to be asked and `OPENAI_API_KEY` is not set.
+        DataError: A setting is invalid.
+        JudgeError: OpenAI is used and `OPENAI_API_KEY` is not set.
     """
 
     def __init__(
         self, settings: ServerSettings, model: str, instruction: str, orders: int = 2, logprobs: bool = True
     ) -> None:
-        # `openai` takes a second to import, which no other judge should cost.
+        # Importing `openai` takes a second, so other judges do not import it.
         from perspective.llm.server.client import MAX_TOKENS, public_url, read_key
 
         if not model.strip():
@@ -65,11 +65,11 @@ class ServerJudge:
         self.instruction = instruction
         self.orders = orders
         self.logprobs = logprobs
-        # Once each: a server that is named twice is no two servers.
+        # Duplicate addresses are one server.
         self.base_urls = list(dict.fromkeys(settings.base_url or [os.environ.get("OPENAI_BASE_URL") or OPENAI_URL]))
         for base_url in self.base_urls:
             check_url(base_url)
-            read_key(base_url)  # a missing key shows now, not after the loading of the texts
+            read_key(base_url)  # report a missing key before the texts are loaded
         self.identity: dict[str, Any] = {
             "kind": "server",
             "base_url": [public_url(base_url) for base_url in self.base_urls],
@@ -86,14 +86,14 @@ class ServerJudge:
         )
 
     def judge(self, questions: Sequence[Question]) -> Iterator[Judgment]:
-        """Answer the questions, in the order in which the servers are done with them.
+        """Yield judgments in the order of completion.
 
-        A question that a server refuses or answers emptily time after time is an abstention. Those
-        that the budget does not pay for get no judgment.
+        A question that is refused, or answered with an empty reply after all retries, is an
+        abstention. Questions beyond the budget get no judgment.
 
         Raises:
-            JudgeError: No server can be reached, all fail on all questions, or one refuses the key
-                or the model. What was answered before has been yielded.
+            JudgeError: No server can be reached, all fail on all questions, or one rejects the key
+                or the model. Earlier answers have already been yielded.
         """
         try:
             yield from iterate_async(partial(self._ask_all, questions))
@@ -122,7 +122,7 @@ class ServerJudge:
 
     async def _ask_pending(self, pending: Iterator[Question], pool: ServerPool, outbox: _Outbox) -> None:
         for question in pending:
-            if self._is_spent():
+            if self.settings.is_spent(self.facts):
                 self.facts["n_not_asked"] += 1 + sum(1 for _ in pending)
                 return
             prepared = write_question(question, self.instruction)
@@ -135,18 +135,14 @@ class ServerJudge:
             else:
                 outbox.send(_join_replies(question.triplet, replies, prepared))
 
-    def _is_spent(self) -> bool:
-        budget, cost = self.settings.budget, self.settings.cost(self.facts)
-        return budget is not None and cost is not None and cost >= budget
-
     def _sum_up(self) -> None:
         facts, cost = self.facts, self.settings.cost(self.facts)
         if cost is not None:
             facts["cost"] = cost
         if facts["n_not_asked"]:
-            logger.warning("the budget is spent: %d questions were not asked", facts["n_not_asked"])
+            logger.warning("budget exhausted: %d questions were not asked", facts["n_not_asked"])
         logger.info(
-            "%s: %d requests (%d retries), %d tokens read, %d written%s, %d questions without an answer",
+            "%s: %d requests (%d retries), %d input tokens, %d output tokens%s, %d questions without an answer",
             self.model,
             *(facts[name] for name in ("n_requests", "n_retries", "prompt_tokens", "completion_tokens")),
             "" if cost is None else f", cost {cost:.4f}",
@@ -155,10 +151,10 @@ class ServerJudge:
 
 
 class _Outbox:
-    """Hands judgments on, but holds failed questions until a success shows that a server is well.
+    """Emit judgments, and hold back failed questions until an answer shows that a server works.
 
-    A question that fails alone is the question's fault and becomes an abstention; questions that
-    all fail are the servers', and stay open for the next run.
+    If only some questions fail, the cause is the question, and each becomes an abstention. If all
+    fail, the cause is the servers, and the questions stay open for the next run.
     """
 
     def __init__(
@@ -175,17 +171,17 @@ class _Outbox:
         self._emit(judgment)
 
     def give_up(self, judgment: Judgment, failure: Failure) -> None:
-        well = self._pool.n_answers > 0
+        works = self._pool.n_answers > 0
         if failure.kind is FailureKind.LIMITED:
             raise JudgeError(
                 f"{self._pool.url}: still too many requests after all retries ({failure.message}); "
                 "lower --concurrency, or run the same command again later"
             )
-        if failure.kind is FailureKind.UNREACHABLE and not well:
+        if failure.kind is FailureKind.UNREACHABLE and not works:
             raise JudgeError(
-                f"{self._pool.url}: cannot be reached ({failure.message}); start the server, or mend --base_url"
+                f"{self._pool.url}: cannot be reached ({failure.message}); start the server or correct --base_url"
             )
-        if failure.kind in (FailureKind.REFUSED, FailureKind.BROKEN) and well:
+        if failure.kind in (FailureKind.REFUSED, FailureKind.BROKEN) and works:
             self._abstain(judgment, failure)
             return
         self._held.append((judgment, failure))
@@ -205,14 +201,14 @@ class _Outbox:
 
     def _abstain(self, judgment: Judgment, failure: Failure) -> None:
         if not self._facts["n_unanswered"]:
-            logger.warning("a question without an answer counts as an abstention (%s)", failure.message)
+            logger.warning("questions without an answer count as abstentions (first failure: %s)", failure.message)
         self._facts["n_unanswered"] += 1
         self._emit(judgment)
 
     def _explain(self, failure: Failure) -> JudgeError:
         return JudgeError(
             f"{self._pool.url}: no answer to {len(self._held)} questions in a row ({failure.message}); "
-            "mend the server or the settings and run the same command again, it goes on where it stopped"
+            "fix the server or the settings and run the same command again; finished answers are kept"
         )
 
 

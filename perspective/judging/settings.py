@@ -1,4 +1,4 @@
-"""Which judge is asked, what it is called, and how it is built."""
+"""Settings of the judge, its name in files, and its construction."""
 
 from __future__ import annotations
 
@@ -21,73 +21,73 @@ if TYPE_CHECKING:
     import numpy as np
 
 Kind = Literal["answer", "pair", "choice", "reward", "server", "recorded", "oracle"]
-LOCAL_KINDS = ("answer", "pair", "choice", "reward")  # by a local LLM
+LOCAL_KINDS = ("answer", "pair", "choice", "reward")  # with a local LLM
 WRITTEN = ("reason", "json")
 
 
 @dataclass(frozen=True)
 class JudgeSettings(LLMOptions):
-    """Who judges."""
+    """The judge and its settings."""
 
     judge: Kind | None = option(
-        "answer (compares the answer states of read_states; default for a local LLM), pair (do these two share it?), "
-        "choice (which one is closer?), reward, server, recorded; inferred from the other options when left out; "
+        "answer (compares the answer states of read_states; default for a local LLM), pair (do two texts share it?), "
+        "choice (which one is closer?), reward, server or recorded; inferred from the other options by default; "
         "oracle answers by the labels and is for analysis only",
         default=None,
         group="model",
     )
-    recorded_path: str | None = option("earlier predictions, ours or published, to repeat", default=None, group="input")
+    recorded_path: str | None = option("earlier predictions to reuse, ours or published", default=None, group="input")
     response: Literal["logprob", "generate", "reason", "json"] = option(
-        "of choice: logprob compares the labels' log-probabilities; generate reads a short answer "
-        "(published); reason lets the LLM think in words first; json forces the answer into JSON",
+        "for choice: logprob compares the labels' log-probabilities; generate parses a short answer "
+        "(published); reason generates an explanation first; json requires a JSON answer",
         default="logprob",
     )
     orders: Literal[1, 2] = option(
-        "2 asks with the choices in both orders, 1 in the order of the file (published)", default=2
+        "2 asks with the choices in both orders, 1 in the file's order only (published)", default=2
     )
     oracle_noise: float = option("share of the oracle's answers that are inverted", default=0.0)
 
     def __post_init__(self) -> None:
-        """Check what the parser cannot."""
+        """Check combinations of options."""
         if self.judge == "recorded" and not self.recorded_path:
             raise DataError("--judge recorded needs --recorded_path FILE")
         if self.recorded_path and self.judge not in (None, "recorded"):
-            raise DataError(f"--recorded_path: its answers take the place of --judge {self.judge}; leave one out")
+            raise DataError(f"--recorded_path: replaces --judge {self.judge}; give only one of them")
 
     def kind(self, server: ServerSettings) -> Kind:
-        """Return the kind of judge that the options ask for.
+        """Return the kind of judge that the options select.
 
         Raises:
-            DataError: A server is given, and a kind that needs more than a server's answers.
+            DataError: A server is given with a kind that a server cannot provide.
         """
         if server.base_url:
             if self.judge not in (None, "server", "choice"):
-                raise DataError(f"--judge {self.judge}: not by a server, which is asked for choices; leave one out")
+                raise DataError(f"--judge {self.judge}: servers only support choices; give only one of both")
             return "server"
         if self.judge:
             return self.judge
         return "recorded" if self.recorded_path else default_kind(self.llm)
 
     def inputs(self, server: ServerSettings) -> dict[str, Path]:
-        """Return the local files that the answers come from: a local LLM's, recorded answers."""
+        """Return the local input files of the judge: a local LLM or recorded answers."""
         kind = self.kind(server)
         if kind == "recorded":
             return {"recorded": Path(self.recorded_path or "")}
         return find_local(llm=self.llm) if kind in LOCAL_KINDS else {}
 
     def label(self, server: ServerSettings) -> str:
-        """Return the judge's name as it stands in file names: the LLM's, and the kind where it is not the default."""
+        """Return the judge's name in file names: the LLM, and the kind if it is not the default."""
         return name_judge_files(self.llm, self.kind(server), self.response, self.oracle_noise)
 
     def precision(self, server: ServerSettings) -> str | None:
-        """Return in what precision a local LLM answers; None where none does."""
+        """Return the precision of a local LLM; None for other judges."""
         return reading_precision() if self.kind(server) in LOCAL_KINDS else None
 
     def made_from(self, server: ServerSettings) -> dict[str, Any]:
         """Return the settings that change an answer, for the fingerprint.
 
-        A server's address is left out, since the same model may move to another port; so are its
-        budget and prices, which change how many questions are asked but no answer.
+        A server's address is not included, because the same model can move to another port. Budget
+        and prices are not included, because they change the number of questions but no answer.
         """
         kind = self.kind(server)
         if kind == "recorded":
@@ -105,12 +105,12 @@ class JudgeSettings(LLMOptions):
 
 
 def default_kind(llm: str) -> Kind:
-    """Return how an LLM is asked where nothing else is said."""
+    """Return the default kind of judge for an LLM."""
     return LLMS[llm].judge if llm in LLMS else "answer"
 
 
 def name_judge_files(llm: str, kind: Kind, response: str = "logprob", oracle_noise: float = 0.0) -> str:
-    """Return a judge's name as it stands in file names.
+    """Return a judge's name in file names.
 
     >>> name_judge_files("org/Starling", "answer"), name_judge_files("smollm2", "choice", "json")
     ('starling', 'smollm2-choice-json')
@@ -128,11 +128,11 @@ def name_judge_files(llm: str, kind: Kind, response: str = "logprob", oracle_noi
 
 
 def record_judge(name: str, identity: Mapping[str, Any], figures: Mapping[str, Any]) -> JudgeRecord:
-    """Return what later stages read about a judge.
+    """Return the record of a judge that later stages read.
 
     Args:
-        name: As it stands in file names.
-        identity: `Judge.identity`: kind, orders, what was asked.
+        name: The judge's name in file names.
+        identity: `Judge.identity`: kind, orders and other settings.
         figures: Tokens, requests, money, reliability.
     """
     asked = dict(identity)
@@ -142,14 +142,14 @@ def record_judge(name: str, identity: Mapping[str, Any], figures: Mapping[str, A
 
 @dataclass(frozen=True)
 class JudgingTask:
-    """What is to be judged.
+    """Data for a judge.
 
     Attributes:
-        dataset: Name of the data set, to refuse another's recorded answers.
-        wording: Its perspective.
+        dataset: Name of the data set, to refuse recorded answers of another.
+        wording: The wording of its perspective.
         texts: All texts.
-        triplets: The questions about them.
-        states: Answer states `(n_texts, hidden)`, of a judge that compares them.
+        triplets: The triplets to judge.
+        states: Answer states `(n_texts, hidden)`, for the answer judge only.
     """
 
     dataset: str
@@ -160,12 +160,12 @@ class JudgingTask:
 
 
 def build_judge(settings: JudgeSettings, server: ServerSettings, task: JudgingTask) -> Judge:
-    """Load or connect the judge that the settings ask for.
+    """Build the judge that the settings select.
 
     Args:
-        settings: Who judges.
-        server: Where a server is, if one judges.
-        task: What is judged.
+        settings: Settings of the judge.
+        server: Settings of the server, used by the server judge only.
+        task: Data to judge.
     """
     kind = settings.kind(server)
     if kind == "recorded":
@@ -178,13 +178,13 @@ def build_judge(settings: JudgeSettings, server: ServerSettings, task: JudgingTa
         from perspective.judging.answer import AnswerJudge
 
         if task.states is None:
-            raise DataError("--judge answer compares answer states, and there are none; run read_states first")
+            raise DataError("--judge answer needs answer states, and there are none; run read_states first")
         return AnswerJudge(task.states, task.triplets, {"perspective": task.wording.perspective, "llm": settings.llm})
     if kind == "server":
         from perspective.judging.server import ServerJudge
 
         if settings.response in WRITTEN:
-            raise DataError(f"--response {settings.response}: only for a local LLM; a server takes logprob or generate")
+            raise DataError(f"--response {settings.response}: only for a local LLM; servers take logprob, generate")
         logprobs = settings.response == "logprob"
         return ServerJudge(server, settings.llm, task.wording.instruction, settings.orders, logprobs)
     return _build_local_judge(settings, kind, task.wording)
@@ -219,7 +219,7 @@ def _build_local_judge(settings: JudgeSettings, kind: Kind, wording: Wording) ->
     return judge
 
 
-if __name__ == "__main__":  # for scripts: options of the judge to its kind and its name in file names
+if __name__ == "__main__":  # for scripts: print the judge's kind and its name in file names
     from perspective.cli import entry_point, parse_settings
 
     @entry_point

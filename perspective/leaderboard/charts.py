@@ -1,4 +1,4 @@
-"""Charts of the leaderboard: bars with intervals, a chart a data set."""
+"""Charts of the leaderboard: bars with intervals, one chart per data set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TITLE_WIDTH = 46  # characters
 
 
 def chart_retrieval(rows: pd.DataFrame, metric: str) -> list[alt.LayerChart]:
-    """Draw one metric: a bar a model, the best on top, with its 95% interval where that is known."""
+    """Draw one metric: one bar per model, best first, with the 95% interval if known."""
     rows = rows[rows["metric"].eq(metric)].sort_values("score", ascending=False)
     bars = pd.DataFrame(
         {
@@ -44,14 +44,14 @@ def chart_clustering(rows: pd.DataFrame, metric: str) -> list[alt.LayerChart]:
 
 
 def _draw(bars: pd.DataFrame, title: str) -> list[alt.LayerChart]:
-    """Draw a chart a data set, all to the same scale; bars stand in the order of the rows."""
+    """Draw one chart per data set on a common scale, bars in row order."""
     top = float(bars[["score", "high"]].max(axis=None))
     return [_draw_one(part, str(dataset), title, top) for dataset, part in bars.groupby("data set", sort=True)]
 
 
 def _draw_one(bars: pd.DataFrame, dataset: str, title: str, top: float) -> alt.LayerChart:
     figures: list[Any] = [alt.Tooltip(f"{figure}:Q", format=".2f") for figure in ("score", "low", "high")]
-    # The order is stated: a chart that gains a bar while it is shown would else put it last.
+    # Explicit order: otherwise a bar added while the chart is shown comes last.
     names = alt.Y("name:N", sort=list(bars["name"]), title=None, axis=alt.Axis(labelLimit=260))
     base = alt.Chart(bars).encode(y=names, tooltip=["name", "kind", *figures])
     score = base.encode(x=alt.X("score:Q", title=f"{title} (%)", scale=alt.Scale(domain=[0, top])))

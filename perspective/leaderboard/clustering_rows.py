@@ -1,4 +1,4 @@
-"""Measures of clustering as rows: runs before and after fine-tuning, and the quality study."""
+"""Clustering measures as rows: runs before and after fine-tuning, and the quality study."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from perspective.artifacts import read_json, sidecar_path
+from perspective.artifacts import Sidecar, read_object, read_sidecar, sidecar_path
 from perspective.errors import DataError
 from perspective.evaluation.clustering_scores import METRICS
 from perspective.evaluation.comparison import load_comparison
@@ -26,22 +26,23 @@ Rows = list[dict[str, Any]]
 
 
 def read_pair(path: Path, root: Path) -> Rows:
-    """Read measures after fine-tuning and, by the names of `Layout`, those before.
+    """Read the measures after fine-tuning, and by the names of `Layout` those before.
 
     Returns:
-        A row a metric, under `CLUSTERING`; none where the texts have no labels to measure by.
+        A row a metric, with the columns `CLUSTERING`; none where the texts have no labels.
 
     Raises:
-        DataError: A file of the two is missing or not whole, or nothing tells of which embedder.
+        DataError: One of the files is missing or damaged, or the sidecar names no embedder or a checkpoint
+            outside of `root`.
     """
     embeds = path.with_name(f"{path.name.removesuffix('_measures.json')}.npy")
     blended = embeds.stem.endswith("-blend")
     if blended:
         embeds = embeds.with_name(f"{embeds.stem.removesuffix('-blend')}.npy")
-    made = read_settings(embeds)
+    made = _read_sidecar(embeds)
     corpus, separator, _ = embeds.stem.partition("_embeds_")
     dataset, _, scale = corpus.rpartition("_")
-    embedder = made.get("settings", {}).get("embedder")
+    embedder = made.settings.get("embedder")
     if not separator or not isinstance(embedder, str):
         raise DataError(f"{path}: {sidecar_path(embeds).name} names no embedder; measure it again")
     before = root / "measures" / measures_path(Layout(dataset, scale, embedder).embeds).name
@@ -49,8 +50,10 @@ def read_pair(path: Path, root: Path) -> Rows:
         raise DataError(f"{path}: nothing to compare with ({before.name} is not in measures); measure {embedder} too")
     measures = [_read_measures(before), _read_measures(path)]
     if not all(measures):
-        return []  # without labels there is nothing to compare by
-    checkpoint = root / str(made.get("input_paths", {}).get("checkpoint", "none"))
+        return []  # without labels there is nothing to compare
+    checkpoint = root / made.input_paths.get("checkpoint", "none")
+    if not checkpoint.resolve().is_relative_to(root.resolve()):
+        raise DataError(f"{path}: {sidecar_path(embeds).name} names a checkpoint outside of {root}")
     one = load_comparison(before, path, checkpoint, dataset, embedder)
     rows = []
     for metric in METRICS:
@@ -92,13 +95,13 @@ def _read_measures(path: Path) -> dict[str, Any] | None:
 
 
 def read_study(path: Path) -> Rows:
-    """Read the quality study; gains are paired by k-means seed, as in its own table.
+    """Read the quality study; gains are paired by k-means seed, as in the study's table.
 
     Returns:
-        A row an arm, data set and metric, under `STUDY_ROW`.
+        A row an arm, data set and metric, with the columns `STUDY_ROW`.
 
     Raises:
-        DataError: A cell is not whole, or a data set lacks the untouched embedder.
+        DataError: A cell is damaged, or a data set lacks the untouched embedder.
     """
     rows: Rows = []
     for dataset, arms in read_object(path).items():
@@ -129,23 +132,19 @@ def read_study(path: Path) -> Rows:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Return how a result was made: its sidecar.
+    """Return how a result was made: its sidecar, as JSON holds it.
 
     Raises:
-        DataError: There is none, or it cannot be read.
+        DataError: There is none, or it is damaged.
     """
-    sidecar = sidecar_path(path)
-    if not sidecar.exists():
-        raise DataError(f"{sidecar}: not there; how this result was made is unknown")
-    return read_object(sidecar)
+    return _read_sidecar(path).model_dump(by_alias=True)
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file that must hold an object."""
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: expected an object, found {type(found).__name__}")
-    return found
+def _read_sidecar(path: Path) -> Sidecar:
+    sidecar = read_sidecar(path)
+    if sidecar is None:
+        raise DataError(f"{sidecar_path(path)}: no such file; how this result was made is unknown")
+    return sidecar
 
 
 def _check_seeds(path: Path, measures: object, metric: str) -> None:

@@ -12,7 +12,6 @@ bash scripts/make_docs.sh
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import re
@@ -25,7 +24,7 @@ import numpy as np
 
 from perspective.artifacts import ROOT, atomic_path, display_path, write_text
 from perspective.artifacts.markdown import format_table
-from perspective.cli import entry_point
+from perspective.cli import entry_point, parse_settings
 from perspective.errors import DataError, suggest_name
 from perspective.evaluation.clustering_scores import METRICS
 from perspective.evaluation.comparison import Comparison, format_text
@@ -274,8 +273,7 @@ def draw_results(path: Path) -> None:
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Fill the pages."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args(argv)
+    parse_settings((), argv, __doc__)
     for path in list_pages():
         old = path.read_text(encoding="utf-8")
         new = fill_page(old, path.name)

@@ -1,6 +1,6 @@
 """Show retrieval and clustering results in the browser.
 
-Reads:  measures/ and after_measures/ of --root (default: the repository); looks for changes by itself
+Reads:  measures/ and after_measures/ of --root (default: the repository); checks for changes periodically
 Writes: nothing
 
 streamlit run perspective/leaderboard/page.py -- --root .
@@ -45,7 +45,7 @@ from perspective.leaderboard.tables import (
 
 REFRESH_SECONDS = 3
 NO_MATCH = "No result fits these filters."
-FIRST_METRICS = ("NDCG@10", "NDCG@1")  # shown first where they are there
+FIRST_METRICS = ("NDCG@10", "NDCG@1")  # default metrics, if present
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def main() -> None:
     st.title("Leaderboard")
     seen = scan_results(root)
     found = _load(root, seen)
-    faults = st.container()  # always there: what follows keeps its place, and so its open tab, when a line appears
+    faults = st.container()  # always rendered, so that new lines do not reset the tabs below
     for fault in found.faults:
         faults.warning(f"Not shown: {escape_markdown(fault)}")
     datasets, models, sources = _ask_filters(found)
@@ -89,7 +89,7 @@ def _load(root: Path, seen: tuple[Stamp, ...]) -> Standings:
 def _watch(root: Path, seen: tuple[Stamp, ...]) -> None:
     if scan_results(root) != seen:
         st.rerun()
-    st.caption(f"New and changed results appear by themselves; looked for every {REFRESH_SECONDS} seconds.")
+    st.caption(f"New and changed results appear automatically; checked every {REFRESH_SECONDS} seconds.")
 
 
 def _ask_filters(found: Standings) -> tuple[list[str], list[str], list[str]]:
@@ -126,8 +126,9 @@ def _show_retrieval(rows: pd.DataFrame) -> None:
     with settings:
         _show_settings(rows)
     st.caption(
-        "Percent; in square brackets the 95% interval over queries. A mean stands with the number of data sets it is "
-        f"over; the best is marked among means over the same ones. Published: {escape_markdown(published_source())}."
+        "Percent; in square brackets the 95% interval over queries. The number of data sets is given with each "
+        "mean; the best is marked among means over the same data sets. "
+        f"Published: {escape_markdown(published_source())}."
     )
 
 
@@ -165,7 +166,7 @@ def _show_charts(charts: list[alt.LayerChart]) -> None:
 def _show_settings(rows: pd.DataFrame) -> None:
     runs = rows.dropna(subset="file").drop_duplicates("file").set_index("file")
     if runs.empty:
-        st.info("Published figures have no run of ours behind them.")
+        st.info("Published figures have no settings to show.")
         return
     file = st.selectbox("Run", sorted(runs.index), format_func=lambda file: Path(file).stem, key="run")
     st.text(f"{runs.loc[file, 'model']} · {runs.loc[file, 'retriever']} · {file}")

@@ -1,6 +1,6 @@
-"""Gather the results of retrieval that docs/retrieval.md shows into one small JSON.
+"""Collect the retrieval results shown in docs/retrieval.md into one small JSON file.
 
-Reads:  measures/retrieval/docstrings_*.json, of the commands in `RUNS`
+Reads:  measures/retrieval/docstrings_*.json, from the commands in `RUNS`
 Writes: measures/retrieval_docstrings.json
 
 python -m perspective.leaderboard.retrieval_summary
@@ -8,14 +8,13 @@ python -m perspective.leaderboard.retrieval_summary
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 from collections.abc import Sequence
 from typing import Any
 
 from perspective.artifacts import dump_json, read_facts, read_json, sidecar_path, write_text
-from perspective.cli import entry_point
+from perspective.cli import entry_point, parse_settings
 from perspective.leaderboard.measured import RETRIEVAL
 from perspective.retrieval.layout import RESULTS, checkpoint_path
 from perspective.retrieval.results import compare_results, load_result
@@ -23,7 +22,7 @@ from perspective.retrieval.results import compare_results, load_result
 SCRIPTS = "bash perspective/6_retrieval/scripts"
 CHECKPOINTS = "perspective/6_retrieval/checkpoints"
 SHOWN = ("NDCG@1", "NDCG@10")
-# A row of the table: its name, the result's file, the command that makes it.
+# Rows of the table: name, result file, command.
 RUNS = (
     ("BM25", "docstrings_bm25", f"{SCRIPTS}/run.sh"),
     ("MiniLM", "docstrings_minilm", f"{SCRIPTS}/run.sh"),
@@ -36,7 +35,7 @@ RUNS = (
     ),
     ("MiniLM trained with a mined hard negative each", "docstrings_docstrings_minilm", f"{SCRIPTS}/run.sh"),
 )
-# A paired difference: its key, the result, minus the other.
+# Paired differences: key, result, result to subtract.
 PAIRS = (
     ("training", "docstrings_docstrings_minilm", "docstrings_minilm"),
     ("hard_negatives", "docstrings_docstrings_minilm", "docstrings_docstrings_minilm-nonegatives"),
@@ -45,7 +44,7 @@ PAIRS = (
 
 
 def summarize_results() -> dict[str, Any]:
-    """Return the rows and paired differences of the page, and what they were made with."""
+    """Return the rows and paired differences of the page, and the machine and versions used."""
     results = {name: load_result(RESULTS / f"{name}.json") for _, name, _ in RUNS}
     first = results[RUNS[0][1]]
     sidecar = read_json(sidecar_path(RESULTS / f"{RUNS[0][1]}.json"))
@@ -84,8 +83,7 @@ def summarize_results() -> dict[str, Any]:
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Gather."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args(argv)
+    parse_settings((), argv, __doc__)
     write_text(RETRIEVAL, dump_json(summarize_results()))
 
 

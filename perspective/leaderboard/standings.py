@@ -1,6 +1,6 @@
-"""Result files of retrieval and clustering as rows: what the leaderboard shows.
+"""Result files of retrieval and clustering as rows of the leaderboard.
 
-A file that cannot be read becomes a line in `Standings.faults`; the others are shown all the same.
+A file that cannot be read becomes a line in `Standings.faults`; the others are still shown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from perspective.artifacts import read_json
+from perspective.artifacts import read_json, read_object
 from perspective.artifacts.jsonl import check_text
 from perspective.errors import DataError
 from perspective.layout import STUDY
@@ -23,7 +23,6 @@ from perspective.leaderboard.clustering_rows import (
     STUDY_ROW,
     Rows,
     is_number,
-    read_object,
     read_pair,
     read_study,
 )
@@ -43,10 +42,10 @@ class Standings:
     """Everything that was found.
 
     Attributes:
-        retrieval: A row a run (or published model) and metric, under `RETRIEVAL`; `low` and `high`
-            bound the 95% interval where it is known.
-        clustering: A row a run and metric, before and after, under `CLUSTERING`.
-        study: A row an arm, data set and metric of the quality studies, under `STUDY_ROW`.
+        retrieval: A row a run (or published model) and metric, with the columns `RETRIEVAL`; `low` and
+            `high` bound the 95% interval where it is known.
+        clustering: A row a run and metric, before and after, with the columns `CLUSTERING`.
+        study: A row an arm, data set and metric of the quality studies, with the columns `STUDY_ROW`.
         faults: A line a file that could not be read.
     """
 
@@ -60,7 +59,7 @@ Stamp = tuple[Path, int, int]
 
 
 def scan_results(root: Path) -> tuple[Stamp, ...]:
-    """Return path, time of change and size of every result file: equal while nothing changes."""
+    """Return path, modification time and size of every result file; equal while nothing changes."""
     measures, after = root / "measures", root / "after_measures"
     befores = _list_stamps(measures, "*_measures.json")
     return tuple(_list_retrieval(root) + _list_stamps(after, "*_measures.json") + befores + _list_study(root))
@@ -82,7 +81,7 @@ def load_standings(root: Path) -> Standings:
             except (DataError, OSError) as error:
                 faults[" ".join(str(error).replace(f"{root}/", "").split())] = None
             except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
-                # Anything may lie in these folders; one strange file must not take the others with it.
+                # These folders may hold any file; one that does not fit must not hide the others.
                 faults[f"{stamp[0].name}: not of the form that the stages write"] = None
         return rows
 

@@ -1,4 +1,4 @@
-"""Rows of the leaderboard laid out as tables: a model a row, data sets or metrics across."""
+"""Arrange leaderboard rows as tables: one row per model, one column per data set or metric."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from perspective.retrieval.metrics import METRICS
 MEAN = "mean"
 BEST = "font-weight: 700; background-color: rgba(47, 109, 179, 0.16)"
 MODEL = ["model", "retriever", "source"]
-ARM = ["arm", "embedder-LLM"]  # a row of the study
+ARM = ["arm", "embedder-LLM"]  # identifies a row of the study
 PUBLISHED_PAIR = ("published before", "published after")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table to show. The three frames share rows and, but for the names of a row, columns.
+    """A table to show. The three frames share their rows and the columns of figures.
 
     Attributes:
-        values: Names of the row, then figures; NaN where there is none.
+        values: Row names, then figures; NaN if missing.
         shown: The figures as text, with interval or spread.
-        best: Whether a figure is the highest of those that it can be compared with.
+        best: Whether a figure is the highest among comparable ones.
     """
 
     values: pd.DataFrame
@@ -37,12 +37,12 @@ class Table:
 
     @property
     def figures(self) -> list[str]:
-        """Columns that hold figures."""
+        """Columns with figures."""
         return list(self.shown.columns)
 
 
 def style_table(table: Table) -> Styler:
-    """Return the figures under their texts, the best marked; sorting goes by the figures."""
+    """Return the styled table: figures shown as texts, the best marked, sortable by figure."""
     style = table.values.style.apply(
         lambda _: table.best.replace({True: BEST, False: ""}), axis=None, subset=table.figures
     )
@@ -58,9 +58,9 @@ def style_table(table: Table) -> Styler:
 def filter_rows(
     rows: pd.DataFrame, datasets: Sequence[str] = (), models: Sequence[str] = (), sources: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Keep rows of the named data sets, models and sources; no name keeps all.
+    """Keep rows of the given data sets, models and sources; an empty filter keeps all.
 
-    Published figures are means and stay while all their data sets do. Models are those of
+    Published figures are means, kept only if all their data sets are. Models are those of
     retrieval, and embedders of clustering.
     """
     kept = pd.Series(True, index=rows.index)
@@ -75,7 +75,7 @@ def filter_rows(
 
 
 def sort_metrics(metrics: Sequence[str]) -> list[str]:
-    """Return metrics as one reads them: by family, then by cutoff.
+    """Return metrics sorted by family, then by cutoff.
 
     >>> sort_metrics(["MAP@10", "NDCG@10", "F1@1", "NDCG@3"])
     ['NDCG@3', 'NDCG@10', 'F1@1', 'MAP@10']
@@ -90,7 +90,7 @@ def sort_metrics(metrics: Sequence[str]) -> list[str]:
 
 
 def shorten_model(name: str) -> str:
-    """Return a model's name for a table: the folder's own name for a path.
+    """Return a model's name for a table: the folder's name for a path.
 
     >>> shorten_model("intfloat/e5-large"), shorten_model("/work/6_retrieval/checkpoints/docs_minilm")
     ('intfloat/e5-large', 'docs_minilm')
@@ -99,7 +99,7 @@ def shorten_model(name: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    r"""Return text that Markdown shows as it is; names in result files are data, not marks.
+    r"""Escape text for Markdown: names in result files are data, not markup.
 
     >>> print(escape_markdown("docs_[x](http://y) :red[z]"))
     docs\_\[x\]\(http\:\/\/y\) \:red\[z\]
@@ -108,14 +108,14 @@ def escape_markdown(text: str) -> str:
 
 
 def tabulate_sets(rows: pd.DataFrame, metric: str, sort_by: str = MEAN) -> Table:
-    """Lay out one metric: a model a row, a data set a column, and the mean over a row's data sets.
+    """Arrange one metric: models as rows, data sets as columns, and the mean over a row's data sets.
 
-    Means over other data sets cannot be compared: the best is marked among those over the same.
+    Means over different data sets are not comparable: the best is marked per set of data sets.
 
     Args:
-        rows: Of retrieval, as `load_standings` gives them.
-        metric: Which.
-        sort_by: A column; the highest figure first, models without one last.
+        rows: Retrieval rows from `load_standings`.
+        metric: Metric to show.
+        sort_by: Column to sort by, in descending order; missing figures last.
     """
     rows = rows[rows["metric"].eq(metric)]
     published = rows["source"].eq(PUBLISHED)
@@ -130,12 +130,12 @@ def tabulate_sets(rows: pd.DataFrame, metric: str, sort_by: str = MEAN) -> Table
 
 
 def tabulate_metrics(rows: pd.DataFrame, dataset: str | None = None, sort_by: str = "") -> Table:
-    """Lay out one data set: a model a row, a metric a column.
+    """Arrange one data set: models as rows, metrics as columns.
 
     Args:
-        rows: Of retrieval.
-        dataset: Which; None for the mean over a model's data sets, beside the published means.
-        sort_by: A metric; the first of the table when it is not there.
+        rows: Retrieval rows.
+        dataset: Its name; None for the mean over a model's data sets, with the published means.
+        sort_by: Metric to sort by; the first of the table if missing.
     """
     rows = rows if dataset is None else rows[rows["data set"].eq(dataset)]
     over = rows["data set"].mask(rows["source"].eq(PUBLISHED), _join(published_sets()))
@@ -150,7 +150,7 @@ def tabulate_metrics(rows: pd.DataFrame, dataset: str | None = None, sort_by: st
 
 
 def tabulate_study(rows: pd.DataFrame, metric: str, sort_by: str = MEAN) -> Table:
-    """Lay out the quality studies: an arm a row, a data set a column, the gain over no training beside."""
+    """Arrange the quality studies: arms as rows, data sets as columns, with the gain over no training."""
     rows = rows[rows["metric"].eq(metric)]
     gains = zip(rows["arm"], rows["mean"], rows["gain"], rows["gain_std"], strict=True)
     cells = rows[ARM].assign(
@@ -166,7 +166,7 @@ def tabulate_study(rows: pd.DataFrame, metric: str, sort_by: str = MEAN) -> Tabl
 
 
 def tabulate_clustering(rows: pd.DataFrame, metric: str) -> Table:
-    """Lay out the runs: before, after and the gain, a run a row."""
+    """Arrange the runs: before, after and gain, one row per run."""
     rows = rows[rows["metric"].eq(metric)].sort_values(["data set", "gain"], ascending=[True, False])
     values = rows[["data set", "embedder", "judge", "before", "after", "gain", "verdict", *PUBLISHED_PAIR]]
     values = values.dropna(axis="columns", how="all").reset_index(drop=True)
@@ -186,23 +186,23 @@ def tabulate_clustering(rows: pd.DataFrame, metric: str) -> Table:
 
 
 def _add_means(cells: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """Add the mean of each row's cells, unless one data set is all there is."""
+    """Add the mean of each row's cells, unless there is only one data set."""
     sets, means = cells[cells["column"].ne(MEAN)], cells[cells["column"].eq(MEAN)]
     if sets["column"].nunique() > 1 or len(means):
         groups = sets.groupby(names)
-        own = groups.agg(value=("value", "mean"), over=("column", _join), n_sets=("n_sets", "sum")).reset_index()
-        means = pd.concat([means, own.assign(column=MEAN)])
+        row_means = groups.agg(value=("value", "mean"), over=("column", _join), n_sets=("n_sets", "sum")).reset_index()
+        means = pd.concat([means, row_means.assign(column=MEAN)])
     return pd.concat([means.assign(shown=_format_means(means)), sets], ignore_index=True)
 
 
 def _lay_out(cells: pd.DataFrame, names: list[str], sort_by: str) -> Table:
-    """Spread cells over columns.
+    """Pivot cells into columns.
 
     Args:
-        cells: A row a cell: the row's `names`, `column`, `value`, `shown`; `n_sets` that the value is
-            over; and `over`, which is the same for cells of a column that can be compared.
-        names: What a row is called by.
-        sort_by: A column; the first when it is not there.
+        cells: One row per cell: the row's `names`, `column`, `value`, `shown`; `n_sets`, the number of
+            data sets averaged; and `over`, equal for comparable cells of a column.
+        names: Columns that identify a row.
+        sort_by: Column to sort by; the first if missing.
     """
     comparable = cells.groupby(["column", "over"])["value"]
     cells = cells.assign(best=cells["value"].eq(comparable.transform("max")) & comparable.transform("size").gt(1))
@@ -211,7 +211,7 @@ def _lay_out(cells: pd.DataFrame, names: list[str], sort_by: str) -> Table:
     wide = cells.pivot(index=names, columns="column", values=["value", "shown", "best", "n_sets"])
     values = wide["value"].astype(float)[columns].reset_index()
     by = sort_by if sort_by in found else columns[0]
-    # Means over more data sets come first: one over an easy set alone is no lead.
+    # Means over more data sets first: a mean over one easy set is not comparable.
     keys = pd.DataFrame({0: wide["n_sets"][by].to_numpy(float), 1: values[by], 2: values[columns[0]]})
     order = keys.sort_values([0, 1, 2], ascending=False, kind="stable").index
     values = values.loc[order]
@@ -224,7 +224,7 @@ def _lay_out(cells: pd.DataFrame, names: list[str], sort_by: str) -> Table:
 
 
 def _name_column(name: str) -> str:
-    """A data set or metric of a file may be called as a column of the table is."""
+    """Quote a data set or metric that has the name of a table column."""
     return f'"{name}"' if name in (MEAN, "sets", *ARM, *MODEL) else name
 
 

@@ -1,1 +1,1 @@
-"""Asking an LLM, for whatever purpose: loading, chat templates, packing, batching, labels, generation."""
+"""LLM inference for any purpose: loading, chat templates, packing, batching, labels, generation."""

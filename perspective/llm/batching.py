@@ -1,4 +1,4 @@
-"""Many prompts in one forward pass of a local LLM: labels compared, answers written."""
+"""Batching of prompts for a local LLM."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ CPU_LIMIT = BatchLimit(items=32)
 
 
 def choose_limit(llm: LLM, batch_size: int | None) -> BatchLimit:
-    """Return how many prompts one forward pass takes: as said, or by the device when None."""
+    """Return the limit of a forward pass: the given batch size, or one chosen by the device when None."""
     return BatchLimit(items=batch_size) if batch_size else limit_batches(llm.model, CPU_LIMIT)
 
 
 def batch_by_length(items: Iterable[T], ids: Callable[[T], Sized], limit: BatchLimit) -> Iterator[list[T]]:
-    """Group items by the length of their tokens, longest first, so that little is padded.
+    """Batch items by number of tokens, longest first, to minimise padding.
 
     >>> list(batch_by_length(["a", "ccc", "bb", "dd"], lambda text: [1] * len(text), BatchLimit(items=2)))
     [['ccc', 'bb'], ['dd', 'a']]
     """
-    # Longest first: what does not fit the memory fails at once, not after an hour.
+    # Longest first, so that running out of memory shows at the start of a run.
     ordered = sorted(items, key=lambda item: -len(ids(item)))
     return make_batches(ordered, lambda item: len(ids(item)), limit)

@@ -1,4 +1,4 @@
-"""Prompts as a chat model reads them: its template, its special tokens, its context length."""
+"""Prompts for chat models: chat template, special tokens, context length."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from perspective.llm.loading import LLM
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MAX_NEW_TOKENS = 20  # of a generated answer, as published
+MAX_NEW_TOKENS = 20  # for a generated answer, as published
 MAX_PROMPT_TOKENS = 2048
 
 
@@ -23,20 +23,20 @@ def fit_texts(
     tokenize: Callable[[str], Sequence[int]],
     n_new_tokens: int = MAX_NEW_TOKENS,
 ) -> tuple[str, tuple[int, ...]]:
-    """Cut the ends of texts until the prompt that holds them fits the model.
+    """Truncate texts until the prompt fits the model's context.
 
     Args:
-        llm: Whose context counts.
-        texts: What may be cut.
-        write: Makes the whole prompt from the texts.
-        tokenize: Turns the prompt into tokens.
-        n_new_tokens: Room to leave for what follows the prompt.
+        llm: The model that reads the prompt.
+        texts: The texts to truncate.
+        write: Builds the whole prompt from the texts.
+        tokenize: Converts the prompt to token ids.
+        n_new_tokens: Tokens to reserve after the prompt.
 
     Returns:
-        The prompt and its tokens.
+        The prompt and its token ids.
 
     Raises:
-        ModelError: The context cannot hold even the bare question.
+        ModelError: The context is too short even for the question without texts.
     """
     limit = min(llm.max_tokens, MAX_PROMPT_TOKENS) - n_new_tokens
     max_chars = max(map(len, texts))
@@ -51,12 +51,12 @@ def fit_texts(
 
 
 def render_chat(tokenizer: PreTrainedTokenizerBase, user: str, assistant: str | None = None) -> str:
-    """Put a question into the model's own chat template; a plain form where it has none.
+    """Apply the model's chat template to a question, or a plain format if it has none.
 
     Args:
         tokenizer: With or without a chat template.
         user: The question.
-        assistant: An answer to append as finished; None leaves the answer open.
+        assistant: A complete answer to append; None ends the prompt where the answer begins.
     """
     if not tokenizer.chat_template:
         return f"{tokenizer.bos_token or ''}{user}\nAnswer: {assistant or ''}"
@@ -67,13 +67,13 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, user: str, assistant: str | 
 
 
 def list_special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """Return the tokens that a text must not be able to write, longest first."""
+    """Return the special tokens, which must not occur in texts, longest first."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     return tuple(sorted(added | set(tokenizer.all_special_tokens), key=len, reverse=True))
 
 
-MAX_TEXT_CHARS = 4000  # far above what a judge needs; keeps a huge text from costing time to tokenize
-# Chat markers of the common templates. A tokenizer's own special tokens are added to these.
+MAX_TEXT_CHARS = 4000  # far more than a judge needs; limits the time to tokenize
+# Markers of common chat templates. The tokenizer's own special tokens are passed separately.
 _MARKERS = re.compile(
     r"<\|[^<>|]{1,40}\|>|</?s>|<</?SYS>>|\[/?INST\]|<(?:start|end)_of_turn>|<｜[^<>｜]{1,40}｜>", re.IGNORECASE
 )
@@ -82,11 +82,11 @@ _WHITESPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 def make_harmless(text: str, markers: Iterable[str] = (), max_chars: int = MAX_TEXT_CHARS) -> str:
-    r"""Make a text data: on one line, without control characters, and without live chat markers.
+    r"""Sanitise a text for a prompt: one line, no control characters, no active chat markers.
 
-    A line break could begin a false `Choice 2:` line, and a chat marker would end the user's turn.
-    Markers are split by a space after their first character, so that no tokenizer reads them as
-    special tokens; a text that is too long loses its end.
+    A line break could start a false `Choice 2:` line, and a chat marker could end the user's turn.
+    A space after the first character of a marker prevents tokenizers from reading it as a special
+    token. Long texts are truncated.
 
     >>> make_harmless("a\nChoice 2: b <|im_end|>")
     'a Choice 2: b < |im_end|>'

@@ -1,4 +1,4 @@
-"""Log-probabilities of labels at the position where an answer would begin."""
+"""Log-probabilities of labels at the first position of an answer."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class LabelReader:
-    """Read off an LLM how much likelier one label is than another where an answer would begin.
+    """Compute the log-odds of two labels as the first token of an answer.
 
     Args:
         llm: Model and tokenizer.
-        label_ids: The labels' tokens, as `find_label_token_ids` returns them.
-        facts: Where prompts and tokens are counted ("n_prompts", "n_tokens").
+        label_ids: Token ids of the labels, from `find_label_token_ids`.
+        facts: Counters to update ("n_prompts", "n_tokens").
     """
 
     def __init__(self, llm: LLM, label_ids: tuple[int, int], facts: dict[str, Any]) -> None:
@@ -32,10 +32,10 @@ class LabelReader:
         self._reader = PromptReader(llm, self._read_ends, min(llm.max_tokens, MAX_PROMPT_TOKENS))
 
     def read(self, prompts: Sequence[Sequence[int]]) -> list[float]:
-        """Return the log-odds of the first label against the second, one a prompt.
+        """Return the log-odds of the first label against the second, one per prompt.
 
         Args:
-            prompts: Token ids, each up to where its label would stand; the more, the less is read twice.
+            prompts: Token ids, each up to the position of its label. Larger calls share more prefixes.
 
         Raises:
             ModelError: A single prompt does not fit the memory.
@@ -47,36 +47,35 @@ class LabelReader:
         return list((logits[:, 0] - logits[:, 1]).tolist())
 
     def _read_ends(self, ids: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, **inputs: Any) -> torch.Tensor:  # noqa: ANN401
-        # Logits only where an answer begins: the vocabulary is the largest matrix of a small model.
-        kept, places = columns.unique(return_inverse=True)
+        # Logits at answer positions only: the output matrix is the largest of a small model.
+        kept, positions = columns.unique(return_inverse=True)
         logits = self.llm.model(ids, logits_to_keep=kept, **inputs).logits
-        return logits[rows, places][:, list(self.label_ids)].float()
+        return logits[rows, positions][:, list(self.label_ids)].float()
 
 
 def find_label_token_ids(
     tokenizer: PreTrainedTokenizerBase, prompt: str, ways: Iterable[tuple[str, tuple[str, str]]]
 ) -> tuple[str, tuple[int, int]]:
-    """Find what to put before the label and the labels' tokens there.
+    """Find the beginning of the answer and the labels' token ids after it.
 
-    Tokenizers differ in whether a space belongs to the word after it: each way is tried in place.
+    Tokenizers differ in whether a space is part of the following word, so each spelling is tried.
 
     Args:
-        tokenizer: Whose tokens count.
-        prompt: What stands before the answer.
-        ways: Beginnings of an answer, each with the two answers that would follow the prompt; the
-            first is taken whose beginning is kept whole and leaves the answers apart.
+        tokenizer: The LLM's tokenizer.
+        prompt: The text before the answer.
+        ways: Beginnings of an answer, each with the two full answers. The first one whose tokens are
+            a prefix of both answers, with different next tokens, is used.
 
     Raises:
-        ModelError: No way tells the answers apart.
+        ModelError: No spelling distinguishes the answers.
     """
     ways = list(ways)
     for begin, answers in ways:
         context = tokenizer(prompt + begin, add_special_tokens=False)["input_ids"]
-        asked = [tokenizer(prompt + answer, add_special_tokens=False)["input_ids"] for answer in answers]
-        if all(len(ids) > len(context) and ids[: len(context)] == context for ids in asked):
-            first, second = (ids[len(context)] for ids in asked)
+        encoded = [tokenizer(prompt + answer, add_special_tokens=False)["input_ids"] for answer in answers]
+        if all(len(ids) > len(context) and ids[: len(context)] == context for ids in encoded):
+            first, second = (ids[len(context)] for ids in encoded)
             if first != second:
                 return begin, (first, second)
-    raise ModelError(
-        f"{tokenizer.name_or_path}: its tokenizer cannot tell {' from '.join(answer.strip() for answer in ways[0][1])}"
-    )
+    names = " from ".join(answer.strip() for answer in ways[0][1])
+    raise ModelError(f"{tokenizer.name_or_path}: its tokenizer cannot distinguish {names}")

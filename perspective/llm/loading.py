@@ -1,4 +1,4 @@
-"""Load an LLM of transformers: hub ids, folders and GGUF files."""
+"""Load LLMs with transformers: hub ids, folders and GGUF files."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class LLM:
 
     @property
     def device(self) -> torch.device:
-        """Where its inputs go."""
+        """The device for inputs."""
         return self.model.device
 
     @property
     def max_tokens(self) -> int:
-        """The longest prompt it takes."""
+        """The context length in tokens."""
         return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 2048)
 
 
@@ -44,19 +44,19 @@ def load_llm(
     load_in: str = "auto",
     **model_options: Any,  # noqa: ANN401  forwarded to from_pretrained
 ) -> LLM:
-    """Load a model of transformers for judging.
+    """Load a transformers model for inference.
 
     Args:
         name: A short name of `LLMS`, a hub id, a folder, or a GGUF file.
-        auto_class: The transformers class that loads it.
+        auto_class: Name of the transformers auto class.
         revision: Branch, tag or commit on the hub.
-        trust_remote_code: Run code that the model's repository brings.
+        trust_remote_code: Run code from the model's repository.
         load_in: "auto" (the precision of `pick_reading_dtype`), "8bit" or "4bit".
         **model_options: Forwarded to `from_pretrained`.
 
     Raises:
         ModelError: Unknown name, unreachable hub, files that are not a model, or a quantisation
-            that this machine cannot do.
+            that this machine does not support.
     """
     source = find_source(name, LLMS.get(name), LLMS)
     import transformers
@@ -66,7 +66,7 @@ def load_llm(
     path = Path(folder)
     if path.suffix == ".gguf":
         folder, options["gguf_file"] = str(path.parent), path.name
-        # Else it depends on a package (`kernels`) whether the weights stay packed, computed with in float32.
+        # Without this, the package `kernels` decides whether weights stay packed and compute in float32.
         model_options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     else:
         model_options.setdefault("use_safetensors", True)

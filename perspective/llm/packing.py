@@ -1,4 +1,4 @@
-"""Many prompts in one forward pass: what they begin with is read once, and little is padded."""
+"""Pack many prompts into one forward pass, computing shared prefixes once."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from perspective.runtime.memory import BatchLimit, halve_on_out_of_memory, limit
 logger = logging.getLogger(__name__)
 
 Tokens = tuple[int, ...]
-# Runs the model on token ids (n_rows, width). Given besides: the row and the column of each
-# prompt's last token, (n_prompts,) each, and by name what else the model takes. Returns a vector a
-# prompt, (n_prompts, dim).
+# Runs the model on token ids (n_rows, width). Further arguments: row and column of each prompt's last
+# token, (n_prompts,) each, and other model inputs by name. Returns one vector per prompt,
+# (n_prompts, dim).
 Forward = Callable[..., torch.Tensor]
 
-# Tokens of a row: more share more and are masked more, which costs attention. Tokens of a pass: more
-# fill the matrix products better, until they are full. Measured on a CPU, where both curves are flat.
+# Tokens per row: longer rows share more prefixes but spend more attention on masked pairs. Tokens per
+# pass: more use the hardware better, up to saturation. Measured on a CPU; both curves are flat there.
 ROW_TOKENS = 192
 CPU_LIMIT = BatchLimit(tokens=576)
-MAX_PASS_TOKENS = 2**13  # a GPU is full, and logits over a vocabulary are wanted at the ends of all rows
-PROBE: tuple[Tokens, ...] = ((4, 5, 6, 7), (4, 8, 9, 10, 11), (4, 8, 9, 6))  # ids of any vocabulary
+MAX_PASS_TOKENS = 2**13  # saturates a GPU; leaves memory for the vocabulary logits of all rows
+PROBE: tuple[Tokens, ...] = ((4, 5, 6, 7), (4, 8, 9, 10, 11), (4, 8, 9, 6))  # ids that are in any vocabulary
 
 
 @dataclass(frozen=True)
 class Row:
-    """Prompts that share a row: their places, what follows the beginning of each, tokens they take."""
+    """Prompts packed into one row: their indices, suffixes after the shared prefix, and total tokens."""
 
     places: list[int]
     rests: list[Tokens]
@@ -41,22 +41,22 @@ class Row:
 
 
 class PromptReader:
-    """Read prompts up to their last tokens with a causal LM.
+    """Compute a vector at the last token of each prompt with a causal LM.
 
-    What all prompts begin with is computed once and its cache kept. The rests are packed, several
-    to a row: there they stand as a tree, where a token that several begin with stands once, and a
-    mask shows each token those of its own prompt alone, as in the tree attention of SpecInfer
-    (Miao et al., 2024, arXiv:2305.09781). So little is padded, and the cache is copied for each
-    row instead of each prompt. A model that takes no such mask gets a row for each prompt.
+    The prefix shared by all prompts is computed once and cached. The suffixes are packed, several per
+    row, as a prefix tree in which shared tokens occur once. A mask restricts each token to its own
+    prompt, as in the tree attention of SpecInfer (Miao et al., 2024, arXiv:2305.09781). This reduces
+    padding, and the cache is copied per row instead of per prompt. Models that do not support such
+    masks get one prompt per row.
 
     Args:
         llm: Any causal LM.
         forward: Runs the model; see `Forward`.
-        max_tokens: Of the longest prompt.
+        max_tokens: Length of the longest prompt.
 
     Attributes:
-        packs: Whether the model takes packs.
-        n_read: Tokens that went through the model so far, without padding.
+        packs: Whether the model supports packed prompts.
+        n_read: Tokens computed so far, without padding.
     """
 
     def __init__(self, llm: LLM, forward: Forward, max_tokens: int) -> None:
@@ -66,24 +66,24 @@ class PromptReader:
         self._forward = forward
         self._beginning: Tokens = ()
         self._cache: Any = None
-        # One at a time, so that there is nothing to halve: for the error in its place.
+        # A single prefix cannot be halved; the wrapper gives the right error message.
         self._begin_fitting = halve_on_out_of_memory(lambda beginnings: [_read_cache(llm, *beginnings)], len)
         self._read_fitting = halve_on_out_of_memory(self._read_rows, lambda row: row.n_tokens)
 
     def read(self, prompts: Sequence[Tokens]) -> torch.Tensor:
-        """Return a vector a prompt, `(n_prompts, dim)`, as `forward` makes it.
+        """Return one vector per prompt from `forward`, `(n_prompts, dim)`.
 
         Args:
-            prompts: The more at a time, the more of them begin alike.
+            prompts: Token ids. Larger calls share more prefixes.
 
         Raises:
             ModelError: A single prompt does not fit the memory.
         """
-        ordered = sorted(range(len(prompts)), key=lambda place: prompts[place])  # neighbours begin alike
+        ordered = sorted(range(len(prompts)), key=lambda place: prompts[place])  # adjacent prompts share prefixes
         n_shared = _count_common(prompts[ordered[0]], prompts[ordered[-1]])
-        self.begin(prompts[0][: min(n_shared, min(map(len, prompts)) - 1)])  # each keeps a token of its own
+        self.begin(prompts[0][: min(n_shared, min(map(len, prompts)) - 1)])  # at least one token per prompt remains
         vectors: dict[int, torch.Tensor] = {}
-        # Longest first: what does not fit the memory fails at once, not after an hour.
+        # Longest first, so that running out of memory shows at the start of a run.
         rows = sorted(self._make_rows(ordered, prompts), key=lambda row: -row.n_tokens)
         limit = limit_batches(self._llm.model, CPU_LIMIT, n_shared=len(self._beginning))
         limit = replace(limit, tokens=min(limit.tokens, MAX_PASS_TOKENS))
@@ -94,9 +94,9 @@ class PromptReader:
         return torch.stack([vectors[place] for place in range(len(prompts))])
 
     def begin(self, shared: Tokens) -> None:
-        """Have a cache of what the next prompts begin with: the one there, if they begin with that too.
+        """Cache the shared prefix of the next prompts; keep the present cache if it is a prefix of it.
 
-        Called beforehand, the vectors do not depend, to the last bit, on what is read first.
+        Calling this first makes the vectors independent, to the last bit, of the order of prompts.
         """
         if not self._beginning or shared[: len(self._beginning)] != self._beginning:
             self._beginning = shared
@@ -135,13 +135,13 @@ def run_rows(
     """Run the model once on rows of prompts.
 
     Args:
-        llm: Whose device and precision count.
+        llm: The model.
         forward: Runs the model.
-        rows: What follows the beginning of each prompt of each row.
-        packed: Whether to mask. With one prompt a row there is no need: it stands before its
-            padding, which causal attention does not show it.
-        n_before: Tokens of the beginning.
-        cache: That of the beginning; not changed.
+        rows: The suffixes of the prompts of each row, after the shared prefix.
+        packed: Whether to mask. Not needed for one prompt per row: causal attention does not see the
+            padding after it.
+        n_before: Number of tokens of the shared prefix.
+        cache: Cache of the shared prefix; not changed.
 
     Returns:
         The vectors of each row, `(n_prompts, dim)`.
@@ -170,7 +170,7 @@ def run_rows(
 
 
 def _mask_rows(llm: LLM, rows: Sequence[Sequence[Sequence[int]]], width: int, n_before: int) -> dict[str, torch.Tensor]:
-    """Return the mask and the positions by which each token follows those before it on its paths alone."""
+    """Return mask and positions with which each token attends only to earlier tokens on its paths."""
     positions = np.zeros((len(rows), width), dtype=np.int64)
     sees = np.zeros((len(rows), 1, width, n_before + width), dtype=bool)
     sees[..., :n_before] = True
@@ -188,15 +188,15 @@ def _mask_rows(llm: LLM, rows: Sequence[Sequence[Sequence[int]]], width: int, n_
 
 
 def grow_tree(prompts: Sequence[Tokens]) -> tuple[list[int], list[list[int]]]:
-    """Join prompts where they begin alike.
+    """Merge prompts into a prefix tree.
 
     Returns:
-        The tokens of the tree; for each prompt, where its tokens stand among them.
+        The tokens of the tree, and for each prompt the indices of its tokens.
 
     >>> grow_tree([(7, 8, 9), (7, 8, 5)])
     ([7, 8, 9, 5], [[0, 1, 2], [0, 1, 3]])
     """
-    places: dict[tuple[int, int], int] = {}  # of a token after a place
+    places: dict[tuple[int, int], int] = {}  # index by (parent index, token)
     paths = []
     for prompt in prompts:
         path = [-1]
@@ -207,14 +207,14 @@ def grow_tree(prompts: Sequence[Tokens]) -> tuple[list[int], list[list[int]]]:
 
 
 def takes_packs(llm: LLM, max_tokens: int) -> bool:
-    """Tell whether a model reads packed prompts as it reads each alone, which is tried.
+    """Test whether a model gives the same vectors for packed prompts as for single prompts.
 
-    Not every causal LM does: a recurrent one reads one prompt into the next, one with a sliding
-    window would lose it, flash attention knows no masks, and positions may not be given at all.
+    Some causal LMs do not: recurrent models carry state from one prompt to the next, sliding windows
+    cut off the prefix, flash attention has no custom masks, and some models accept no positions.
 
     Args:
         llm: The model.
-        max_tokens: Of the longest prompt.
+        max_tokens: Length of the longest prompt.
     """
     config = llm.model.config.get_text_config()
     window = getattr(config, "sliding_window", None)
@@ -228,12 +228,12 @@ def takes_packs(llm: LLM, max_tokens: int) -> bool:
         rests = [prompt[1:] for prompt in PROBE]
         cache = _read_cache(llm, PROBE[0][:1])
         packed = torch.cat(run_rows(llm, forward, [rests[:2], rests[2:]], packed=True, n_before=1, cache=cache))
-        alone = torch.cat(run_rows(llm, forward, [[prompt] for prompt in PROBE], packed=False))
-    except Exception as error:  # noqa: BLE001  whatever a model raises that knows no such inputs
-        logger.info("%s takes no packed prompts (%s)", llm.name, type(error).__name__)
+        single = torch.cat(run_rows(llm, forward, [[prompt] for prompt in PROBE], packed=False))
+    except Exception as error:  # noqa: BLE001  models fail differently on unknown inputs
+        logger.info("%s does not support packed prompts (%s)", llm.name, type(error).__name__)
         return False
     tolerance = 1e-3 if llm.model.dtype == torch.float32 else 5e-2
-    return bool(((packed - alone).norm(dim=1) < tolerance * alone.norm(dim=1)).all())
+    return bool(((packed - single).norm(dim=1) < tolerance * single.norm(dim=1)).all())
 
 
 @torch.inference_mode()

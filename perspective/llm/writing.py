@@ -12,12 +12,12 @@ from perspective.runtime.memory import halve_on_out_of_memory
 
 
 class AnswerWriter:
-    """Let an LLM go on after prompts, greedily.
+    """Generate answers greedily with a local LLM.
 
     Args:
         llm: Model and tokenizer.
-        max_new_tokens: The longest answer.
-        facts: Where prompts and tokens read are counted ("n_prompts", "n_tokens").
+        max_new_tokens: Maximum length of an answer.
+        facts: Counters of prompts and input tokens to update ("n_prompts", "n_tokens").
     """
 
     def __init__(self, llm: LLM, max_new_tokens: int, facts: dict[str, Any]) -> None:
@@ -27,7 +27,7 @@ class AnswerWriter:
         self._write_fitting = halve_on_out_of_memory(self._write_batch, lambda prompt: len(prompt) + max_new_tokens)
 
     def write(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Return the new tokens of each prompt, with the end and the padding after it.
+        """Return the new token ids of each prompt, including end-of-text and padding.
 
         Args:
             prompts: Token ids of one batch.
@@ -42,7 +42,7 @@ class AnswerWriter:
         tokenizer = self.llm.tokenizer
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
         longest = max(map(len, prompts))
-        # Padded on the left: what is written follows the prompt at once.
+        # Left padding, so that generation continues directly after each prompt.
         ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
         mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         written = self.llm.model.generate(

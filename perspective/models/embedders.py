@@ -1,12 +1,14 @@
-"""Load an embedder of sentence-transformers, ready to encode."""
+"""Load embedders with sentence-transformers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from perspective.errors import ModelError
+from perspective.models.folders import check_folder
 from perspective.models.prompts import set_prompt
 from perspective.models.registry import EMBEDDERS, explain_loading, find_source
 from perspective.runtime.devices import pick_attention, pick_device, pick_reading_dtype
@@ -23,27 +25,29 @@ def load_embedder(
     device: str | None = None,
     reading: bool = False,
 ) -> SentenceTransformer:
-    """Load an embedder ready to encode: its prompt set as default, its normalisation decided.
+    """Load an embedder with its default prompt and normalisation set.
 
     Args:
-        name: A short name of `EMBEDDERS`, a sentence-transformers id of the hub, or a folder (a
-            fine-tuned checkpoint carries its own prompt and modules and is taken as it is).
+        name: A short name of `EMBEDDERS`, a hub id of a sentence-transformers model, or a folder (a
+            fine-tuned checkpoint contains its own prompt and modules and is not changed).
         revision: Branch, tag or commit on the hub.
-        trust_remote_code: Run code that the model's repository brings.
-        device: Where to put it; the best there is when None.
-        reading: It will only embed, not be trained: the body may be loaded in half precision, as
-            `pick_reading_dtype` says. Vectors are pooled, and returned, in float32.
+        trust_remote_code: Run code from the model's repository.
+        device: Device of the model; the best available one when None.
+        reading: For inference only, not training: the body may be loaded in half precision, see
+            `pick_reading_dtype`. Vectors are pooled and returned in float32.
 
     Raises:
-        ModelError: Unknown name, unreachable hub, or files that are not a model.
+        ModelError: Unknown name, unreachable hub, or files that are not a model or were changed since training.
     """
     spec = EMBEDDERS.get(name)
     source = find_source(name, spec, EMBEDDERS)
+    if isinstance(source, Path):
+        check_folder(source)
     import torch
     from sentence_transformers import SentenceTransformer
 
     kind = torch.device(device or pick_device()).type
-    # Said in any case: weights stored in half precision, as gte's, would be trained in it.
+    # Always set: weights stored in half precision, such as gte's, would otherwise be trained in it.
     dtype = pick_reading_dtype(kind) if reading else torch.float32
     with explain_loading(name), _refuse_pickles(name):
         model = SentenceTransformer(
@@ -64,11 +68,11 @@ def load_embedder(
 
 @contextmanager
 def _refuse_pickles(name: str) -> Iterator[None]:
-    """Keep sentence-transformers from `torch.load`, its way to the modules after the body without safetensors."""
+    """Block `torch.load`, which sentence-transformers uses for further modules without safetensors."""
     import torch
 
     def refuse(*_: object, **__: object) -> NoReturn:
-        raise ModelError(f"{name}: holds a module without safetensors weights, and pickled ones are not read")
+        raise ModelError(f"{name}: has a module without safetensors weights, and pickled weights are not loaded")
 
     load, torch.load = torch.load, refuse
     try:
@@ -86,7 +90,7 @@ def _drop_normalization(model: SentenceTransformer) -> SentenceTransformer:
 
 
 def _pool_in_float32(model: SentenceTransformer) -> None:
-    """Let what comes after the body compute in float32: a rounded mean is a rounded vector."""
+    """Run the modules after the body in float32, so that pooled vectors are not rounded."""
     body, *rest = model
 
     def widen(module: Any, args: Any, features: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401

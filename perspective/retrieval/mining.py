@@ -1,4 +1,4 @@
-"""Weak pairs out, hard negatives in: both by what the embedder itself ranks near a query."""
+"""Filter weak pairs and mine hard negatives, by the embedder's own ranking."""
 
 from __future__ import annotations
 
@@ -20,37 +20,35 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BLOCK_QUERIES = 1024  # ranked at a time: bounds the matrix of similarities
-SCORES_AT_A_TIME = 2**28  # the same for mining, where the corpus may be large: 1 GiB
+BLOCK_QUERIES = 1024  # ranked at a time: limits the size of the similarity matrix
+SCORES_AT_A_TIME = 2**28  # the same limit for mining in a large corpus: 1 GiB
 
 
 @dataclass(frozen=True)
 class MineSettings:
-    """Which pairs are kept, and which documents become their hard negatives."""
+    """How pairs are filtered and hard negatives are mined."""
 
     keep_top_k: int = option(
-        "of weak pairs (E5 took 2): keep a pair when its document is among so many nearest to its query in "
-        "a random pool of documents; 0 keeps all, as clean pairs deserve: what is not found is yet to be learnt",
+        "for weak pairs (2 in E5): keep a pair if its document is among this many nearest to its query in a "
+        "random pool of documents; 0 keeps all, which suits clean pairs: those not found are worth learning",
         default=0,
     )
-    pool_size: int = option("documents in the pool, where there are so many", default=1_000_000)
+    pool_size: int = option("maximum number of documents in the pool", default=1_000_000)
     num_negatives: int = option("hard negatives a pair; 0 mines none", default=1)
-    range_min: int = option("nearest documents passed over, as likely to be relevant too", default=0)
-    range_max: int | None = option(
-        "rank down to which documents are looked at; default as many as are needed", default=None
-    )
+    range_min: int = option("skip this many nearest documents, which may be relevant too", default=0)
+    range_max: int | None = option("lowest rank of a hard negative; default as many ranks as are needed", default=None)
     absolute_margin: float | None = option(
-        "a negative is at least so much less similar to the query than the document", default=None
+        "a negative's similarity to the query is at least this much below the document's", default=None
     )
     relative_margin: float | None = option(
-        "likewise, as a fraction of the document's similarity (NV-Retriever took 0.05)", default=0.05
+        "the same as a fraction of the document's similarity (0.05 in NV-Retriever)", default=0.05
     )
     reranker: str | None = option(
-        "a CrossEncoder, id or folder, whose scores the margins apply to; default the embedder's",
+        "a CrossEncoder, id or folder, whose scores are used for the margins; default the embedder's scores",
         default=None,
         group="model",
     )
-    seed: int = option("of the pool", default=100)
+    seed: int = option("random seed of the pool", default=100)
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -69,22 +67,22 @@ class MineSettings:
             if value is not None and not 0 <= value < float("inf"):
                 raise DataError(f"--{name} {value}: must not be negative")
         if self.reranker and self.absolute_margin is None and self.relative_margin is None:
-            raise DataError("--reranker: its scores are for the margins; give one")
+            raise DataError("--reranker: its scores are for the margins; set --absolute_margin or --relative_margin")
 
     def made_from(self) -> dict[str, Any]:
-        """Return the settings that change the pairs, for the provenance."""
+        """Return the settings that change the pairs, for the fingerprint."""
         return asdict(self)
 
 
 def filter_pairs(pairs: Sequence[Pair], embedded: EmbeddedTexts, settings: MineSettings) -> list[Pair]:
     """Keep the pairs whose document is among the nearest to its query in a random pool of documents.
 
-    Consistency filtering of E5 (Wang et al., 2022, section 3.1): what an embedder trained on noisy
-    pairs still does not find is noise. Other documents of the same query do not count against a pair.
+    Consistency filtering of E5 (Wang et al., 2022, section 3.1): pairs that an embedder trained on
+    noisy pairs does not find are considered noise. Other documents of the same query do not count against a pair.
 
     Args:
         pairs: Weak pairs.
-        embedded: Their queries and documents, and more documents for the pool.
+        embedded: The vectors of their queries and documents, and of more documents for the pool.
         settings: `keep_top_k`, `pool_size` and the seed of the pool.
     """
     if not settings.keep_top_k:
@@ -102,11 +100,11 @@ def filter_pairs(pairs: Sequence[Pair], embedded: EmbeddedTexts, settings: MineS
     for start in tqdm(range(0, len(pairs), BLOCK_QUERIES), desc="ranking", unit="block"):
         block = pairs[start : start + BLOCK_QUERIES]
         queries = np.stack([embedded.queries[pair.query] for pair in block])
-        own = np.stack([embedded.documents[pair.document] for pair in block])
+        documents_of_block = np.stack([embedded.documents[pair.document] for pair in block])
         scores = queries @ pool.T  # (n_block, n_pool)
         for row, pair in enumerate(block):
             scores[row, answers.get(pair.query, [])] = -np.inf
-        n_nearer = (scores > (queries * own).sum(axis=1, keepdims=True)).sum(axis=1)
+        n_nearer = (scores > (queries * documents_of_block).sum(axis=1, keepdims=True)).sum(axis=1)
         kept += [pair for pair, n in zip(block, n_nearer, strict=True) if n < settings.keep_top_k]
     logger.info(
         "%d of %d pairs kept: their document is among the top %d of %d; %d dropped",
@@ -118,22 +116,22 @@ def filter_pairs(pairs: Sequence[Pair], embedded: EmbeddedTexts, settings: MineS
 def mine_negatives(
     pairs: Sequence[Pair], embedded: EmbeddedTexts, settings: MineSettings, reranker: CrossEncoder | None = None
 ) -> list[Pair]:
-    """Give each pair the nearest documents that are not its query's as hard negatives.
+    """Add to each pair the nearest documents that are not its query's as hard negatives.
 
-    By `sentence_transformers.util.mine_hard_negatives`; the margins keep out documents so near that
-    they may well answer the query: "NV-Retriever" (Moreira et al., 2024), section 4.2.
+    Uses `sentence_transformers.util.mine_hard_negatives`; the margins exclude documents so near that
+    they are likely to be relevant: "NV-Retriever" (Moreira et al., 2024), section 4.2.
 
     Args:
-        pairs: Hard negatives that a pair has stay, before the mined ones.
-        embedded: Their queries and documents, and more documents to choose from.
-        settings: How many, from which ranks, with which margins.
-        reranker: Scores query and document for the margins in the embedder's place.
+        pairs: Hard negatives that a pair already has are kept, before the mined ones.
+        embedded: The vectors of their queries and documents, and of more documents to choose from.
+        settings: Number, ranks and margins.
+        reranker: Scores query and document for the margins, instead of the embedder.
 
     Returns:
-        The pairs in their order; some may have found fewer negatives than asked for, or none.
+        The pairs in their order; some may have fewer negatives than `num_negatives`, or none.
 
     Raises:
-        DataError: There is not a single negative.
+        DataError: No hard negative was found at all.
     """
     if not settings.num_negatives or not pairs:
         return list(pairs)
@@ -152,13 +150,13 @@ def mine_negatives(
         relative_margin=settings.relative_margin,
         num_negatives=settings.num_negatives,
         output_format="labeled-list",
-        faiss_batch_size=max(1, SCORES_AT_A_TIME // len(embedded.documents)),  # without faiss too
+        faiss_batch_size=max(1, SCORES_AT_A_TIME // len(embedded.documents)),  # used without faiss as well
         verbose=False,
     )
     found = {(row["query"], row["document"][0]): row["document"][1:] for row in mined}
     result = []
     for pair in pairs:
-        # Where questions are documents too, a query would be its own nearest.
+        # A query that is also a document is its own nearest.
         new = [text for text in found.get((pair.query, pair.document), []) if text != pair.query]
         result.append(replace(pair, hard_negatives=tuple(dict.fromkeys([*pair.hard_negatives, *new]))))
     n_with = sum(bool(pair.hard_negatives) for pair in result)

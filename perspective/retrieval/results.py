@@ -1,4 +1,4 @@
-"""Result files of evaluations: reading, comparing, showing."""
+"""Result files of evaluations: read, compare, format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from perspective.artifacts import read_json, sidecar_path
+from perspective.artifacts import read_json, read_object, sidecar_path
 from perspective.data.collection import Collection
 from perspective.errors import DataError
 from perspective.retrieval.metrics import METRICS, find_interval, find_p_value, resample_means
@@ -23,7 +23,7 @@ def load_result(path: Path) -> dict[str, Any]:
     """Read a result file.
 
     Raises:
-        DataError: It is not one, or of another version.
+        DataError: It is not a result file, or of another version.
     """
     if not Path(path).is_file():
         raise DataError(f"{path}: no such file")
@@ -31,22 +31,23 @@ def load_result(path: Path) -> dict[str, Any]:
     if not isinstance(result, dict) or not {"collection", "scores", "per_query", "version"} <= result.keys():
         raise DataError(f"{path}: not a result of evaluate")
     if result["version"] != VERSION:
-        raise DataError(f"{path}: of version {result['version']!r:.20}, not {VERSION}; evaluate again")
+        raise DataError(f"{path}: has version {result['version']!r:.20}, not {VERSION}; evaluate again")
     sidecar = sidecar_path(Path(path))
-    if "fingerprint" not in result and sidecar.exists():  # older results have it in the sidecar alone
-        result["fingerprint"] = read_json(sidecar).get("settings", {}).get("collection")
+    if "fingerprint" not in result and sidecar.exists():  # older results have it in the sidecar only
+        settings = read_object(sidecar).get("settings")
+        result["fingerprint"] = settings.get("collection") if isinstance(settings, dict) else None
     return result
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of one result against another's, in points.
+    """Difference of a metric between two results, in points.
 
     Attributes:
-        metric: Its name.
-        mean: The first minus the second.
-        interval: 95% of the paired bootstrap over queries.
-        p: Two-sided.
+        metric: Name of the metric.
+        mean: First result minus second.
+        interval: 95% interval of the paired bootstrap over queries.
+        p: Two-sided p-value.
     """
 
     metric: str
@@ -59,12 +60,12 @@ def compare_results(one: Mapping[str, Any], other: Mapping[str, Any], metric: st
     """Compare two results query by query with the paired bootstrap.
 
     Raises:
-        DataError: They are of different collections, texts, judgments or queries, or the metric was
-            not kept by query.
+        DataError: They have different collections, texts, judgments or queries, or the metric is not
+            stored by query.
     """
     if metric not in one["per_query"] or metric not in other["per_query"]:
         kept = sorted(one["per_query"].keys() & other["per_query"].keys())
-        raise DataError(f'--metric "{metric}": not kept by query in both results (both keep: {", ".join(kept)})')
+        raise DataError(f'--metric "{metric}": not stored by query in both results (both store: {", ".join(kept)})')
     if (one["collection"], one["n_documents"]) != (other["collection"], other["n_documents"]):
         raise DataError(f"results of different collections: {one['collection']} and {other['collection']}")
     if one.get("fingerprint") != other.get("fingerprint"):
@@ -82,7 +83,7 @@ def compare_results(one: Mapping[str, Any], other: Mapping[str, Any], metric: st
 
 
 def format_scores(result: Mapping[str, Any]) -> str:
-    """Return a table of the scores for a terminal, cutoffs across, with the 95% interval of NDCG."""
+    """Format the scores as a table for a terminal, one column a cutoff, with the 95% interval of NDCG."""
     cutoffs = result["cutoffs"]
     lines = ["".join([f"{'':10s}", *(f"{f'@{k}':>8s}" for k in cutoffs)])]
     lines += [
@@ -94,18 +95,18 @@ def format_scores(result: Mapping[str, Any]) -> str:
 
 
 def format_task_result(collection: Collection, scores: Mapping[str, float], seconds: float) -> dict[str, Any]:
-    """Return an evaluation as mteb writes it (`mteb.TaskResult`), values from 0 to 1.
+    """Return an evaluation in mteb's format (`mteb.TaskResult`), values from 0 to 1.
 
     Args:
-        collection: What was evaluated on.
-        scores: Percent, by names such as "NDCG@10".
-        seconds: That it took.
+        collection: The collection.
+        scores: Scores in percent, by names such as "NDCG@10".
+        seconds: Duration of the evaluation.
     """
     version = importlib.metadata.version("mteb") if collection.revision else None
     values = {_mteb_name(name): round(value / 100, 6) for name, value in scores.items()}
     deepest = max(int(name.split("@")[1]) for name in scores)
     main = values.get("ndcg_at_10", values[f"ndcg_at_{deepest}"])
-    languages = list(collection.languages) or ["und-Zyyy"]  # ISO 639 and 15924 for: not known
+    languages = list(collection.languages) or ["und-Zyyy"]  # unknown, in ISO 639 and 15924
     part = {**values, "main_score": main, "hf_subset": collection.subset, "languages": languages}
     return {
         "dataset_revision": collection.revision or collection.fingerprint[:40],

@@ -1,7 +1,7 @@
 """Search: exact dense search, BM25, their fusion, and reranking.
 
-All rank alike: score from the highest down in float32, ties by document id from the highest down,
-as trec_eval does. So equal scores give equal rankings, whatever the chunks and the device.
+All rank by descending float32 score, and ties by descending document id, as trec_eval does. Equal
+scores give equal rankings, independent of chunk sizes and device.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ DOCUMENTS_AT_A_TIME = 16_384
 QUERIES_AT_A_TIME = 256
 RRF_K = 60  # Cormack, Clarke and Buettcher (2009)
 
-# Korean, Japanese and Chinese put particles on words or no spaces between them: Lucene's CJK
-# analyzer indexes their pairs of characters.
+# Korean attaches particles to words, Japanese and Chinese have no spaces between words: Lucene's CJK analyzer
+# indexes character bigrams.
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
-# Marks are no word characters to `re`, but parts of words: the vowels of Hindi, accents that no letter comes with.
+# `re` does not count marks as word characters, but they are parts of words: vowels of Hindi, combining accents.
 MARKS = "".join(chr(code) for code in range(0x300, 0x20000) if unicodedata.category(chr(code)).startswith("M"))
-# What stands before the first mark is ruled out at once: the class itself is slow to search.
+# The lookahead excludes characters below the first mark: matching the class of marks is slow.
 TERMS = re.compile(rf"[{CJK}]+|[^\W{CJK}](?:[^\W{CJK}]|(?![\0-\u02ff])[{MARKS}])*")
 
 
@@ -42,9 +42,9 @@ class Hits:
     """Rankings of several queries.
 
     Attributes:
-        rows: int64 array `(n_queries, depth)`: rows of documents, the best first; -1 where the
-            ranking has ended.
-        scores: float32 array of the same shape; -inf where the ranking has ended.
+        rows: int64 array `(n_queries, depth)`: rows of documents, best first; -1 after the end of
+            a ranking.
+        scores: float32 array of the same shape; -inf after the end of a ranking.
     """
 
     rows: np.ndarray
@@ -53,7 +53,7 @@ class Hits:
     def drop(self, rows: np.ndarray) -> Hits:
         """Return the rankings without one document of each query, `(n_queries,)`; -1 drops none."""
         is_dropped = (self.rows == rows[:, None]) & (self.rows >= 0)
-        order = np.argsort(is_dropped, axis=1, kind="stable")  # what is dropped goes to the end
+        order = np.argsort(is_dropped, axis=1, kind="stable")  # moves dropped documents to the end
         return Hits(
             np.take_along_axis(np.where(is_dropped, -1, self.rows), order, axis=1),
             np.take_along_axis(np.where(is_dropped, -np.inf, self.scores), order, axis=1),
@@ -63,17 +63,17 @@ class Hits:
 def search_dense(
     queries: np.ndarray, documents: np.ndarray, document_ids: Sequence[str], depth: int, device: str = "cpu"
 ) -> Hits:
-    """Find the documents with the highest inner products, by comparing all.
+    """Find the documents with the highest inner products, by exhaustive search.
 
-    Documents come in chunks and only the best `depth` of each query are kept, so memory does not
-    grow with queries times documents; `documents` may be a memory map.
+    Documents are processed in chunks and only the best `depth` of each query are kept, so memory is
+    not proportional to queries times documents; `documents` may be a memory map.
 
     Args:
         queries: float32 array `(n_queries, dim)`; normalised for the cosine.
         documents: float32 array `(n_documents, dim)`.
-        document_ids: Their ids, for ties.
-        depth: How many documents to keep, at most.
-        device: Where the products are computed.
+        document_ids: Their ids, to break ties.
+        depth: Maximum number of documents to keep.
+        device: Device of the products.
     """
     depth = min(depth, len(documents))
     tie_ranks = _rank_ids(document_ids)
@@ -92,7 +92,7 @@ def search_dense(
 
 
 def search_bm25(queries: Sequence[str], documents: Sequence[str], document_ids: Sequence[str], depth: int) -> Hits:
-    """Rank by BM25 (Lucene's variant, k1 1.5, b 0.75); documents without a query's term are not found.
+    """Rank by BM25 (Lucene's variant, k1 1.5, b 0.75); documents without a term of the query are not found.
 
     Raises:
         DataError: bm25s is not installed.
@@ -104,7 +104,7 @@ def search_bm25(queries: Sequence[str], documents: Sequence[str], document_ids: 
     depth = min(depth, len(documents))
     tie_ranks = _rank_ids(document_ids)
     terms_by_document = [split_terms(text) for text in documents]
-    if not any(terms_by_document):  # of which bm25s makes no index
+    if not any(terms_by_document):  # bm25s cannot index an empty vocabulary
         return Hits(np.full((len(queries), depth), -1), np.full((len(queries), depth), -np.inf, dtype=np.float32))
     index = bm25s.BM25(method="lucene")
     index.index(terms_by_document, show_progress=False)
@@ -119,9 +119,9 @@ def search_bm25(queries: Sequence[str], documents: Sequence[str], document_ids: 
 
 
 def split_terms(text: str) -> list[str]:
-    """Return a text's terms for BM25: lower-case words, and pairs of characters of CJK writing.
+    """Return a text's terms for BM25: lower-case words, and character bigrams in CJK scripts.
 
-    They are the same however its characters are composed (Unicode's NFKC).
+    The text is normalised first (Unicode NFKC).
 
     >>> split_terms("Set n_jobs=2"), split_terms("검색 모델은")
     (['set', 'n_jobs', '2'], ['검색', '모델', '델은'])
@@ -150,10 +150,10 @@ def fuse_rankings(rankings: Sequence[Hits], document_ids: Sequence[str], depth: 
 
 
 class Reranker(Protocol):
-    """What `rerank` needs; `CrossEncoder` is one."""
+    """The interface that `rerank` needs, which `CrossEncoder` has."""
 
     def predict(self, inputs: list[tuple[str, str]], **options: object) -> np.ndarray:
-        """Return one score a (query, document)."""
+        """Return one score for each (query, document)."""
 
 
 def rerank(
@@ -165,14 +165,15 @@ def rerank(
     document_ids: Sequence[str],
     batch_size: int,
 ) -> Hits:
-    """Score the first documents of each ranking together with the query; the others are dropped."""
+    """Rank the first documents of each ranking by the reranker's scores; drop the others."""
     rows = hits.rows[:, :n_reranked]
-    asked, places = np.nonzero(rows >= 0)
-    pairs = [(queries[int(query)], documents[int(row)]) for query, row in zip(asked, rows[asked, places], strict=True)]
+    query_rows, places = np.nonzero(rows >= 0)
+    document_rows = rows[query_rows, places]
+    pairs = [(queries[int(query)], documents[int(row)]) for query, row in zip(query_rows, document_rows, strict=True)]
     scores = np.asarray(reranker.predict(pairs, batch_size=batch_size, show_progress_bar=True), dtype=np.float32)
     if scores.ndim != 1 or not np.isfinite(scores).all():
-        raise ModelError(f"the reranker must give one finite score a pair, got shape {scores.shape}")
-    keys = asked * len(documents) + rows[asked, places]
+        raise ModelError(f"the reranker must return one finite score a pair, got shape {scores.shape}")
+    keys = query_rows * len(documents) + document_rows
     return _sort_pairs(keys, scores, len(queries), document_ids, n_reranked)
 
 
@@ -180,7 +181,7 @@ def load_reranker(name: str, device: str | None = None) -> CrossEncoder:
     """Load a CrossEncoder with one output.
 
     Raises:
-        ModelError: Unreachable, not a model, not in safetensors, or with several outputs.
+        ModelError: It cannot be reached, is no model, not in safetensors, or has several outputs.
     """
     from sentence_transformers import CrossEncoder
 
@@ -195,14 +196,14 @@ def load_reranker(name: str, device: str | None = None) -> CrossEncoder:
 
 
 def _rank_ids(ids: Sequence[str]) -> torch.Tensor:
-    """Return the rank of each id in ascending order: of equal scores the higher comes first."""
+    """Return the rank of each id in ascending order: of equal scores, the higher rank comes first."""
     ranks = torch.empty(len(ids), dtype=torch.int64)
     ranks[torch.tensor(sorted(range(len(ids)), key=ids.__getitem__), dtype=torch.int64)] = torch.arange(len(ids))
     return ranks
 
 
 def _make_keys(scores: torch.Tensor, tie_ranks: torch.Tensor) -> torch.Tensor:
-    """Return integers that order as (score, rank of the id): the float's bits above, the rank below."""
+    """Return integers that sort as (score, rank of the id): float bits in the high half, rank in the low half."""
     bits = (scores.float() + 0.0).view(torch.int32).to(torch.int64)  # + 0.0 makes -0.0 equal to 0.0
     ordered = torch.where(bits < 0, -(bits & 0x7FFFFFFF) - 1, bits)
     return (ordered << 32) + tie_ranks

@@ -13,46 +13,46 @@ from perspective.options import EmbedderOptions, ModelOptions, PromptOptions, op
 
 @dataclass(frozen=True)
 class EvaluationSettings(EmbedderOptions, PromptOptions, ModelOptions):
-    """What is evaluated, and how."""
+    """Retriever and metrics of an evaluation."""
 
-    retriever: Literal["dense", "bm25", "hybrid"] = option("hybrid joins both by reciprocal rank", default="dense")
-    reranker: str | None = option("a CrossEncoder that orders the first hits anew", default=None, group="model")
-    n_reranked: int = option("hits of a query that the reranker reads", default=50)
+    retriever: Literal["dense", "bm25", "hybrid"] = option("hybrid fuses both by reciprocal rank", default="dense")
+    reranker: str | None = option("a CrossEncoder that reranks the first hits", default=None, group="model")
+    n_reranked: int = option("number of hits to rerank", default=50)
     cutoffs: list[int] = option("the k of the metrics", default=[1, 3, 5, 10])
     batch_size: int | None = option(
-        "texts encoded at a time; left out, 64 on a CPU, by its memory on a GPU", default=None, group="scale"
+        "texts encoded at a time; default 64 on a CPU, by memory on a GPU", default=None, group="scale"
     )
 
     def __post_init__(self) -> None:
         """Check what argparse cannot.
 
         Raises:
-            DataError: A number is too small, or the reranker reads fewer hits than are scored.
+            DataError: A number is too small, or fewer hits are reranked than scored.
         """
         if self.batch_size is not None and self.batch_size < 1:
             raise DataError(f"--batch_size {self.batch_size}: must be at least 1")
         if not self.cutoffs or min(self.cutoffs) < 1:
             raise DataError(f"--cutoffs {self.cutoffs}: each must be at least 1")
         if self.reranker and self.n_reranked < max(self.cutoffs):
-            raise DataError(f"--n_reranked {self.n_reranked}: must reach the largest cutoff, {max(self.cutoffs)}")
+            raise DataError(f"--n_reranked {self.n_reranked}: must be at least the largest cutoff, {max(self.cutoffs)}")
 
     @property
     def uses_embedder(self) -> bool:
-        """Whether anything is embedded: plain BM25 needs no model."""
+        """Whether an embedder is needed; plain BM25 needs none."""
         return self.retriever != "bm25"
 
     @property
     def kind(self) -> str:
-        """The retriever as results name it: with "+rerank" where a reranker follows."""
+        """Name of the retriever in results, followed by "+rerank" with a reranker."""
         return self.retriever + ("+rerank" if self.reranker else "")
 
     @property
     def model(self) -> str:
-        """The embedder as results name it; "bm25" where there is none."""
+        """Name of the embedder in results; "bm25" if there is none."""
         return self.embedder if self.uses_embedder else "bm25"
 
     def inputs(self) -> dict[str, Path]:
-        """Return the models that lie here: their content decides the result."""
+        """Return the models in local folders, whose content determines the result."""
         return find_local(embedder=self.embedder if self.uses_embedder else None, reranker=self.reranker)
 
     def made_from(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pairs with hard negatives to a fine-tuned retriever. No judgment of relevance of a test set is ever seen here."""
+"""Fine-tune a retriever on pairs with hard negatives. Relevance judgments of test sets are not used."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ class RetrieverTrainSettings(PromptOptions, StepSettings):
     learning_rate: float = option("peak learning rate of AdamW", default=2e-5)
     num_train_epochs: float = option("passes over the pairs", default=1.0)
     per_device_train_batch_size: int = option(
-        "pairs a step, of all processes together: each query sees the documents and negatives of them all", default=128
+        "pairs a step, over all processes: each query is compared with the documents and negatives of all", default=128
     )
     mini_batch_size: int = option(
-        "texts that a process embeds at a time (gradient caching): any batch trains in the memory of so "
-        "many, at about twice the time; 0 embeds the batch at once",
+        "texts that a process embeds at a time (gradient caching): memory is that of a mini-batch, for any "
+        "batch size, at about twice the time; 0 embeds the whole batch at once",
         default=32,
         group="scale",
     )
-    warmup_ratio: float = option("share of the steps in which the learning rate rises", default=0.1)
-    num_negatives: int = option("hard negatives of a pair that are trained on, its first ones; 0 for none", default=1)
+    warmup_ratio: float = option("fraction of the steps in which the learning rate rises", default=0.1)
+    num_negatives: int = option("train on the first hard negatives of a pair, up to this many; 0 for none", default=1)
     weighted: bool = option("multiply a pair's loss by its weight", default=True)
     lora_rank: int = option(
         "train LoRA adapters of this rank on all linear layers, merged at the end; 0 trains all weights", default=0
     )
-    max_pairs: int | None = option("train on so many pairs, drawn by the seed", default=None)
+    max_pairs: int | None = option("train on a random sample of this many pairs", default=None)
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -63,7 +63,7 @@ class RetrieverTrainSettings(PromptOptions, StepSettings):
             raise DataError(f"--warmup_ratio {self.warmup_ratio}: must be at least 0 and below 1")
 
     def made_from(self) -> dict[str, Any]:
-        """Return the settings that change the model, for the provenance."""
+        """Return the settings that change the model, for the fingerprint."""
         return {name: value for name, value in asdict(self).items() if name not in ("save_steps", "resume")}
 
 
@@ -72,44 +72,44 @@ def train_retriever(
 ) -> None:
     """Fine-tune an embedder on pairs and write it as a folder that `SentenceTransformer(path)` loads.
 
-    Queries and documents are trained with their prompts, which are saved with the model: its
-    `encode_query` and `encode_document` use them. Checkpoints lie in `<folder>.partial/` until the
-    result is whole; a killed run goes on from the last whole one.
+    Queries and documents are trained with their prompts, which are saved with the model for
+    `encode_query` and `encode_document`. Checkpoints are kept in `<folder>.partial/` until the
+    result is complete; a killed run resumes from the last complete one.
 
     Args:
-        model: The untouched embedder, its prompts set by `set_retrieval_prompts`; changed in place.
-        pairs: What to train on.
+        model: The base embedder, with prompts from `set_retrieval_prompts`; changed in place.
+        pairs: The training pairs.
         settings: How to train.
-        output: The folder to make; gains counts and the last loss as facts.
+        output: The folder to write; counts and the last loss are added to its facts.
 
     Raises:
         DataError: There are fewer than two pairs, or all have weight 0.
     """
     from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 
-    pairs = draw_pairs(pairs, settings.max_pairs, settings.seed)
+    pairs = sample_pairs(pairs, settings.max_pairs, settings.seed)
     dataset = make_dataset(pairs, settings.num_negatives, settings.weighted)
     output.facts |= {"n_pairs": len(pairs), "n_hard_negatives": _count_negatives(dataset)}
     loss = build_loss(model, settings.temperature, settings.mini_batch_size)
-    # A text that is one query's document and another's negative never meets itself.
+    # A text that is one query's document and another's negative must not be in a batch twice.
     sampler = BatchSamplers.NO_DUPLICATES
     prompts = _prompts_by_column(model, dataset.column_names)
-    history = run_training(model, dataset, loss, sampler, prompts, RunSettings.take(settings), output)
+    history = run_training(model, dataset, loss, sampler, prompts, RunSettings.collect(settings), output)
     save_trained(model, history, output, describe_retriever)
 
 
 def build_loss(model: SentenceTransformer, temperature: float, mini_batch_size: int) -> torch.nn.Module:
-    """Return the loss: with gradient caching where a mini-batch's size is given, plain where it is 0."""
+    """Return the loss: with gradient caching, or without if `mini_batch_size` is 0."""
     from perspective.training.losses.ranking import CachedRankingLoss, RankingLoss
 
-    gather = n_processes() > 1  # of several processes: the whole batch is each one's
+    gather = n_processes() > 1  # each process then sees the whole batch
     if mini_batch_size:
         return CachedRankingLoss(model, temperature, mini_batch_size, gather)
     return RankingLoss(model, temperature, gather)
 
 
-def draw_pairs(pairs: Sequence[Pair], max_pairs: int | None, seed: int) -> list[Pair]:
-    """Return at most so many pairs, drawn by the seed, in the order of the file."""
+def sample_pairs(pairs: Sequence[Pair], max_pairs: int | None, seed: int) -> list[Pair]:
+    """Return a random sample of at most `max_pairs` pairs, in file order."""
     if max_pairs is None or max_pairs >= len(pairs):
         return list(pairs)
     return [pairs[row] for row in sorted(random.Random(seed).sample(range(len(pairs)), max_pairs))]
@@ -118,13 +118,13 @@ def draw_pairs(pairs: Sequence[Pair], max_pairs: int | None, seed: int) -> list[
 def make_dataset(pairs: Sequence[Pair], num_negatives: int, weighted: bool) -> Dataset:
     """Return the pairs in columns: query, document, negative_1 ..., label.
 
-    Columns are of equal length: a pair with fewer hard negatives repeats its own texts, which the
-    label tells the loss to leave out. Another text, or an empty one, would stand in several rows,
-    and rows that share a text never come into one batch.
+    Columns have equal length: a pair with fewer hard negatives is padded with its own texts, which
+    the label marks for the loss to leave out. The same padding text in several rows would keep them
+    out of one batch, since rows of a batch share no text.
 
     Args:
-        pairs: What to train on.
-        num_negatives: Hard negatives of a pair, its first ones.
+        pairs: The training pairs.
+        num_negatives: Maximum number of hard negatives of a pair; the first ones are taken.
         weighted: Whether the label holds the pairs' weights, or 1 for each.
 
     Returns:
@@ -138,7 +138,7 @@ def make_dataset(pairs: Sequence[Pair], num_negatives: int, weighted: bool) -> D
     if len(pairs) < 2:
         raise DataError(f"{len(pairs)} training pair(s): a query needs other pairs' documents as negatives")
     if weighted and not any(pair.weight for pair in pairs):
-        raise DataError("every training pair has weight 0: the judge was sure of nothing; --no_weighted ignores it")
+        raise DataError("every training pair has weight 0: the confidence is 0 everywhere; --no_weighted ignores it")
     n_columns = max(min(len(pair.hard_negatives), num_negatives) for pair in pairs)
     columns: dict[str, list[Any]] = {"query": [pair.query for pair in pairs], "document": [p.document for p in pairs]}
     filled = [list(islice(cycle(pair.hard_negatives[:n_columns] or (pair.document,)), n_columns)) for pair in pairs]

@@ -1,1 +1,1 @@
-"""What the pipeline runs on: devices, memory, several processes, Ray."""
+"""Where the pipeline runs: devices, memory, several processes, Ray."""

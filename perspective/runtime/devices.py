@@ -1,4 +1,4 @@
-"""What this machine computes with: device, precision, attention."""
+"""Device, precision and attention implementation of this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def pick_device() -> str:
-    """Return the best device there is: cuda, mps or cpu."""
+    """Return the best available device: cuda, mps or cpu."""
     import torch
 
     if torch.cuda.is_available():
@@ -26,10 +26,10 @@ def pick_device() -> str:
 
 
 def supports_fast_bf16(device: str | None = None) -> bool:
-    """Tell whether bfloat16 is faster than float32 here: emulated bfloat16 is many times slower.
+    """Return whether the device computes bfloat16 in hardware; emulated bfloat16 is many times slower.
 
     Args:
-        device: Type of the device, cuda or cpu; CUDA where there is one when None.
+        device: Device type, cuda or cpu; when None, CUDA if available.
     """
     if device == "cpu" or (device is None and not _may_have_accelerator()):
         return _cpu_has_bf16()
@@ -41,16 +41,16 @@ def supports_fast_bf16(device: str | None = None) -> bool:
 
 
 def pick_reading_dtype(device: str) -> torch.dtype:
-    """Return the precision in which a model reads texts fastest, as a dtype of torch.
+    """Return the fastest precision for inference, as a torch dtype.
 
-    That is bfloat16 where the device has it, else float16 on an accelerator and float32 on a CPU.
-    `COMPUTE_DTYPE` decides otherwise.
+    That is bfloat16 if the device supports it, else float16 on an accelerator and float32 on a CPU.
+    `COMPUTE_DTYPE` overrides it.
 
     Args:
-        device: Type of the device: cuda, mps or cpu.
+        device: Device type: cuda, mps or cpu.
 
     Raises:
-        DataError: `COMPUTE_DTYPE` names no precision.
+        DataError: `COMPUTE_DTYPE` is not a known precision.
     """
     import torch
 
@@ -58,20 +58,20 @@ def pick_reading_dtype(device: str) -> torch.dtype:
 
 
 def reading_precision() -> str:
-    """Return the name of the precision in which models read texts on this machine, for the provenance.
+    """Return the name of the precision for inference on this machine, for the provenance.
 
-    Torch is imported only where there may be an accelerator: a finished stage must start without it.
+    Torch is imported only if there may be an accelerator: a finished stage must start without it.
 
     Raises:
-        DataError: `COMPUTE_DTYPE` names no precision.
+        DataError: `COMPUTE_DTYPE` is not a known precision.
     """
     return _name_reading_dtype(pick_device() if _may_have_accelerator() else "cpu")
 
 
 def _name_reading_dtype(device: str) -> str:
-    asked = _read_asked_dtype()
-    if asked:
-        return asked
+    requested = _read_requested_dtype()
+    if requested:
+        return requested
     if device == "mps":
         import torch
 
@@ -82,31 +82,31 @@ def _name_reading_dtype(device: str) -> str:
 
 
 def trains_in_bf16() -> bool:
-    """Tell whether training computes in bfloat16; the weights that it changes are float32 everywhere.
+    """Return whether training computes in bfloat16; trained weights are always float32.
 
-    It does where that is fast, unless `COMPUTE_DTYPE` asks for another precision.
+    True on devices that support it, unless `COMPUTE_DTYPE` sets another precision.
 
     Raises:
-        DataError: `COMPUTE_DTYPE` names no precision.
+        DataError: `COMPUTE_DTYPE` is not a known precision.
     """
-    return _read_asked_dtype() in (None, "bfloat16") and supports_fast_bf16()
+    return _read_requested_dtype() in (None, "bfloat16") and supports_fast_bf16()
 
 
 def training_precision() -> str:
-    """Return the name of the precision in which training computes, for the provenance."""
+    """Return the name of the precision of training, for the provenance."""
     return "bfloat16" if trains_in_bf16() else "float32"
 
 
-def _read_asked_dtype() -> str | None:
-    """Return what the environment variable `COMPUTE_DTYPE` asks for: one precision on all machines."""
-    asked = os.environ.get("COMPUTE_DTYPE") or None
-    if asked and asked not in DTYPES:
-        raise DataError(f'COMPUTE_DTYPE="{asked}": {suggest_name(asked, DTYPES)}')
-    return asked
+def _read_requested_dtype() -> str | None:
+    """Return the environment variable `COMPUTE_DTYPE`, which sets the same precision on all machines."""
+    requested = os.environ.get("COMPUTE_DTYPE") or None
+    if requested and requested not in DTYPES:
+        raise DataError(f'COMPUTE_DTYPE="{requested}": {suggest_name(requested, DTYPES)}')
+    return requested
 
 
 def _may_have_accelerator() -> bool:
-    """Tell without torch whether there may be an accelerator: any Mac, any driver of NVIDIA or AMD."""
+    """Return, without torch, whether there may be an accelerator: any Mac, an NVIDIA or AMD driver."""
     return sys.platform != "linux" or any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd"))
 
 
@@ -114,20 +114,20 @@ def _may_have_accelerator() -> bool:
 def _cpu_has_bf16() -> bool:
     try:
         cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # no Linux: torch knows
+    except OSError:  # not Linux: ask torch
         import torch
 
-        abilities = torch.cpu.get_capabilities()
-        return bool(abilities.get("amx_bf16") or abilities.get("avx512_bf16"))
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
     flags = next((line for line in cpu.splitlines() if line.startswith("flags")), "").split()
     return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
 def pick_attention(device: str, dtype: torch.dtype) -> dict[str, str]:
-    """Return the options of `from_pretrained` for the attention.
+    """Return the attention options of `from_pretrained`.
 
-    Without any, transformers takes PyTorch's fused attention (SDPA) for every model that has it.
-    FlashAttention 2 takes its place on CUDA, in half precision, where flash_attn is installed.
+    FlashAttention 2 on CUDA in half precision if flash_attn is installed; otherwise none, so that
+    transformers uses PyTorch's fused attention (SDPA) for every model that supports it.
     """
     import torch
     from transformers.utils import is_flash_attn_2_available
@@ -138,5 +138,5 @@ def pick_attention(device: str, dtype: torch.dtype) -> dict[str, str]:
 
 
 def describe_precision(model: Any) -> dict[str, str]:  # noqa: ANN401  of transformers or sentence-transformers
-    """Return on what device and in what precision a loaded model computes, for the provenance."""
+    """Return the device and precision of a loaded model, for the provenance."""
     return {"device": model.device.type, "dtype": str(model.dtype).removeprefix("torch.")}

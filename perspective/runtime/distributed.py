@@ -1,8 +1,8 @@
-"""One stage in several processes, as torchrun and `accelerate launch` start them.
+"""One stage in several processes, started by torchrun or `accelerate launch`.
 
-The launcher names each process in its environment; without one there is a single process, and
-everything here does nothing. Process 0 is the main one: it decides, logs and writes. All processes
-see the same files.
+The launcher numbers the processes in environment variables. Without a launcher there is a single
+process, and the functions here do nothing. Process 0 is the main process: it decides, logs and
+writes. All processes see the same files.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ import numpy as np
 
 from perspective.errors import DataError
 
-PATIENCE = timedelta(days=1)  # of those who wait for the main process; the launcher ends them if it fails
-BLOCK_ROWS = 1 << 16  # sent at a time
+GROUP_TIMEOUT = timedelta(days=1)  # long: others wait for the main process, and the launcher ends them if it fails
+BLOCK_ROWS = 1 << 16  # rows per message
 
 
 @dataclass(frozen=True)
 class _Connection:
-    """To the other processes.
+    """Connection to the other processes.
 
     Attributes:
-        group: For the few small things said here; always on the CPU, whatever training uses.
-        store: A table that all can write to at any time.
+        group: Process group for the small messages of this module; on the CPU (gloo), whatever
+            training uses.
+        store: Key-value store shared by all processes.
     """
 
     group: Any
@@ -39,28 +40,28 @@ _connection: _Connection | None = None
 
 
 def n_processes() -> int:
-    """Return how many processes share this run."""
+    """Return the number of processes of this run."""
     return int(os.environ["WORLD_SIZE"]) if "LOCAL_RANK" in os.environ else 1
 
 
 def process_index() -> int:
-    """Return which of them this is, from 0."""
+    """Return the number of this process, from 0."""
     return int(os.environ["RANK"]) if n_processes() > 1 else 0
 
 
 def is_main() -> bool:
-    """Tell whether this process decides, logs and writes."""
+    """Return whether this process decides, logs and writes."""
     return process_index() == 0
 
 
-def join() -> None:
-    """Meet the other processes, before anything can go wrong in one of them."""
+def init_process_group() -> None:
+    """Initialise the process group."""
     if n_processes() > 1:
         _connect()
 
 
-def leave() -> None:
-    """Part from the other processes, once all are here: what follows is the work of the main one."""
+def end_process_group() -> None:
+    """Wait for all processes and destroy the process group; only the main process has work left."""
     if "LOCAL_RANK" not in os.environ:
         return
     from torch import distributed
@@ -71,7 +72,7 @@ def leave() -> None:
 
 
 def wait() -> None:
-    """Go on when all processes are here."""
+    """Wait until all processes have reached this call."""
     if n_processes() > 1:
         from torch import distributed
 
@@ -80,7 +81,7 @@ def wait() -> None:
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """Run a block in the main process, then in the others, who see what it did to the files."""
+    """Run a block in the main process first, then in the others, which see the files it wrote."""
     if not is_main():
         wait()
     yield
@@ -88,69 +89,69 @@ def main_first() -> Iterator[None]:
         wait()
 
 
-def broadcast_from_main(question: Callable[[], bool]) -> bool:
-    """Return the main process's answer in all processes; the others are not asked."""
+def broadcast_from_main(compute: Callable[[], bool]) -> bool:
+    """Compute a value in the main process only and return it in all processes."""
     if n_processes() == 1:
-        return question()
+        return compute()
     import torch
     from torch import distributed
 
-    answer = torch.tensor([int(question())] if is_main() else [0])
-    distributed.broadcast(answer, src=0, group=_connect().group)
-    return bool(answer.item())
+    value = torch.tensor([int(compute())] if is_main() else [0])
+    distributed.broadcast(value, src=0, group=_connect().group)
+    return bool(value.item())
 
 
 def share_texts(compute: Callable[[list[str]], np.ndarray], texts: Sequence[str]) -> np.ndarray | None:
-    """Let each process compute the vectors of its share of the texts, and join them in the main one.
+    """Compute vectors in all processes, each for its share of the texts; the main process collects them.
 
     Args:
-        compute: Takes texts, gives float32 `(n, dim)`.
+        compute: Maps texts to float32 `(n, dim)`.
         texts: All texts, the same in all processes.
 
     Returns:
-        In the main process float32 `(n_texts, dim)`, row i of text i; None in the others.
+        In the main process float32 `(n_texts, dim)`, row i for text i; None in the others.
 
     Raises:
-        DataError: `compute` raised it; it says of which share.
+        DataError: `compute` raised it; the process is added to the message.
     """
     n_shares = n_processes()
     if n_shares == 1:
         return compute(list(texts))
-    # Dealt out by length, so that all shares cost the same.
+    # Every n-th text by length, so that all shares cost about the same.
     order = np.argsort([len(text) for text in texts], kind="stable")
     shares = [order[index::n_shares] for index in range(n_shares)]
-    own = shares[process_index()]
+    share = shares[process_index()]
     try:
-        part = compute([texts[row] for row in own]) if len(own) else np.empty((0, 0), dtype=np.float32)
+        part = compute([texts[row] for row in share]) if len(share) else np.empty((0, 0), dtype=np.float32)
     except DataError as error:
-        raise DataError(f"process {process_index()}, of its {len(own)} texts: {error}") from None
+        raise DataError(f"process {process_index()}, of its {len(share)} texts: {error}") from None
     if not is_main():
         _send(part)
         return None
     joined = np.empty((len(texts), part.shape[1]), dtype=np.float32)
-    joined[own] = part
+    joined[share] = part
     for index in range(1, n_shares):
         _receive(joined, shares[index], index)
     return joined
 
 
 def claim_error() -> bool:
-    """Tell whether this process is the first of its run to fail.
+    """Return whether this process is the first of its run to fail.
 
-    What the others meet afterwards, such as a lost connection, only follows from it.
+    Later errors in other processes, such as a lost connection, are only consequences.
     """
     if _connection is None:
         return is_main()
-    # A launcher that starts all processes anew keeps the table.
+    # A launcher that restarts all processes keeps the store.
     key = f"perspective/failed/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     try:
         return bool(_connection.store.add(key, 1) == 1)
-    except RuntimeError:  # it went with the process that held it, which failed before
+    except RuntimeError:  # the store is gone: the process that hosted it failed first
         return False
 
 
 def _connect() -> _Connection:
-    """Meet the other processes where that is not done yet.
+    """Connect to the other processes, once.
 
     Raises:
         DataError: There are more processes on this machine than GPUs.
@@ -168,8 +169,8 @@ def _connect() -> _Connection:
             torch.cuda.set_device(local)
         if not distributed.is_initialized():
             distributed.init_process_group("nccl" if on_gpu else "gloo")
-        group = distributed.new_group(backend="gloo", timeout=PATIENCE)
-        # A connection of our own: the group's store is not public.
+        group = distributed.new_group(backend="gloo", timeout=GROUP_TIMEOUT)
+        # A separate connection, because the group's store is not public.
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         store = distributed.TCPStore(address, port, is_master=False, wait_for_workers=False)
         _connection = _Connection(group, store)
@@ -186,7 +187,7 @@ def _send(part: np.ndarray) -> None:
 
 
 def _receive(joined: np.ndarray, rows: np.ndarray, index: int) -> None:
-    """Fill the rows of `joined` that another process worked on."""
+    """Receive another process's rows into `joined`."""
     import torch
     from torch import distributed
 

@@ -1,4 +1,4 @@
-"""How much goes into one forward pass: what the device holds, and half of it where that was too much."""
+"""Batch sizes: estimated from the device's memory, halved on out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
 
-MAX_BATCH_TOKENS = 2**16  # a GPU is busy long before that; more is only more to lose in a kill
-FREE_SHARE = 0.5  # of the free memory; the rest is for what the estimate leaves out
-# As PyTorch words it on CUDA, ROCm and MPS; on a CPU under Linux; on a CPU under Windows.
+MAX_BATCH_TOKENS = 2**16  # smaller batches already saturate a GPU; a killed run loses less
+FREE_SHARE = 0.5  # share of the free memory; the rest covers what the estimate leaves out
+# PyTorch's messages on CUDA, ROCm and MPS; on a CPU under Linux; on a CPU under Windows.
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 @dataclass(frozen=True)
 class BatchLimit:
-    """The most that one batch may hold.
+    """The maximum size of one batch.
 
     Attributes:
-        items: Texts or prompts.
-        tokens: Tokens, with the padding: the longest item's times the number of items.
-        padding: Share of an item's place that may be padding.
-        n_shared: Tokens that each item takes beside its own: the cache of a common beginning.
+        items: Number of texts or prompts.
+        tokens: Number of tokens with padding: length of the longest item times the number of items.
+        padding: Largest share of an item's padded length that may be padding.
+        n_shared: Tokens of a cached common prefix, which take memory for each item.
     """
 
     items: float = math.inf
@@ -45,24 +45,24 @@ def limit_batches(
     keeps_cache: bool = True,
     n_shared: int = 0,
 ) -> BatchLimit:
-    """Return how large batches of a loaded model should be.
+    """Return the batch limit for a loaded model.
 
-    On a CPU, and on a Mac whose memory is everybody's, small batches are as fast as large ones and
-    little padding is worth more: `on_cpu`, which was measured. On CUDA as many tokens as fit, up to
+    On CPUs and Macs (shared memory), small batches are as fast as large ones and little padding
+    matters more: `on_cpu`, which was measured. On CUDA, as many tokens as fit, up to
     `MAX_BATCH_TOKENS`:
 
-        tokens = FREE_SHARE * free bytes / bytes a token
-        bytes a token = bytes a number * (8 * hidden + 3 * intermediate + keys and values)
+        tokens = FREE_SHARE * free bytes / bytes per token
+        bytes per token = bytes per number * (8 * hidden + 3 * intermediate + keys and values)
 
-    where 8 hidden and 3 intermediate vectors are what the widest part of a layer holds at a time,
-    and the keys and values of all layers, 2 * layers * key-value heads * head size, are there if
-    the model keeps them. It is an estimate: `halve_on_out_of_memory` mends it.
+    The widest part of a layer holds about 8 hidden and 3 intermediate vectors at a time. Keys and
+    values of all layers, 2 * layers * key-value heads * head size, count if the model keeps them.
+    This is an estimate; `halve_on_out_of_memory` corrects it.
 
     Args:
-        model: A model of transformers, or None for what is not one.
-        on_cpu: What to return where there is no CUDA.
-        keeps_cache: Whether keys and values of a forward pass are kept, as a causal LM's are.
-        n_shared: Tokens before each item that were read once, and whose cache is repeated for it.
+        model: A transformers model, or None for anything else.
+        on_cpu: Limit to return without CUDA.
+        keeps_cache: Whether a forward pass keeps keys and values, as in a causal LM.
+        n_shared: Tokens of a common prefix whose cache is repeated for each item.
     """
     device = getattr(model, "device", None)
     if device is None or device.type != "cuda":
@@ -70,17 +70,17 @@ def limit_batches(
     import torch
 
     free = torch.cuda.mem_get_info(device)[0]
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # ours, unused
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # reserved, but unused
     tokens = FREE_SHARE * free / count_token_bytes(model.config, model.dtype.itemsize, keeps_cache)
     return BatchLimit(tokens=max(1, min(MAX_BATCH_TOKENS, int(tokens))), n_shared=n_shared)
 
 
 def count_token_bytes(config: Any, number_bytes: int, keeps_cache: bool) -> int:  # noqa: ANN401
-    """Estimate the memory that one token takes in a forward pass, as `limit_batches` says.
+    """Estimate the memory of one token in a forward pass, by the formula of `limit_batches`.
 
     Args:
-        config: Of a model of transformers.
-        number_bytes: 2 in half precision.
+        config: Config of a transformers model.
+        number_bytes: Bytes per number; 2 in half precision.
         keeps_cache: Whether keys and values are kept.
 
     >>> from transformers import MistralConfig
@@ -93,18 +93,18 @@ def count_token_bytes(config: Any, number_bytes: int, keeps_cache: bool) -> int:
     if keeps_cache:
         n_heads = config.num_attention_heads
         head_size = getattr(config, "head_dim", None) or hidden // n_heads
-        n_kept = getattr(config, "num_key_value_heads", None) or n_heads
-        numbers += 2 * config.num_hidden_layers * n_kept * head_size
+        n_key_value_heads = getattr(config, "num_key_value_heads", None) or n_heads
+        numbers += 2 * config.num_hidden_layers * n_key_value_heads * head_size
     return number_bytes * numbers
 
 
 def make_batches(items: Iterable[T], size: Callable[[T], int], limit: BatchLimit) -> Iterator[list[T]]:
-    """Cut a sequence into batches within a limit, in order; what exceeds it alone goes alone.
+    """Split a sequence into batches within a limit, in order; an item over the limit is a batch of one.
 
     Args:
-        items: Best sorted by size, so that little is padded.
-        size: Tokens of an item.
-        limit: Of one batch.
+        items: Items, best sorted by size to reduce padding.
+        size: Returns the number of tokens of an item.
+        limit: Limit of one batch.
 
     >>> list(make_batches(["ccc", "bb", "bb", "a"], len, BatchLimit(tokens=6)))
     [['ccc', 'bb'], ['bb', 'a']]
@@ -114,13 +114,13 @@ def make_batches(items: Iterable[T], size: Callable[[T], int], limit: BatchLimit
     batch: list[T] = []
     longest = 0
     for item in items:
-        own = size(item)
-        longest = max(longest, own)
+        length = size(item)
+        longest = max(longest, length)
         n_tokens = (longest + limit.n_shared) * (len(batch) + 1)
         is_full = len(batch) >= limit.items or n_tokens > limit.tokens
-        if batch and (is_full or own < (1 - limit.padding) * longest):
+        if batch and (is_full or length < (1 - limit.padding) * longest):
             yield batch
-            batch, longest = [], own
+            batch, longest = [], length
         batch.append(item)
     if batch:
         yield batch
@@ -129,18 +129,18 @@ def make_batches(items: Iterable[T], size: Callable[[T], int], limit: BatchLimit
 def halve_on_out_of_memory(
     run: Callable[[list[T]], Iterable[R]], size: Callable[[T], int]
 ) -> Callable[[Sequence[T]], list[R]]:
-    """Make a function over a batch survive one that does not fit the memory: it goes on with halves.
+    """Wrap a function over a batch: on an out-of-memory error it retries with half of the tokens.
 
-    What did not fit is remembered: later batches are cut to half its tokens at once.
+    The reduced limit is kept for later batches.
 
     Args:
-        run: Returns one result an item; run anew on a part of the batch where the memory is full,
-            so it must leave nothing behind when it fails.
-        size: Tokens of an item.
+        run: Returns one result per item. It is called again with a part of the batch after an
+            out-of-memory error, so it must leave no side effects when it fails.
+        size: Returns the number of tokens of an item.
 
     Returns:
-        A function that takes a batch and returns one result an item, in order. It raises
-        `ModelError` where a single item does not fit.
+        A function that takes a batch and returns one result per item, in order. It raises
+        `ModelError` if a single item does not fit.
     """
     limit = BatchLimit()
 
@@ -155,30 +155,30 @@ def halve_on_out_of_memory(
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-            # Here the error is gone, and with its traceback what the failed pass held.
+            # Outside `except`: the traceback, which kept the failed pass's tensors alive, is gone.
             free_cache()
             n_tokens = max(map(size, batch)) * len(batch)
             if len(batch) == 1:
                 raise ModelError(
-                    f"out of memory with a single text of {n_tokens} tokens: end what else runs on the device, "
-                    "take a smaller model, or on a CUDA GPU load the LLM with --load_in 4bit"
+                    f"out of memory with a single text of {n_tokens} tokens: stop other programs on the device, "
+                    "use a smaller model, or on a CUDA GPU load the LLM with --load_in 4bit"
                 )
             limit = BatchLimit(tokens=n_tokens // 2)
-            logger.info("out of memory with %d tokens at a time; going on with %d", n_tokens, limit.tokens)
+            logger.info("out of memory with %d tokens per batch; continuing with %d", n_tokens, limit.tokens)
         return results
 
     return run_in_parts
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell whether an error says that the memory of a device, or of the machine, is full."""
+    """Return whether an error means that a device or the machine is out of memory."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def free_cache() -> None:
-    """Give back what PyTorch keeps of the device's memory though no tensor is in it."""
+    """Release device memory that PyTorch has reserved but does not use."""
     import torch
 
     gc.collect()

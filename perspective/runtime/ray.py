@@ -1,10 +1,10 @@
-"""The work of a stage spread over a Ray cluster: shards of texts out, shards of vectors back.
+"""Compute vectors on a Ray cluster, in shards of texts.
 
-Ray Data hands the shards to workers, which load their model once and are replaced when they die.
-Each shard comes back through Ray's object store to this process, the only one that writes: the
-machines need no file system in common. (Ray Data's own checkpoints do, and cover what workers
-write.) A finished shard lies in `<file>.partial/`, named by the hash of its texts, until all are
-there and are joined in order; a killed run goes on with the shards that are missing.
+Ray Data distributes the shards to workers, which load their model once and are replaced if they
+die. Results return through Ray's object store to this process, the only one that writes, so the
+machines need no shared file system. (Ray Data's own checkpoints need one, and cover only what
+workers write.) A finished shard is in `<file>.partial/`, named by the hash of its texts; when all
+are finished they are joined in order. A killed run resumes with the missing shards.
 """
 
 from __future__ import annotations
@@ -30,30 +30,32 @@ from perspective.options import option
 
 logger = logging.getLogger(__name__)
 
-MAX_SHARD_RETRIES = 3  # a shard that kills its worker more often is at fault itself
-MAX_FIRST_DEATHS = 3  # workers that die in a row before they are up
+MAX_SHARD_RETRIES = 3  # if a shard kills its worker more often, the shard is the cause
+MAX_START_FAILURES = 3  # consecutive workers that die while starting
 
 Compute = Callable[[list[str]], np.ndarray]
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """Where the work is done; nothing here changes a result beyond rounding."""
+    """Where vectors are computed; these settings change results by rounding only."""
 
     engine: Literal["local", "ray"] = option(
-        "local, or ray: on the Ray cluster that RAY_ADDRESS names, else on one of this machine",
+        "local, or ray: the Ray cluster at RAY_ADDRESS, else a local one started for this run",
         default="local",
         group="scale",
     )
     workers: int | None = option(
-        "models at work on Ray at a time; default one a GPU, without GPUs one a CPU", default=None, group="scale"
+        "number of Ray workers, each with its own model; default: one per GPU, without GPUs one per CPU",
+        default=None,
+        group="scale",
     )
     shard_texts: int = option(
-        "texts that a worker of Ray takes at a time, and loses when it dies", default=1024, group="scale"
+        "texts per shard: what a Ray worker computes at a time, and loses when it dies", default=1024, group="scale"
     )
 
     def __post_init__(self) -> None:
-        """Check what argparse cannot."""
+        """Check ranges."""
         if self.workers is not None and self.workers < 1:
             raise DataError(f"--workers {self.workers}: must be at least 1")
         if self.shard_texts < 1:
@@ -63,20 +65,20 @@ class EngineSettings:
 def write_vectors_on_ray(
     output: Output, texts: Sequence[str], load: Callable[[], Compute], settings: EngineSettings
 ) -> None:
-    """Compute a vector of every text on Ray and write them in order; a killed run goes on.
+    """Compute the vectors of all texts on Ray and write them in order; a killed run resumes.
 
-    This process holds the texts and one shard of vectors at a time.
+    This process holds the texts and one shard of vectors in memory.
 
     Args:
-        output: The file of vectors; its fingerprint and the texts' own hashes guard the shards.
+        output: The file of vectors; its fingerprint and the hashes of the texts identify the shards.
         texts: All texts.
-        load: Called once in each worker; returns what turns texts into vectors `(n, dim)`. It is
-            pickled, so that it must be importable there or a `functools.partial` of such a function.
-        settings: How many workers, and how large a shard is.
+        load: Called once in each worker; returns a function from texts to vectors `(n, dim)`. It is
+            pickled: it must be importable in the worker, or a `functools.partial` of such a function.
+        settings: Number of workers and size of a shard.
 
     Raises:
-        DataError: The shards belong to other inputs or settings, or the cluster cannot be reached.
-        ModelError: The model cannot be loaded in a worker, or its workers die again and again.
+        DataError: Existing shards have other inputs or settings, or the cluster cannot be reached.
+        ModelError: The model cannot be loaded in a worker, or workers die repeatedly.
     """
     folder = output.open_partial()
     shards = _Shards.split(texts, settings.shard_texts)
@@ -94,12 +96,12 @@ def write_vectors_on_ray(
 
 @dataclass(frozen=True)
 class _Shards:
-    """Runs of neighbouring texts; iterated over, the tables that Ray takes, each made when asked for.
+    """Shards of consecutive texts; iterating yields the tables for Ray, created on demand.
 
     Attributes:
-        texts: All texts, of these shards and others.
-        size: Texts of a shard; the last may hold fewer.
-        names: File name by first row.
+        texts: All texts, also those of other shards.
+        size: Texts per shard; the last may have fewer.
+        names: File name of each shard, by its first row.
     """
 
     texts: Sequence[str]
@@ -110,14 +112,14 @@ class _Shards:
     def split(cls, texts: Sequence[str], size: int) -> _Shards:
         names = {}
         for start in range(0, len(texts), size):
-            # Through JSON: where one text ends and the next begins counts too.
+            # Hashed as JSON, so that the boundaries between texts count too.
             content = json.dumps(texts[start : start + size]).encode()
             names[start] = f"ray-{start:010d}-{hashlib.sha256(content).hexdigest()[:16]}.npy"
         return cls(texts, size, names)
 
     def missing(self, folder: Path) -> _Shards:
-        there = {path.name for path in folder.glob("ray-*.npy")}
-        return _Shards(self.texts, self.size, {row: name for row, name in self.names.items() if name not in there})
+        finished = {path.name for path in folder.glob("ray-*.npy")}
+        return _Shards(self.texts, self.size, {row: name for row, name in self.names.items() if name not in finished})
 
     def count(self, start: int) -> int:
         return min(self.size, len(self.texts) - start)
@@ -135,18 +137,18 @@ class _Shards:
     def _table(self, start: int) -> Any:  # noqa: ANN401
         import pyarrow as pa
 
-        # One row a shard: Ray Data may join and cut blocks, but never within a row.
+        # One row per shard: Ray Data may merge and split blocks, but never within a row.
         return pa.table({"start": [start], "texts": [list(self.texts[start : start + self.size])]})
 
 
 class _Worker:
-    """What runs on the cluster: loads its model with the first shard, so that its errors come back."""
+    """A Ray worker; it loads its model with the first shard, so that errors reach the main process."""
 
     def __init__(self, load: Callable[[], Compute]) -> None:
         self._load = load
         self._compute: Compute | None = None
 
-    def __call__(self, batch: Any) -> Any:  # noqa: ANN401  a table of pyarrow with one row
+    def __call__(self, batch: Any) -> Any:  # noqa: ANN401  a pyarrow table with one row
         import pyarrow as pa
 
         if self._compute is None:
@@ -163,16 +165,16 @@ def _compute(
     load: Callable[[], Compute],
     n_workers: int | None,
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield first row and `.npy` file of each shard, in the order in which they are done."""
+    """Yield the first row and the `.npy` bytes of each shard, in order of completion."""
     n_workers, resources = _share_out([node["Resources"] for node in ray.nodes() if node["Alive"]], n_workers)
     n_workers = min(n_workers, len(shards))
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.raise_original_map_exception = True
-    context.max_consecutive_actor_init_deaths = MAX_FIRST_DEATHS
+    context.max_consecutive_actor_init_deaths = MAX_START_FAILURES
     context.execution_no_progress_timeout_s = -1  # a shard of a large LLM on a CPU may take hours
     with ray.data.DataContext.current(context), warnings.catch_warnings():
-        # Ray means to give `max_task_retries` another place; without it a deadly shard is tried for ever.
+        # Ray deprecates `max_task_retries` here, but without it a failing shard is retried forever.
         warnings.simplefilter("ignore", ray.util.annotations.RayDeprecationWarning)
         results = ray.data.from_blocks(shards).map_batches(
             _Worker,
@@ -188,22 +190,22 @@ def _compute(
                 yield row["start"], row["file"]
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, PerspectiveError):
-                # Our messages are one line; Ray adds others.
+                # Our messages have one line; Ray adds more.
                 raise type(error.cause)(str(error.cause).partition("\n")[0]) from None
             raise
         except ray.exceptions.RayError as error:
             raise ModelError(
-                f"Ray gave up a shard after {MAX_SHARD_RETRIES + 1} tries ({_shorten(error)}); where workers ran out "
-                "of memory, take fewer --workers or a smaller batch; run the same command again, what is done is kept"
+                f"Ray gave up a shard after {MAX_SHARD_RETRIES + 1} tries ({_shorten(error)}); if workers ran out "
+                "of memory, use fewer --workers or a smaller batch; run the same command again to resume"
             ) from None
 
 
 def _share_out(nodes: Sequence[Mapping[str, float]], n_workers: int | None) -> tuple[int, dict[str, float]]:
-    """Return the number of workers and what Ray reserves for each, which one node must have.
+    """Return the number of workers and the resources of each, which must fit on one node.
 
     Args:
         nodes: Resources of each node.
-        n_workers: As asked for; None for one a GPU, or a CPU where there is no GPU.
+        n_workers: Requested number; None for one per GPU, or one per CPU without GPUs.
 
     >>> _share_out([{"CPU": 16, "GPU": 2}], None)
     (2, {'num_gpus': 1})
@@ -211,19 +213,19 @@ def _share_out(nodes: Sequence[Mapping[str, float]], n_workers: int | None) -> t
     ((3, {'num_cpus': 5}), (3, {'num_cpus': 4}))
     """
     kind = "GPU" if any(node.get("GPU", 0) >= 1 for node in nodes) else "CPU"
-    there = [int(node.get(kind, 0)) for node in nodes]
-    n_workers = n_workers or sum(there)
-    if not 1 <= n_workers <= sum(there):
-        raise DataError(f"--workers {n_workers}: the Ray cluster has {sum(there)} {kind}s")
+    available = [int(node.get(kind, 0)) for node in nodes]
+    n_workers = n_workers or sum(available)
+    if not 1 <= n_workers <= sum(available):
+        raise DataError(f"--workers {n_workers}: the Ray cluster has {sum(available)} {kind}s")
     if kind == "GPU":
         return n_workers, {"num_gpus": 1}
-    shares = range(sum(there) // n_workers, 0, -1)
-    return n_workers, {"num_cpus": next(n for n in shares if sum(cpus // n for cpus in there) >= n_workers)}
+    shares = range(sum(available) // n_workers, 0, -1)
+    return n_workers, {"num_cpus": next(n for n in shares if sum(cpus // n for cpus in available) >= n_workers)}
 
 
 @contextmanager
 def _connect(n_workers: int | None) -> Iterator[Any]:
-    """Connect to the cluster of RAY_ADDRESS, or start one of this machine's; give the module `ray`."""
+    """Connect to the cluster at RAY_ADDRESS, or start a local one; yield the module `ray`."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
@@ -231,17 +233,17 @@ def _connect(n_workers: int | None) -> Iterator[Any]:
         import ray.data
     except ImportError:
         raise DataError("--engine ray: Ray is not installed; run: bash scripts/setup.sh --ray") from None
-    if ray.is_initialized():  # a notebook's, which goes on using it
+    if ray.is_initialized():  # by a notebook, which continues to use it
         yield ray
         return
     for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what it has to say comes back as an error
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are raised as errors
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"address": "local", "include_dashboard": False}
     if n_workers is not None:
         options["num_cpus"] = max(n_workers, os.cpu_count() or 1)
     if address:
-        # Workers on other machines have no copy of this code; results and checkpoints stay here.
+        # Workers on other machines have no copy of this package; send its code, not results and checkpoints.
         code = {"py_modules": [str(ROOT / "perspective")], "excludes": ["?*.*", "!*.py"]}
         options = {"address": address, "runtime_env": code}
     try:
@@ -249,7 +251,7 @@ def _connect(n_workers: int | None) -> Iterator[Any]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         if address is None:
             raise DataError(f"Ray cannot start on this machine ({_shorten(error)})") from None
-        hint = "start one with: ray start --head; where it wants a token, set RAY_AUTH_MODE=token"
+        hint = "start one with: ray start --head; if it needs a token, set RAY_AUTH_MODE=token"
         raise DataError(f"RAY_ADDRESS {address}: no Ray cluster answers ({_shorten(error)}); {hint}") from None
     try:
         yield ray
@@ -258,7 +260,7 @@ def _connect(n_workers: int | None) -> Iterator[Any]:
 
 
 def _join(output: Output, folder: Path, shards: _Shards) -> None:
-    """Write the shards one after another into the output, as `np.save` would write them all."""
+    """Join the shards in the output file, with the same bytes as `np.save` of the whole array."""
     dim = int(np.load(folder / shards.names[0], allow_pickle=False).shape[1])
     shape = (len(shards.texts), dim)
     output.facts |= {"n_texts": len(shards.texts), "dim": dim, "engine": "ray", "n_shards": len(shards)}

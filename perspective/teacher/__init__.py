@@ -1,1 +1,1 @@
-"""Answer states and the teacher made of them: the vectors that the embedder learns."""
+"""Answer states, and the teacher made from them: the vectors that the embedder learns."""

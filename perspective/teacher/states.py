@@ -1,9 +1,9 @@
-"""Answer states: what an LLM is about to answer when it is asked about one text.
+"""Answer states: an LLM's hidden state just before it answers a question about one text.
 
-Each text is read once, followed by the beginning of an answer ("Intent:"). The hidden state there
-is the LLM's opinion of that text, so that N forward passes judge any number of triplets: there are
-no choices, hence no order and no position bias. The idea of taking a sentence's meaning from the
-place where one word would stand for it is PromptEOL's (Jiang et al., 2023, arXiv:2307.16645).
+The LLM reads each text once, followed by the beginning of an answer ("Intent:"). The last hidden
+state represents the LLM's answer for this text, so N forward passes judge any number of triplets:
+there are no choices, hence no order and no position bias. Taking a sentence embedding from the
+position of a one-word summary is the idea of PromptEOL (Jiang et al., 2023, arXiv:2307.16645).
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from perspective.runtime.ray import EngineSettings, write_vectors_on_ray
 
 logger = logging.getLogger(__name__)
 
-BLOCK_TEXTS = 256  # texts between two savings
+BLOCK_TEXTS = 256  # texts per saved block
 CHUNK_TEXTS = 2**15  # texts tokenised at a time
 MAX_TEXT_TOKENS = 256
 
-# Four perspectives that differ, so that none is suggested: they show the form of an answer, one or
-# two words, which a small LLM does not keep to by instruction alone.
+# Different perspectives, so that none is suggested. They show the form of an answer, one or two
+# words: small LLMs do not follow an instruction for it reliably.
 EXAMPLES = """Text: The soup was cold and the waiter never came back.
 Sentiment: anger
 
@@ -51,7 +51,7 @@ Entity: city
 
 
 def write_frame(perspective: str) -> tuple[str, str]:
-    r"""Return what stands before and after each text.
+    r"""Return the prompt before and after each text.
 
     >>> write_frame("entity type")[1]
     '\nEntity type:'
@@ -67,14 +67,14 @@ def compute_states(
     load: Callable[[], LLM],
     engine: EngineSettings | None = None,
 ) -> np.ndarray:
-    """Read the answer states of all texts off an LLM and write them.
+    """Compute the answer states of all texts and write them.
 
     Args:
-        output: The file that will hold them.
+        output: The file to write.
         texts: All texts.
-        perspective: What should be alike, in a word or two ("intent").
+        perspective: What texts of one cluster should share, in a word or two ("intent").
         load: Loads the LLM.
-        engine: Where the LLM works; in this process when None.
+        engine: Where the LLM runs; in this process when None.
 
     Returns:
         float32 array `(n_texts, dim)`.
@@ -95,51 +95,51 @@ def compute_states(
 
 
 def read_states(llm: LLM, texts: Sequence[str], perspective: str, output: Output) -> np.ndarray:
-    """Read the answer state of every text; a killed run goes on.
+    """Compute the answer state of every text; a killed run resumes.
 
-    Texts that begin alike are read together, block after block; each finished block lies in
-    `<file>.partial/` until all are there.
+    Texts with a common beginning are read together, block by block; finished blocks are kept in
+    `<file>.partial/` until all are finished.
 
     Args:
         llm: Any causal LM.
         texts: All texts.
-        perspective: What should be alike.
-        output: The file that will hold the states; its fingerprint guards the blocks.
+        perspective: What texts of one cluster should share.
+        output: The file of the states; its fingerprint identifies the blocks.
 
     Returns:
         float32 array `(n_texts, dim)`.
 
     Raises:
-        DataError: The blocks belong to other inputs or settings.
-        ModelError: The LLM's context is too short for the question.
+        DataError: Existing blocks have other inputs or settings.
+        ModelError: The LLM's context is too short for the prompt.
     """
     reader = StateReader(llm, perspective)
     rows, order = reader.arrange(texts)
     folder = output.open_partial()
-    found: np.ndarray | None = None
+    result: np.ndarray | None = None
     with tqdm(total=len(texts), desc="reading", unit="text") as progress:
         for start in range(0, len(order), BLOCK_TEXTS):
             block = order[start : start + BLOCK_TEXTS].tolist()
             states = keep_block(folder / f"{start:09d}.npy", len(block), partial(reader.read, block, rows))
-            if found is None:
-                found = np.empty((len(texts), states.shape[1]), dtype=np.float32)
-            found[block] = states
+            if result is None:
+                result = np.empty((len(texts), states.shape[1]), dtype=np.float32)
+            result[block] = states
             progress.update(len(block))
-    if found is None:
+    if result is None:
         raise DataError("there is no text to read")
-    output.facts["n_tokens"] = sum(map(len, rows)) + reader.n_shared  # read once or more
-    return found
+    output.facts["n_tokens"] = sum(map(len, rows)) + reader.n_shared  # the shared prompt counted once
+    return result
 
 
 class StateReader:
-    """An LLM made ready to read answer states; a worker of Ray calls it with one shard after another.
+    """Computes answer states with a loaded LLM; Ray workers call it with one shard after another.
 
     Args:
         llm: Any causal LM.
-        perspective: What should be alike.
+        perspective: What texts of one cluster should share.
 
     Raises:
-        ModelError: The LLM's context is too short for the question.
+        ModelError: The LLM's context is too short for the prompt.
     """
 
     def __init__(self, llm: LLM, perspective: str) -> None:
@@ -151,12 +151,12 @@ class StateReader:
         self._reader.begin(self._frame.before)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the answer states `(n_texts, dim)`, row i of text i."""
+        """Return the answer states `(n_texts, dim)`, row i for text i."""
         rows, order = self.arrange(texts)
         return self.read(order.tolist(), rows)[np.argsort(order)]
 
     def arrange(self, texts: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:
-        """Return the tokens of every text and the order to read them in: those that begin alike together."""
+        """Return the tokens of every text, and the reading order: texts with a common beginning together."""
         rows = self._frame.tokenize(texts)
         return rows, np.array(sorted(range(len(rows)), key=lambda row: rows[row].tobytes()))
 
@@ -164,10 +164,10 @@ class StateReader:
         """Read the rows of a block; float32 `(len(block), dim)`, in the block's order.
 
         Raises:
-            ModelError: The LLM gave NaN or infinity.
+            ModelError: A state has NaN or infinity.
         """
         states = self._reader.read([(*self._frame.before, *rows[row].tolist()) for row in block]).cpu().numpy()
-        if not np.isfinite(states).all():  # before they are kept, to be read again by every later run
+        if not np.isfinite(states).all():  # checked before the block is saved and reused
             raise ModelError(
                 f"{self._llm.name}: gives NaN or infinity in {self._llm.model.dtype}; set COMPUTE_DTYPE=float32"
             )
@@ -184,7 +184,7 @@ def _load_reader(load: Callable[[], LLM], perspective: str) -> StateReader:
 
 @dataclass(frozen=True)
 class _Frame:
-    """The tokens around each text, and what the texts themselves must not say."""
+    """The prompt tokens around each text, and the tokenisation of texts without special tokens."""
 
     llm: LLM
     before: tuple[int, ...]
@@ -194,20 +194,20 @@ class _Frame:
     @classmethod
     def make(cls, llm: LLM, perspective: str) -> _Frame:
         before, after = write_frame(perspective)
-        # With the special tokens that the tokenizer puts first (BOS), without those it puts last.
-        begin = llm.tokenizer(before)["input_ids"]
+        # Keep special tokens that the tokenizer puts first (BOS), drop those it puts last.
+        with_special = llm.tokenizer(before)["input_ids"]
         plain = llm.tokenizer(before, add_special_tokens=False)["input_ids"]
-        start = next((i for i in range(len(begin)) if begin[i : i + len(plain)] == plain), 0)
+        start = next((i for i in range(len(with_special)) if with_special[i : i + len(plain)] == plain), 0)
         tail = llm.tokenizer(after, add_special_tokens=False)["input_ids"]
-        room = min(MAX_TEXT_TOKENS, llm.max_tokens - start - len(plain) - len(tail))
-        if room < 1:
-            raise ModelError(f"{llm.name}: its context of {llm.max_tokens} tokens cannot hold the question")
-        return cls(llm, tuple(begin[: start + len(plain)]), tuple(tail), room)
+        max_text_tokens = min(MAX_TEXT_TOKENS, llm.max_tokens - start - len(plain) - len(tail))
+        if max_text_tokens < 1:
+            raise ModelError(f"{llm.name}: its context of {llm.max_tokens} tokens is too short for the prompt")
+        return cls(llm, tuple(with_special[: start + len(plain)]), tuple(tail), max_text_tokens)
 
     def tokenize(self, texts: Sequence[str]) -> list[np.ndarray]:
         markers = list_special_tokens(self.llm.tokenizer)
         rows = []
-        # In arrays, chunk by chunk: lists of the tokens of 10^7 texts would fill the memory.
+        # Arrays, chunk by chunk: token lists of 10^7 texts would not fit in memory.
         for start in range(0, len(texts), CHUNK_TEXTS):
             clean = [f" {make_harmless(text, markers)}" for text in texts[start : start + CHUNK_TEXTS]]
             ids = self.llm.tokenizer(clean, add_special_tokens=False)["input_ids"]

@@ -1,4 +1,4 @@
-"""The order in which training data is drawn, where sentence-transformers has none that fits."""
+"""Batch samplers that sentence-transformers lacks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from datasets import Dataset
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from torch.utils.data import SequentialSampler
 
-LENGTH_JITTER = 0.25  # of the lengths' spread: enough that no batch repeats from epoch to epoch
+LENGTH_JITTER = 0.25  # times the standard deviation of the lengths: enough to change the batches every epoch
 
 
 class LengthBatchSampler(DefaultBatchSampler):
-    """Batches of about equally long texts, in random order: little is padded.
+    """Batches of texts of similar length, in random order, which saves padding.
 
-    Only for losses that look at one text at a time; among negatives, length would be a cue.
+    Only for losses that look at one text at a time: with in-batch negatives, the length would be a cue.
     """
 
     def __init__(self, dataset: Dataset, **options: Any) -> None:  # noqa: ANN401  of the trainer
@@ -25,7 +25,7 @@ class LengthBatchSampler(DefaultBatchSampler):
         self.epoch = 0
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Give the rows of one batch after another; the same for the same seed and epoch."""
+        """Yield the rows of each batch; deterministic for a seed and epoch."""
         rng = np.random.default_rng((self.seed, self.epoch))
         jitter = rng.normal(scale=LENGTH_JITTER * self.lengths.std() + 1e-9, size=len(self.lengths))
         order = np.argsort(self.lengths + jitter)

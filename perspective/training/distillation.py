@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from perspective.artifacts import Output
-from perspective.errors import DataError, ModelError
+from perspective.errors import DataError
 from perspective.models.prompts import get_prompt
 from perspective.runtime.distributed import n_processes
 from perspective.training.model_card import describe_training
-from perspective.training.run import RunSettings, run_training, save_trained
+from perspective.training.run import DivergenceError, RunSettings, run_training, save_trained
 from perspective.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -23,11 +23,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# A large embedder may break at the rate by which small ones learn well: it begins again at a third of it, and at a
-# ninth.
+# The default rate suits small embedders but can break a large one: training then restarts at a third and a ninth.
 RATE_STEP = 3
 N_RATES = 3
-N_COMPARED = 256  # texts by which that is told
+N_COMPARED = 256  # texts on which the error before and after is measured
 
 
 def distill_embedder(
@@ -35,21 +34,21 @@ def distill_embedder(
 ) -> None:
     """Train an embedder until each text's vector is its teacher's, and write it as `finetune_embedder` does.
 
-    The loss is the mean squared error, as between a sentence embedder and its teacher in Reimers &
-    Gurevych (2020); here the student begins as half of its teacher. An embedder that ends farther
-    from its teacher than it began is trained anew at a lower learning rate, unless the settings
-    name one. Its teacher alone tells that, no label.
+    The loss is the mean squared error, as in Reimers & Gurevych (2020); here the student is itself
+    one half of the teacher. If the loss becomes NaN, or the error is not smaller after training than
+    before, training restarts at a lower learning rate, unless the settings give one. This check
+    needs no labels.
 
     Args:
-        model: The untouched embedder; changed in place.
+        model: The base embedder; changed in place.
         texts: All texts.
-        teacher: One vector a text, `(n_texts, dim)`, dim that of the embedder.
+        teacher: One vector a text, `(n_texts, dim)`, with the embedder's dim.
         settings: How to train.
-        output: The folder to make; gains the learning rate that it took as a fact.
+        output: The folder to write; the learning rate that was used is added to its facts.
 
     Raises:
         DataError: The teacher does not fit the texts or the embedder.
-        ModelError: The embedder came no nearer to its teacher, at the lowest rate neither.
+        DivergenceError: Training failed at the lowest rate as well.
     """
     from datasets import Dataset
     from sentence_transformers.losses import MSELoss
@@ -58,35 +57,41 @@ def distill_embedder(
 
     dim = model.get_embedding_dimension()
     if teacher.shape != (len(texts), dim):
-        raise DataError(f"the teacher has shape {teacher.shape}, not ({len(texts)}, {dim}): another run's?")
+        raise DataError(f"the teacher has shape {teacher.shape}, not ({len(texts)}, {dim}); is it from another run?")
     output.facts["n_texts"] = len(texts)
     dataset = Dataset.from_dict({"sentence": list(texts), "label": np.asarray(teacher, dtype=np.float32)})
     loss_class = MSELoss
     if n_processes() > 1:
         from perspective.training.shared_batches import SharedMSELoss as loss_class
-    run = RunSettings.take(settings.resolve(), settings)
+    run = RunSettings.collect(settings.resolve(), settings)
     prompt = get_prompt(model) or None
-    untouched = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    initial_state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
     compared = np.random.default_rng(settings.seed).permutation(len(texts))[:N_COMPARED]
     measure = partial(_measure_error, model, [texts[row] for row in compared], teacher[compared])
     before = measure()
     for n_left in reversed(range(N_RATES if settings.learning_rate is None else 1)):
-        history = run_training(model, dataset, loss_class(model), LengthBatchSampler, prompt, run, output)
-        after = measure()
-        if after < before:
+        try:
+            history = run_training(model, dataset, loss_class(model), LengthBatchSampler, prompt, run, output)
+            _require_smaller_error(measure(), before, run.learning_rate)
             break
-        told = f"training led away from the teacher: mean squared error {before:.3g} before, {after:.3g} after"
-        if not n_left:
-            raise ModelError(f"{told}; lower --learning_rate (now {run.learning_rate:g}), and add --no_resume")
-        run = replace(run, learning_rate=run.learning_rate / RATE_STEP, resume=False)
-        logger.warning("%s; it begins again at learning rate %.3g", told, run.learning_rate)
-        model.load_state_dict(untouched)
-    # Of the history: a run that was killed may have gone on at the rate of a later beginning.
+        except DivergenceError as error:
+            if not n_left:
+                raise
+            run = replace(run, learning_rate=run.learning_rate / RATE_STEP, resume=False)
+            logger.warning("%s; training again at learning rate %.3g", error.reason, run.learning_rate)
+            model.load_state_dict(initial_state)
+    # From the history: a resumed run continues at the rate of its checkpoint, which may be a lower one.
     output.facts["peak_learning_rate"] = max(entry["learning_rate"] for entry in history)
     save_trained(model, history, output, describe_training)
 
 
+def _require_smaller_error(after: float, before: float, learning_rate: float) -> None:
+    if not after < before:  # NaN, too
+        reason = f"training led away from the teacher: mean squared error {before:.3g} before, {after:.3g} after"
+        raise DivergenceError(reason, learning_rate)
+
+
 def _measure_error(model: SentenceTransformer, texts: list[str], teacher: np.ndarray) -> float:
-    """Return the mean squared error that training minimises; NaN where the embedder gives NaN."""
-    vectors = model.encode(texts, show_progress_bar=False)  # embed_texts would end the run at a NaN
+    """Return the mean squared error that training minimises; NaN if the embedder returns NaN."""
+    vectors = model.encode(texts, show_progress_bar=False)  # embed_texts raises an error at NaN
     return float(np.square(vectors - teacher).mean())

@@ -1,4 +1,4 @@
-"""Training triplets, or a teacher's vectors, to a fine-tuned embedder. No label is ever seen here."""
+"""Fine-tune an embedder on triplets. No labels are used."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def finetune_embedder(
 ) -> None:
     """Fine-tune an embedder on triplets and write it as a folder that `SentenceTransformer(path)` loads.
 
-    Texts are trained on as they will be embedded: with the triplets' instruction, or where there
-    is none with the embedder's own prompt. Checkpoints lie in `<folder>.partial/` until the result
-    is whole; a killed run goes on from the last whole one.
+    Training texts get the same prompt as at embedding time: the triplets' instruction, or else the
+    embedder's own prompt. Checkpoints are kept in `<folder>.partial/` until the result is complete;
+    a killed run resumes from the last complete one.
 
     Args:
-        model: The untouched embedder; changed in place.
-        triplets: May be empty (an unreliable judge): the embedder is then written unchanged.
+        model: The base embedder; changed in place.
+        triplets: If empty (an unreliable judge), the embedder is written unchanged.
         settings: How to train.
-        output: The folder to make; gains the number of steps and the mean loss as facts.
+        output: The folder to write; the number of steps and the loss are added to its facts.
 
     Raises:
-        DataError: The triplets carry different instructions, or all have weight 0.
+        DataError: The triplets have different instructions, or all have weight 0.
     """
     from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 
@@ -47,21 +47,21 @@ def finetune_embedder(
     output.facts["n_triplets"] = len(triplets)
     recipe = settings.resolve()
     if not triplets:
-        keep_embedder(model, output)
+        save_unchanged_embedder(model, output)
         return
-    _take_over_instruction(model, triplets)
+    _set_instruction_as_prompt(model, triplets)
     gather = settings.gather_negatives and n_processes() > 1
     loss = LOSSES[recipe.loss](model, temperature=recipe.cl_temperature, gather=gather)
     sampler = BatchSamplers.NO_DUPLICATES if recipe.shuffle else keep_order
     dataset = _make_dataset(triplets, recipe.weighted)
-    run = RunSettings.take(recipe, settings)
+    run = RunSettings.collect(recipe, settings)
     history = run_training(model, dataset, loss, sampler, get_prompt(model) or None, run, output)
     save_trained(model, history, output, describe_training)
 
 
-def keep_embedder(model: SentenceTransformer, output: Output) -> None:
-    """Write an embedder as it is, where nothing that was judged is fit to train on."""
-    logger.info("nothing to train on: the embedder stays as it is")
+def save_unchanged_embedder(model: SentenceTransformer, output: Output) -> None:
+    """Write an embedder unchanged, when there are no usable judgments to train on."""
+    logger.info("nothing to train on: the embedder is written unchanged")
     output.record.unchanged = True
     save_trained(model, [], output, describe_training)
 
@@ -77,16 +77,16 @@ def _make_dataset(triplets: Sequence[TrainingTriplet], weighted: bool) -> Datase
     if weighted:
         columns["label"] = [triplet.weight for triplet in triplets]
         if not any(columns["label"]):
-            raise DataError("every training triplet has weight 0: the judge was sure of nothing")
+            raise DataError("every training triplet has weight 0: the judge's confidence is 0 everywhere")
     return Dataset.from_dict(columns)
 
 
-def _take_over_instruction(model: SentenceTransformer, triplets: Sequence[TrainingTriplet]) -> None:
-    """Make the triplets' instruction the model's prompt, so that it is embedded as it was trained."""
+def _set_instruction_as_prompt(model: SentenceTransformer, triplets: Sequence[TrainingTriplet]) -> None:
+    """Set the triplets' instruction as the model's prompt, so that embedding uses it as training did."""
     instructions = {triplet.instruction for triplet in triplets}
     if len(instructions) > 1:
         raise DataError(
-            f"the training triplets carry {len(instructions)} different instructions; train on one data set at a time"
+            f"the training triplets have {len(instructions)} different instructions; train on one data set at a time"
         )
     instruction = instructions.pop()
     if instruction:

@@ -1,4 +1,4 @@
-"""The loss of a training: table and picture."""
+"""The training loss as table and plot."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from perspective.plots import make_figure, save_figure
 
 
 def draw_loss(steps: Sequence[float], losses: Sequence[float], path: Path) -> None:
-    """Draw the training loss by step, with a running mean, as a PNG."""
+    """Plot the training loss by step, with a running mean, as a PNG."""
     figure, (axis,) = make_figure(ncols=1, width=6, height=3.2)
     axis.plot(steps, losses, color="#c5ccd6", linewidth=0.8, label="step")
     window = max(1, len(losses) // 20)
@@ -26,7 +26,7 @@ def draw_loss(steps: Sequence[float], losses: Sequence[float], path: Path) -> No
 
 
 def write_history(folder: Path, history: Sequence[dict[str, float]]) -> None:
-    """Write the loss by step as `loss.csv` and, where there is one, `loss.png`."""
+    """Write the loss by step as `loss.csv` and, if there are any steps, `loss.png`."""
     with (folder / "loss.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["step", "epoch", "loss", "learning_rate"], extrasaction="ignore")
         writer.writeheader()

@@ -10,7 +10,7 @@ from perspective.artifacts.markdown import format_table
 
 
 def describe_training(output: Output) -> str:
-    """Return the card of an embedder fine-tuned for clustering. The measures join it when they are known."""
+    """Return the card of an embedder fine-tuned for clustering, without the measures, which are added later."""
     record, judge = output.record, output.record.judge
     rows = {
         "judge": judge and judge.name,
@@ -18,7 +18,7 @@ def describe_training(output: Output) -> str:
         "weight of the answer states": record.llm_weight,
         **output.facts,
     }
-    unchanged = "\n**Unchanged**: nothing the judge said was fit to train on.\n" if record.unchanged else ""
+    unchanged = "\n**Unchanged**: no judgment was usable for training.\n" if record.unchanged else ""
     labels = "No label was used in training."
     if judge and judge.uses_labels:
         labels = "**Trained on labels**, given by an oracle: an upper bound for analysis, not a result."
@@ -28,14 +28,14 @@ def describe_training(output: Output) -> str:
 
 
 def write_card(output: Output, tag: str, about: str, usage: str, facts: Mapping[str, Any]) -> str:
-    """Return a card: what the model is, how it is loaded, what it was made from.
+    """Return a card: what the model is, how to load it, what it was trained with.
 
     Args:
         output: The folder of the model.
-        tag: What it is for, a tag of the Hugging Face Hub.
-        about: Goes on from the name of the embedder that was trained.
-        usage: Python that uses `SentenceTransformer`, imported.
-        facts: Go before the settings in the table; None is left out.
+        tag: The task, as a tag of the Hugging Face Hub.
+        about: Text that follows the name of the base embedder.
+        usage: Python code after the import of `SentenceTransformer`.
+        facts: First rows of the table, before the settings; None is left out.
     """
     rows = {**facts, **output.settings}
     model = output.facts.get("model")

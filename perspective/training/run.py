@@ -1,4 +1,4 @@
-"""The run that all fine-tuning shares: the trainer of sentence-transformers, resumed after a kill, and saved."""
+"""Run a training with the trainer of sentence-transformers, resume it after a kill, save the model."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perspective.artifacts import Output
+from perspective.artifacts import Output, explain_full_disk
 from perspective.errors import DataError, ModelError
 from perspective.runtime.devices import pick_device, trains_in_bf16
 from perspective.runtime.distributed import is_main, main_first, n_processes, process_index, wait
-from perspective.training.adapters import add_adapters, merge_adapters
+from perspective.training.adapters import add_adapters, merge_adapters, remove_adapters
 from perspective.training.history import write_history
 
 if TYPE_CHECKING:
@@ -27,23 +27,32 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_CHECKPOINTS = 50  # of a long run: what is lost in a kill is a fiftieth, and so is what writing them costs
+
+class DivergenceError(ModelError):
+    """Training diverged: NaN or infinite values, or a model that is worse than before."""
+
+    def __init__(self, reason: str, learning_rate: float) -> None:
+        super().__init__(f"{reason}; lower --learning_rate (now {learning_rate:g}), and add --no_resume")
+        self.reason = reason
+
+
+MAX_CHECKPOINTS = 50  # of a long run: a kill loses at most a fiftieth of it
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run needs to know besides its data and its loss.
+    """Settings of a run, apart from its data and loss.
 
     Attributes:
         num_train_epochs: Passes over the data.
-        per_device_train_batch_size: Rows a step, those of all processes together.
+        per_device_train_batch_size: Rows a step, over all processes.
         learning_rate: Peak learning rate of AdamW.
-        warmup_ratio: Share of the steps in which the learning rate rises.
-        lora_rank: Of the adapters that are trained and merged at the end; 0 trains all weights.
-        max_source_length: Tokens a text is cut to, if the embedder takes that many.
-        seed: Of shuffling and dropout.
-        save_steps: Steps between two checkpoints, at the least: a run writes about `MAX_CHECKPOINTS` at most.
-        resume: Whether to go on from the last checkpoint of a killed run.
+        warmup_ratio: Fraction of the steps in which the learning rate rises.
+        lora_rank: Rank of the adapters, which are merged at the end; 0 trains all weights.
+        max_source_length: Texts are cut to this many tokens, if the embedder takes that many.
+        seed: For shuffling and dropout.
+        save_steps: Minimum number of steps between two checkpoints; a run writes about `MAX_CHECKPOINTS` at most.
+        resume: Whether to resume from the last checkpoint of a killed run.
     """
 
     num_train_epochs: float
@@ -57,8 +66,8 @@ class RunSettings:
     resume: bool
 
     @classmethod
-    def take(cls, *sources: object) -> RunSettings:
-        """Take each value from the first of the sources that has one of its name."""
+    def collect(cls, *sources: object) -> RunSettings:
+        """Take each value from the first source that has an attribute of its name."""
         return cls(
             **{
                 field.name: next(getattr(source, field.name) for source in sources if hasattr(source, field.name))
@@ -76,26 +85,26 @@ def run_training(
     settings: RunSettings,
     output: Output,
 ) -> list[dict[str, float]]:
-    """Train a model, from the last whole checkpoint of a killed run where there is one.
+    """Train a model; resume from the last complete checkpoint of a killed run, if there is one.
 
-    Checkpoints lie in `<folder>.partial/`; `save_trained` removes them.
+    Checkpoints are kept in `<folder>.partial/`; `save_trained` removes them.
 
     Args:
         model: Changed in place; adapters are merged.
-        dataset: Columns of texts, and perhaps "label".
-        loss: Of the model.
-        sampler: Orders the rows into batches.
-        prompts: Stand before the texts, of all columns or by column.
+        dataset: Columns of texts, and optionally "label".
+        loss: The loss, built on the model.
+        sampler: Groups the rows into batches.
+        prompts: Prepended to the texts: one prompt for all columns, or one by column.
         settings: How to train.
-        output: The folder that will hold the model; its fingerprint guards the checkpoints.
+        output: The folder that will hold the model; checkpoints with another fingerprint are refused.
 
     Returns:
-        The logged loss, step by step.
+        The log entry of each step, with its loss.
 
     Raises:
         DataError: The checkpoints belong to other inputs or settings, or several processes cannot
             share a batch evenly.
-        ModelError: The loss became NaN or infinite.
+        DivergenceError: The loss or a weight became NaN or infinite.
     """
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
     from transformers import set_seed
@@ -105,16 +114,16 @@ def run_training(
         from perspective.training.shared_batches import SharedTrainer as trainer_class
 
     model.max_seq_length = min(model.max_seq_length or settings.max_source_length, settings.max_source_length)
-    batch_size = _share_batch(settings.per_device_train_batch_size)
+    batch_size = _split_batch_size(settings.per_device_train_batch_size)
     device = pick_device()
     with main_first():
         checkpoint = _find_checkpoint(output.open_partial()) if settings.resume else None
         if checkpoint is None and is_main():
-            output.open_partial(anew=True)
+            output.open_partial(restart=True)
     if checkpoint is not None:
-        logger.info("going on from %s", checkpoint.name)
+        logger.info("resuming from %s", checkpoint.name)
     set_seed(settings.seed)
-    model.model_card_data.generate_widget_examples = False  # the card is our own
+    model.model_card_data.generate_widget_examples = False  # we write our own card
     if settings.lora_rank:
         add_adapters(model, settings.lora_rank)
     arguments = SentenceTransformerTrainingArguments(
@@ -133,24 +142,32 @@ def run_training(
         save_total_limit=2,
         report_to="none",
         dataloader_pin_memory=False,
-        # Without it the trainer takes bf16 for a GPU's, and several processes look for one.
+        # Without it the trainer takes bf16 as a request for a GPU, and so do several processes.
         use_cpu=device == "cpu" or (n_processes() > 1 and device != "cuda"),
     )
-    # What the trainer changes where it finds several processes or GPUs; the batches stay those of one.
+    # The trainer changes these if it finds several processes or GPUs; keep the batches of one process.
     arguments.dataloader_drop_last = False
     if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # copies of the model would each see a part of the negatives
+        arguments._n_gpu = 1  # DataParallel would give each copy of the model only a part of the negatives
     output.facts["training_dtype"] = "bfloat16" if arguments.bf16 else "float32"
     trainer = trainer_class(model=model, args=arguments, train_dataset=dataset, loss=loss, callbacks=[])
     _log_through_tqdm(trainer)
-    _stop_where_it_diverges(trainer)
+    _stop_at_divergence(trainer, settings.learning_rate)
     if n_processes() > 1:
         output.facts["n_processes"] = n_processes()
     if not is_main():
-        set_seed(settings.seed + process_index())  # other texts, so other dropout
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        set_seed(settings.seed + process_index())  # each process has other texts and needs other dropout
+    try:
+        with explain_full_disk(output.partial):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except DivergenceError:
+        if settings.lora_rank:
+            remove_adapters(model)  # so that the caller can train the model again
+        raise
     if settings.lora_rank:
         merge_adapters(model)
+    if not all(parameter.isfinite().all() for parameter in model.parameters()):
+        raise DivergenceError("the weights are NaN or infinite after training", settings.learning_rate)
     return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
@@ -160,13 +177,13 @@ def save_trained(
     output: Output,
     describe: Callable[[Output], str],
 ) -> None:
-    """Write a model, in the main process while the others wait, and remove its checkpoints.
+    """Write a model in the main process, while the others wait, and remove its checkpoints.
 
     Args:
-        model: As trained.
-        history: What `run_training` returned; empty where nothing was trained.
-        output: The folder to make; gains the number of steps, the first and the last loss as facts.
-        describe: Writes the model card, once the facts are known.
+        model: The trained model.
+        history: As returned by `run_training`; empty if nothing was trained.
+        output: The folder to write; the number of steps, the first and the last loss are added to its facts.
+        describe: Returns the model card; called when all facts are known.
     """
     if history:
         output.facts["n_steps"] = int(history[-1]["step"])
@@ -185,28 +202,28 @@ def _count_steps(n_rows: int, settings: RunSettings) -> int:
     return math.ceil(n_rows / settings.per_device_train_batch_size * settings.num_train_epochs)
 
 
-def _share_batch(batch_size: int) -> int:
-    """Return how many rows of a batch each process takes."""
+def _split_batch_size(batch_size: int) -> int:
+    """Return the number of rows of a batch for each process."""
     share, rest = divmod(batch_size, n_processes())
     if rest:
         raise DataError(
-            f"--per_device_train_batch_size {batch_size}: {n_processes()} processes cannot share it evenly; take a "
+            f"--per_device_train_batch_size {batch_size}: {n_processes()} processes cannot share it evenly; choose a "
             f"multiple of {n_processes()}"
         )
     return share
 
 
 def _find_checkpoint(partial: Path) -> Path | None:
-    """Return the newest whole checkpoint of an unfinished run, or None."""
+    """Return the newest complete checkpoint of an unfinished run, or None."""
     checkpoints = sorted(partial.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    return next((path for path in reversed(checkpoints) if _is_whole(path)), None)
+    return next((path for path in reversed(checkpoints) if _is_complete(path)), None)
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    """Tell whether a kill left a checkpoint that can be gone on from.
+def _is_complete(checkpoint: Path) -> bool:
+    """Return whether a checkpoint is complete and can be resumed from.
 
-    The trainer writes its state last, but other processes than the main one may still be writing
-    the state of their random numbers then.
+    The main process writes the trainer's state last, but other processes may still be writing the
+    state of their random generators at that time.
     """
     try:
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
@@ -216,7 +233,7 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def _log_through_tqdm(trainer: Any) -> None:  # noqa: ANN401
-    """Keep the progress bar, drop the line that the trainer prints at each logged step."""
+    """Keep the progress bar, without the line that the trainer prints at each logged step."""
     from transformers import PrinterCallback, ProgressCallback
 
     class QuietProgress(ProgressCallback):
@@ -229,16 +246,14 @@ def _log_through_tqdm(trainer: Any) -> None:  # noqa: ANN401
     trainer.add_callback(QuietProgress)
 
 
-def _stop_where_it_diverges(trainer: Any) -> None:  # noqa: ANN401
-    """End the run at the first loss that is no number, before a checkpoint is written that none could go on from."""
+def _stop_at_divergence(trainer: Any, learning_rate: float) -> None:  # noqa: ANN401
+    """Stop at the first NaN or infinite loss, before a checkpoint of the broken weights is written."""
     from transformers import TrainerCallback
 
     class StopAtNaN(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ANN401
             loss = float((logs or {}).get("loss", 0.0))
             if not math.isfinite(loss):
-                raise ModelError(
-                    f"the loss is {loss} at step {state.global_step}; lower --learning_rate, and add --no_resume"
-                )
+                raise DivergenceError(f"the loss is {loss} at step {state.global_step}", learning_rate)
 
     trainer.add_callback(StopAtNaN)

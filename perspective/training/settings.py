@@ -15,7 +15,7 @@ LossName = Literal["published", "infonce", "triplet", "distill"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a training run but its data, model and seed."""
+    """Everything that determines a training run, apart from data, model and seed."""
 
     loss: LossName
     cl_temperature: float
@@ -39,7 +39,7 @@ RECIPES: dict[RecipeName, Recipe] = {
         weighted=True,
         shuffle=True,
     ),
-    # Every text is drawn to its teacher's vector: no pairs, so no false negatives.
+    # Each text's target is its teacher's vector: no pairs, so no false negatives.
     "distill": Recipe(
         loss="distill",
         cl_temperature=1.0,
@@ -66,39 +66,39 @@ RECIPES: dict[RecipeName, Recipe] = {
 
 @dataclass(frozen=True)
 class StepSettings:
-    """What all trainings share: how long texts are, the seed, and the checkpoints on the way."""
+    """Settings that all training shares: text length, seed, checkpoints."""
 
-    max_source_length: int = option("tokens a text is cut to, if the embedder takes that many", default=512)
-    seed: int = option("of every random draw", default=100)
+    max_source_length: int = option("cut texts to this many tokens, if the embedder takes that many", default=512)
+    seed: int = option("random seed", default=100)
     save_steps: int = option("steps between the checkpoints from which a killed run resumes", default=32, group="scale")
     resume: bool = option("resume from the last checkpoint of a killed run", default=True, group="scale")
 
 
 @dataclass(frozen=True)
 class TrainSettings(StepSettings):
-    """How the embedder is trained; what is left out comes from the recipe."""
+    """How the embedder is trained; values that are left out come from the recipe."""
 
     recipe: RecipeName | None = option(
         "distill (a teacher's vectors), standard (triplets) or published (triplets; batch 2, learning "
-        "rate 5e-7, 8 epochs, file order); left out, what the judge made decides",
+        "rate 5e-7, 8 epochs, file order); default by what the judge gives",
         default=None,
     )
     loss: LossName | None = option(
-        "of triplets: published, infonce (all in-batch negatives) or triplet (logistic, no in-batch negatives)",
+        "loss of triplets: published, infonce (all in-batch negatives) or triplet (logistic, no in-batch negatives)",
         default=None,
     )
     cl_temperature: float | None = option("divides the cosine similarities in the loss", default=None)
     learning_rate: float | None = option("peak learning rate of AdamW", default=None)
     num_train_epochs: float | None = option("passes over the triplets", default=None)
     per_device_train_batch_size: int | None = option(
-        "triplets or texts a step, those of all processes together: their number changes no result", default=None
+        "triplets or texts a step, over all processes: the number of processes changes no result", default=None
     )
-    weighted: bool | None = option("weigh triplets by how sure the judge was", default=None)
+    weighted: bool | None = option("weight triplets by the judge's confidence", default=None)
     lora_rank: int | None = option(
         "train LoRA adapters of this rank on all linear layers, merged at the end; 0 trains all weights", default=None
     )
     gather_negatives: bool = option(
-        "of several processes: compare triplets with those of all, as one process would", default=True, group="scale"
+        "with several processes: take negatives from all of them, as one process would", default=True, group="scale"
     )
 
     def __post_init__(self) -> None:
@@ -118,7 +118,7 @@ class TrainSettings(StepSettings):
             raise DataError(f"--lora_rank {self.lora_rank}: must not be negative")
 
     def resolve(self) -> Recipe:
-        """Return the recipe with the given options in place of its own."""
+        """Return the recipe, overridden by the given options."""
         recipe = RECIPES[self.recipe or "standard"]
         given = {name: getattr(self, name) for name in asdict(recipe) if getattr(self, name, None) is not None}
         resolved = replace(recipe, **given)
@@ -127,7 +127,7 @@ class TrainSettings(StepSettings):
         return resolved
 
     def made_from(self) -> dict[str, Any]:
-        """Return the settings that change the model, for the provenance."""
+        """Return the settings that change the model, for the fingerprint."""
         settings = {**asdict(self.resolve()), "max_source_length": self.max_source_length, "seed": self.seed}
         if n_processes() > 1 and not self.gather_negatives:
             settings |= {"gather_negatives": False, "n_processes": n_processes()}

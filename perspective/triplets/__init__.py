@@ -1,1 +1,1 @@
-"""Triplets (query, choice 1, choice 2): where the embedder is uncertain, how they are drawn and converted."""
+"""Triplets (query, choice 1, choice 2): uncertainty of the embedder, sampling, conversion to training data."""

@@ -1,6 +1,6 @@
-"""Judgments to training triplets, and the self-training control.
+"""Convert judgments to training triplets, and make the triplets of the self-training control.
 
-Reads judgments and texts; labels and the gold answers in the records are not looked at.
+Uses judgments and texts; labels and the gold answers in the records are not used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from perspective.trust.evidence import Evidence
 
 logger = logging.getLogger(__name__)
 
-MIN_EVIDENCE = 0.1  # |2p - 1| below which combined evidence is no answer: p between 0.45 and 0.55
+MIN_EVIDENCE = 0.1  # smallest |2p - 1| of a training triplet: p between 0.45 and 0.55 is left out
 
 
 @dataclass(frozen=True)
@@ -26,34 +26,35 @@ class ConvertSettings(JudgedOptions):
     """Which judgments are converted, and how."""
 
     check: bool = option(
-        "make nothing of answers given in one order that agree with the embedder's margins no more than "
-        "noise does; --no_check where the perspective has nothing to do with what the embedder holds",
+        "drop answers given in one order if they agree with the embedder's margins no more than noise; "
+        "--no_check if the perspective is unrelated to what the embedder represents",
         default=True,
     )
-    evidence: bool = option("answer and weigh by judge, embedder and states together, not by the judge", default=False)
+    evidence: bool = option(
+        "choice and weight from judge, embedder and answer states together, not from the judge alone", default=False
+    )
     instruction: bool = option(
         "put the data set's instruction of prompts.json before each text, as published", default=False
     )
 
     def __post_init__(self) -> None:
-        """Refuse states that nothing would read."""
+        """Refuse states that would not be used."""
         if self.states_path and not self.evidence:
-            raise DataError("--states_path: answer states are a source of --evidence; add it")
+            raise DataError("--states_path: answer states are used only with --evidence; add it")
 
 
 def convert_judgments(
     judgments: Sequence[Judgment], texts: Sequence[str], instruction: str = ""
 ) -> list[TrainingTriplet]:
-    """Make the chosen text the positive and the other the negative; abstentions are left out.
+    """Make the chosen text the positive and the other the negative; leave out abstentions.
 
     Args:
-        judgments: Ours or published.
-        texts: The texts that the triplets point to.
-        instruction: Stands before each text when training.
+        judgments: Judgments, ours or published.
+        texts: Texts of the triplets' rows.
+        instruction: Prefix of each text in training.
 
     Returns:
-        Triplets weighted by how sure the judge was, 0 to 1: |2p - 1|, or 1 where it gave no
-        probability.
+        Triplets weighted by the judge's certainty, |2p - 1|, 0 to 1; 1 without a probability.
     """
     return [
         _make_triplet(judgment, judgment.prediction[0], texts, instruction, _weigh(judgment))
@@ -65,19 +66,19 @@ def convert_judgments(
 def convert_by_evidence(
     judgments: Sequence[Judgment], texts: Sequence[str], evidence: Evidence, instruction: str = ""
 ) -> list[TrainingTriplet]:
-    """Make the choice that all sources together call closer the positive.
+    """Make the choice with the higher combined evidence the positive.
 
     Args:
-        judgments: Only their n triplets count; what was judged is in the evidence.
-        texts: The texts that the triplets point to.
-        evidence: Of these triplets, in this order.
-        instruction: Stands before each text when training.
+        judgments: Judgments of n triplets; only the triplets are used, the answers are in the evidence.
+        texts: Texts of the triplets' rows.
+        evidence: Evidence of these triplets, in the same order.
+        instruction: Prefix of each text in training.
 
     Returns:
-        Triplets weighted by |2p - 1|; those below `MIN_EVIDENCE` are left out.
+        Triplets weighted by |2p - 1|, without those below `MIN_EVIDENCE`.
 
     Raises:
-        DataError: The evidence is of another number of triplets.
+        DataError: The evidence has another number of triplets.
     """
     if len(evidence.probability) != len(judgments):
         raise DataError(f"evidence of {len(evidence.probability)} triplets for {len(judgments)} judgments")
@@ -91,13 +92,13 @@ def convert_by_evidence(
 def convert_by_embedder(
     judgments: Sequence[Judgment], texts: Sequence[str], vectors: np.ndarray, instruction: str = ""
 ) -> list[TrainingTriplet]:
-    """Make the embedder's nearer choice the positive: the self-training control.
+    """Make the choice nearer to the query in the embedder's space the positive: the self-training control.
 
     Args:
-        judgments: Only their triplets count.
-        texts: The texts that the triplets point to.
-        vectors: Embeddings `(n_texts, dim)` of the untouched embedder.
-        instruction: Stands before each text when training.
+        judgments: Judgments; only the triplets are used.
+        texts: Texts of the triplets' rows.
+        vectors: Embeddings `(n_texts, dim)` before fine-tuning.
+        instruction: Prefix of each text in training.
     """
     rows = stack_rows(judgment.triplet for judgment in judgments)
     to_choice1, to_choice2 = (((vectors[rows[:, 0]] - vectors[rows[:, i]]) ** 2).sum(axis=1) for i in (1, 2))
@@ -112,8 +113,8 @@ def _weigh(judgment: Judgment) -> float:
 
 
 def _make_triplet(
-    judgment: Judgment, label: str, texts: Sequence[str], instruction: str, weight: float
+    judgment: Judgment, choice: str, texts: Sequence[str], instruction: str, weight: float
 ) -> TrainingTriplet:
     query, choice1, choice2 = (texts[row] for row in judgment.triplet.key)
-    positive, negative = (choice1, choice2) if label == LABELS[0] else (choice2, choice1)
+    positive, negative = (choice1, choice2) if choice == LABELS[0] else (choice2, choice1)
     return TrainingTriplet(instruction, query, positive, negative, judgment.triplet, weight)

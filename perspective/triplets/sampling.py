@@ -1,6 +1,6 @@
-"""Uncertain queries to triplets: ClusterLLM (Zhang et al., 2023), section 3.1.
+"""Sample triplets for uncertain queries: ClusterLLM (Zhang et al., 2023), section 3.1.
 
-Everything here works on vectors alone; texts and labels are not needed.
+Only vectors are used, no texts or labels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from perspective.artifacts import Triplet
-from perspective.errors import DataError
+from perspective.errors import DataError, NothingToSample
 from perspective.options import OverwriteOptions, option
 from perspective.vectors import normalize_rows
 
@@ -24,34 +24,34 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-N_CLOSEST = 5  # members of a cluster that "nearest" chooses among
+N_CLOSEST = 5  # members per cluster that choices="nearest" draws from
 
 
 @dataclass(frozen=True)
 class SampledOptions(OverwriteOptions):
     """Where sampled triplets are written."""
 
-    out_dir: str | None = option("folder; default sampled_triplet_results", default=None, group="output")
+    out_dir: str | None = option("folder; default: sampled_triplet_results", default=None, group="output")
 
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """How triplets are drawn; the defaults are those of the published run."""
+    """How triplets are sampled; the defaults are those of the published run."""
 
     max_query: int = option("number of triplets", default=1024)
-    seed: int = option("of every random draw", default=100)
-    large_ent_prop: float = option("fraction of the texts, the most uncertain ones, that become queries", default=0.2)
-    filter_first_prop: float = option("fraction of the texts to leave out at the uncertain end", default=0.0)
+    seed: int = option("random seed", default=100)
+    large_ent_prop: float = option("fraction of the texts that become queries, the most uncertain ones", default=0.2)
+    filter_first_prop: float = option("fraction of the most uncertain texts to leave out", default=0.0)
     close_cluster_prop: float = option(
         "fraction of the clusters that count as near (at least two clusters)", default=0.02
     )
     max_distance: float | None = option(
-        "distance threshold of the agglomerative clustering; default 77 * sqrt(dim / 1024)", default=None
+        "distance threshold of the agglomerative clustering; default: 77 * sqrt(dim / 1024)", default=None
     )
-    shuffle_inds: bool = option("visit the queries in random order", default=True)
+    shuffle_inds: bool = option("use the queries in random order", default=True)
     choices: Literal["random", "nearest"] = option(
-        "random members of near clusters (published), or nearest: those most like the query in its two "
-        "nearest clusters, so that more questions have a right answer",
+        "random: members of near clusters (published); nearest: members most similar to the query, from its "
+        "two nearest clusters, so that more triplets have a right answer",
         default="random",
     )
 
@@ -65,7 +65,7 @@ class SampleSettings:
             )
         if not 0 < self.close_cluster_prop <= 1:
             raise DataError(f"--close_cluster_prop {self.close_cluster_prop}: must be above 0, at most 1")
-        if self.choices not in ("random", "nearest"):  # from Python; the command line refuses it itself
+        if self.choices not in ("random", "nearest"):  # for Python callers; the parser checks the command line
             raise DataError(f"choices={self.choices!r}: expected random or nearest")
         if self.max_distance is not None and not self.max_distance > 0:
             raise DataError(f"--max_distance {self.max_distance}: must be above 0")
@@ -80,15 +80,15 @@ def check_max_query(max_query: int) -> None:
 def sample_triplets(
     vectors: np.ndarray, settings: SampleSettings, scale: str = "small"
 ) -> tuple[list[Triplet], Uncertainty]:
-    """Draw triplets where the embedder is most uncertain.
+    """Sample triplets for the queries that the embedder is most uncertain about.
 
     Args:
         vectors: Array `(n_texts, dim)`, n_texts at least 3.
-        settings: How many and how.
+        settings: Settings of the sampling.
         scale: As in `measure_uncertainty`.
 
     Returns:
-        At most `max_query` triplets without a repeated question, and the clustering's uncertainty.
+        At most `max_query` distinct triplets (in either order of choices), and the uncertainty.
 
     Raises:
         NothingToSample: There are too few texts, or all fall into one cluster.
@@ -109,7 +109,7 @@ def sample_triplets(
 
 
 def sample_random_triplets(n_texts: int, max_query: int, seed: int) -> list[Triplet]:
-    """Draw triplets uniformly, the control: no text and no question is repeated within them.
+    """Sample distinct triplets uniformly: the control.
 
     Raises:
         DataError: There are fewer than three texts.
@@ -121,12 +121,12 @@ def sample_random_triplets(n_texts: int, max_query: int, seed: int) -> list[Trip
     if n_texts * math.comb(n_texts - 1, 2) < 2 * max_query:
         pairs = itertools.combinations(range(n_texts), 2)
         rows = [(query, *pair) for pair in pairs for query in range(n_texts) if query not in pair]
-        return _order_choices(_cut(rng.permutation(rows), max_query), rng)
+        return _order_choices(_limit(rng.permutation(rows), max_query), rng)
     return _order_choices(_draw_distinct(lambda: rng.integers(n_texts, size=(max_query, 3)), max_query), rng)
 
 
 class _Members:
-    """The rows of each cluster, laid out so that many can be drawn at once."""
+    """The rows of each cluster, in one array for vectorised drawing."""
 
     def __init__(self, clusters: np.ndarray) -> None:
         self.clusters = clusters
@@ -141,13 +141,13 @@ class _Members:
         return self.rows[self.starts[clusters] + rng.integers(self.counts[clusters])]
 
     def count_triplets(self, queries: np.ndarray, near: np.ndarray) -> int:
-        """Count the pairs of other texts from two different near clusters, over all queries."""
+        """Count the pairs of texts other than the query from two near clusters, over all queries."""
         sizes = self.counts[near] - (near == self.clusters[queries][:, None])  # (n_queries, n_near)
         return int((sizes.sum(axis=1) ** 2 - (sizes**2).sum(axis=1)).sum() // 2)
 
 
 class _Closest(_Members):
-    """A group of rows for each query and near cluster: the members most like the query."""
+    """A group of rows for each query and near cluster: the members most similar to the query."""
 
     def __init__(self, groups: Sequence[np.ndarray]) -> None:
         self.rows = np.concatenate(groups)
@@ -155,17 +155,17 @@ class _Closest(_Members):
         self.starts = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
 
     def count_triplets(self, queries: np.ndarray, near: np.ndarray) -> int:
-        """Count the pairs over all queries; no group holds its own query."""
+        """Count the pairs over all queries; groups do not contain their query."""
         return int(self.counts[near].prod(axis=1).sum())
 
 
 def _keep_closest(
     vectors: np.ndarray, queries: np.ndarray, near: np.ndarray, members: _Members
 ) -> tuple[np.ndarray, np.ndarray, _Members]:
-    """Make a group of each query's closest members in either cluster.
+    """Group the members of its two near clusters that are closest to each query.
 
     Returns:
-        The queries that have a choice in both, their groups' numbers `(n_queries, 2)`, the groups.
+        The queries with nonempty groups, their group numbers `(n_queries, 2)`, the groups.
     """
     unit = normalize_rows(vectors)
     groups = []
@@ -183,19 +183,20 @@ def _keep_closest(
 def _draw_from_clusters(
     queries: np.ndarray, near: np.ndarray, members: _Members, max_query: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw rows (query, choice, choice), round after round over the queries.
+    """Draw rows (query, choice, choice), in rounds over all queries.
 
-    Where nearly all that exist are asked for, they are listed instead, so that this always ends.
+    If at least half of the existing triplets are requested, they are listed instead: drawing would
+    take long or never end.
     """
     n_existing = members.count_triplets(queries, near)
     if n_existing == 0:
-        raise DataError("no triplet exists: every near cluster holds the query alone; give more texts")
+        raise NothingToSample("no triplet exists: every near cluster has only the query")
     if n_existing < 2 * max_query:
         return _list_triplets(queries, near, members, max_query, rng)
     n_near = near.shape[1]
 
     def draw_round() -> np.ndarray:
-        # Two different near clusters for each query: the second skips over the first.
+        # Two different near clusters for each query: the second is the first plus an offset.
         first = rng.integers(n_near, size=len(queries))
         second = (first + rng.integers(1, n_near, size=len(queries))) % n_near
         rows = np.arange(len(queries))
@@ -206,7 +207,7 @@ def _draw_from_clusters(
 
 
 def _draw_distinct(draw_round: Callable[[], np.ndarray], max_query: int) -> np.ndarray:
-    """Collect distinct rows; a question counts once however its choices are ordered."""
+    """Collect distinct rows; a triplet counts once in either order of its choices."""
     seen: dict[tuple[int, int, int], list[int]] = {}
     while len(seen) < max_query:
         for row in draw_round().tolist():
@@ -225,9 +226,9 @@ def _list_triplets(
         rng.permutation(np.array(list(_iterate_triplets(query, clusters, members)), dtype=np.int64).reshape(-1, 3))
         for query, clusters in zip(queries.tolist(), near.tolist(), strict=True)
     ]
-    # The first of every query, then the second, as drawing would.
+    # The first triplet of every query, then the second, as in drawing.
     rounds = np.concatenate([np.arange(len(rows)) for rows in by_query])
-    return _cut(np.concatenate(by_query)[np.argsort(rounds, kind="stable")], max_query)
+    return _limit(np.concatenate(by_query)[np.argsort(rounds, kind="stable")], max_query)
 
 
 def _iterate_triplets(query: int, near: Sequence[int], members: _Members) -> Iterator[tuple[int, int, int]]:
@@ -236,14 +237,14 @@ def _iterate_triplets(query: int, near: Sequence[int], members: _Members) -> Ite
         yield from ((query, a, b) for a in one for b in two)
 
 
-def _cut(rows: np.ndarray, max_query: int) -> np.ndarray:
+def _limit(rows: np.ndarray, max_query: int) -> np.ndarray:
     if len(rows) < max_query:
-        logger.info("only %d distinct triplets exist, fewer than the %d asked for: all are taken", len(rows), max_query)
+        logger.info("%d triplets requested, only %d distinct ones exist: using all", max_query, len(rows))
     return rows[:max_query]
 
 
 def _order_choices(rows: np.ndarray, rng: np.random.Generator) -> list[Triplet]:
-    # Which choice stands first must say nothing about which cluster is nearer.
+    # The order of the choices must not depend on which cluster is nearer.
     swap = rng.random(len(rows)) < 0.5
     rows[swap, 1], rows[swap, 2] = rows[swap, 2], rows[swap, 1].copy()
     return [Triplet(query, choice1, choice2) for query, choice1, choice2 in rows.tolist()]

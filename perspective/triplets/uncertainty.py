@@ -1,4 +1,4 @@
-"""Which texts an embedder is unsure of: ClusterLLM (Zhang et al., 2023), section 3.1."""
+"""Uncertainty of an embedder about each text: ClusterLLM (Zhang et al., 2023), section 3.1."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PUBLISHED_DIM = 1024
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """How unsure a clustering is of each text.
+    """Uncertainty of a clustering about each text.
 
     Attributes:
         clusters: `(n_texts,)` cluster of each text.
@@ -52,7 +52,7 @@ def measure_uncertainty(
     seed: int = 100,
     scale: str = "small",
 ) -> Uncertainty:
-    """Cluster the vectors and measure how spread each text is over its nearest clusters.
+    """Cluster the vectors and measure the entropy of each text over its nearest clusters.
 
     The soft assignment is Student's t with one degree of freedom, p_k ~ 1 / (1 + |x - c_k|^2)
     (ClusterLLM, equation 1), on standardised vectors.
@@ -61,7 +61,7 @@ def measure_uncertainty(
         vectors: Array `(n_texts, dim)`, n_texts at least 3.
         max_distance: Ward distance up to which clusters are joined; default `scale_max_distance`.
         close_cluster_fraction: Share of the clusters that count as near; at least two do.
-        seed: Of the sample, or of mini-batch k-means.
+        seed: Random seed of the sample or of mini-batch k-means.
         scale: "small" for agglomerative clustering, "large" for mini-batch k-means.
 
     Raises:
@@ -69,7 +69,7 @@ def measure_uncertainty(
     """
     if len(vectors) < 3:
         raise NothingToSample(f"{len(vectors)} texts: a triplet needs three")
-    # Double precision as published, single where memory counts.
+    # float64 as published; float32 for large corpora, to save memory.
     dtype = np.float64 if len(vectors) <= N_AGGLOMERATED else np.float32
     scaled = StandardScaler(copy=False).fit_transform(np.array(vectors, dtype=dtype))
     if scale == "large":
@@ -77,11 +77,11 @@ def measure_uncertainty(
     else:
         threshold = max_distance if max_distance is not None else scale_max_distance(scaled.shape[1])
         clusters = agglomerate(scaled, threshold, seed, adapt=max_distance is None)
-    # Numbered without gaps: some clusters may have stayed empty.
+    # Renumber without gaps: some clusters may be empty.
     clusters = np.unique(clusters, return_inverse=True)[1]
     n_clusters = int(clusters.max()) + 1
     if n_clusters < 2:
-        raise NothingToSample("all texts fall into one cluster: there is nothing to choose between")
+        raise NothingToSample("all texts fall into one cluster: no two clusters to draw choices from")
     centers = average_by_cluster(scaled, clusters, n_clusters)
     n_near = max(2, round(n_clusters * close_cluster_fraction))
     near = np.empty((len(scaled), n_near), dtype=np.int64)
@@ -93,7 +93,7 @@ def measure_uncertainty(
 
 
 def select_uncertain_queries(entropy: np.ndarray, first_fraction: float, last_fraction: float) -> np.ndarray:
-    """Return the rows of highest entropy, most uncertain first, between two fractions; at least one.
+    """Return the rows between two fractions of the order by entropy, highest first; at least one.
 
     >>> select_uncertain_queries(np.array([0.1, 0.9, 0.5, 0.2, 0.3]), 0.0, 0.4)
     array([1, 2])
@@ -104,7 +104,7 @@ def select_uncertain_queries(entropy: np.ndarray, first_fraction: float, last_fr
 
 
 def scale_max_distance(dim: int) -> float:
-    """Return the published threshold at another dimension.
+    """Return the published distance threshold, scaled to another dimension.
 
     Distances between standardised vectors grow with the square root of the dimension.
 

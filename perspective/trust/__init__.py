@@ -1,1 +1,1 @@
-"""Whom to trust, decided without labels: reliability of a judge, evidence of several sources, stability."""
+"""Trust decided without labels: reliability of a judge, evidence from several sources, stability."""

@@ -1,18 +1,19 @@
-"""What several sources together say about each triplet, told without labels.
+"""Combine several weak judges of a triplet without labels.
 
-A source gives every triplet a score: positive for choice 1, negative for choice 2, 0 for no opinion,
-on a scale of its own. How far each is believed follows from how the sources agree with one another.
+Each source gives every triplet a score: positive for choice 1, negative for choice 2, 0 for an
+abstention. Scales may differ. The reliability of a source is estimated from its agreement with the
+others.
 
 The model is that of Dawid and Skene (1979, "Maximum likelihood estimation of observer error-rates
-using the EM algorithm") with scores in place of votes: the right answer is z = +1 or -1, and a
-source's score, scaled to a mean square of 1, is drawn from N(mu z, 1 - mu^2). Where two sources err
-independently, E[x_i x_j] = mu_i mu_j, so that three of them determine their mu in closed form: the
-triplet method of FlyingSquid (Fu et al., 2020, "Fast and three-rious", section 3). Agreement cannot
-tell a source from its opposite: most sources are taken to be better than chance.
+using the EM algorithm") with scores instead of votes: the right answer is z = +1 or -1, and a
+source's score, scaled to a mean square of 1, is drawn from N(mu z, 1 - mu^2). For two sources with
+independent errors, E[x_i x_j] = mu_i mu_j, so three of them determine their mu in closed form: the
+triplet method of FlyingSquid (Fu et al., 2020, "Fast and three-rious", section 3). Agreement does
+not distinguish a source from its opposite: most sources are assumed to be better than chance.
 
-Sources that share their errors agree for the wrong reason. Where that is known beforehand (an
-embedder and answer states are both swayed by how a single text is worded), their agreement is kept
-out of the estimate, and what they share counts once. Unknown, it makes the evidence overconfident.
+Sources with correlated errors agree too often. If the correlation is known (embedder and answer
+states both depend on the wording of single texts), their agreement is left out of the estimate and
+shared errors count once. Unknown correlations make the evidence overconfident.
 """
 
 from __future__ import annotations
@@ -31,30 +32,30 @@ from perspective.vectors import half_whiten, score_margins
 logger = logging.getLogger(__name__)
 
 LLM, EMBEDDER, STATES = "llm", "embedder", "states"
-DEPENDENT = (EMBEDDER, STATES)  # share errors: each reads one text at a time
+DEPENDENT = (EMBEDDER, STATES)  # correlated errors: each reads one text at a time
 
-# mu: 0 is chance; for scores of normal distribution 0.3 is right in 62%, 0.45 in 69%, 0.9 in 98%
-DEFAULT_RELIABILITY = 0.3  # of a source that no other confirms
-TYPICAL_RELIABILITY = 0.45  # MiniLM's margin where it is uncertain: 0.49 on banking77, 0.37 on stackexchange
-PRIOR_SPREAD = 0.2  # standard deviation of mu around the typical one
-MAX_RELIABILITY = 0.9  # agreement alone never shows more
-SIGNIFICANCE = 2.0  # standard errors by which two sources must agree
-MIN_SHARED = 30  # triplets on which both must speak
-NOISE = 0.1  # agreement below which answers may be a coin's; Starling's: 0.29 on banking77, 0.19 on mtop_domain
-MAX_SCORE = 3.0  # robust standard deviations at which scores are clipped
-MAX_LOGIT = 10.0  # of a judge's probability: 0 and 1 are no certainty
-MIN_ERROR = 0.01  # least variance of the errors in any direction
-N_ROUNDS = 1000
+# mu: 0 is chance; for normally distributed scores 0.3 is right in 62%, 0.45 in 69%, 0.9 in 98%
+DEFAULT_RELIABILITY = 0.3  # if no other source agrees
+TYPICAL_RELIABILITY = 0.45  # MiniLM's margin on its uncertain triplets: 0.49 on banking77, 0.37 on stackexchange
+PRIOR_SPREAD = 0.2  # standard deviation of the prior on mu
+MAX_RELIABILITY = 0.9  # agreement alone is no evidence for more
+SIGNIFICANCE = 2.0  # standard errors by which the agreement of two sources must exceed 0
+MIN_SHARED = 30  # triplets that both sources must answer
+NOISE = 0.1  # agreement below which answers may be random; Starling's: 0.29 on banking77, 0.19 on mtop_domain
+MAX_SCORE = 3.0  # scores are clipped at this many robust standard deviations
+MAX_LOGIT = 10.0  # limit of a judge's log-odds: probabilities 0 and 1 are not certain
+MIN_ERROR = 0.01  # smallest variance of the errors in any direction
+N_ROUNDS = 1000  # maximum number of iterations
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the sources say about n triplets.
+    """Combined evidence for n triplets.
 
     Attributes:
-        probability: `(n,)`, that choice 1 is closer, by all sources together.
-        log_odds: `(n,)` by source: what each adds to the logit of the probability.
-        reliability: mu by source, 0 (not believed) to `MAX_RELIABILITY`: the correlation between a
+        probability: `(n,)`, probability that choice 1 is closer, from all sources.
+        log_odds: `(n,)` by source: its contribution to the logit of the probability.
+        reliability: mu by source, 0 (not trusted) to `MAX_RELIABILITY`: the correlation between a
             source's scores and the right answers.
     """
 
@@ -71,36 +72,36 @@ class Evidence:
 def gather_evidence(
     judgments: Sequence[Judgment], vectors: np.ndarray, states: np.ndarray | None = None, judge: str | None = LLM
 ) -> Evidence:
-    """Combine a judge's answers with the embedder's margin and, where given, that of answer states.
+    """Combine a judge's answers with the margins of the embedder and, if given, of answer states.
 
     Args:
-        judgments: Of n triplets.
+        judgments: Judgments of n triplets.
         vectors: Embeddings `(n_texts, dim)`.
-        states: Answer states `(n_texts, hidden)` as the LLM gave them.
-        judge: What the answers count as, see `name_source`; None leaves them out, as those of a
-            judge known to be unreliable.
+        states: Answer states `(n_texts, hidden)`, not whitened.
+        judge: Source name of the answers, see `name_source`; None leaves them out, for an
+            unreliable judge.
 
     Returns:
-        Evidence of the sources "llm", "embedder" and "states", as far as they are there.
+        Evidence from the available sources of "llm", "embedder" and "states".
     """
     triplets = [judgment.triplet for judgment in judgments]
     sources = {judge: score_judgments(judgments)} if judge is not None else {}
     sources[EMBEDDER] = score_margins(vectors, triplets)
-    if states is not None:  # in place of answers that were told from states
+    if states is not None:  # replaces answers inferred from states, if any
         sources[STATES] = score_margins(half_whiten(states), triplets)
     return combine_sources(sources)
 
 
 def is_noise(judgments: Sequence[Judgment], vectors: np.ndarray) -> bool:
-    """Tell whether a judge's answers have too little in common with the embedder's margins to be more than noise.
+    """Return whether a judge's answers correlate too little with the embedder's margins to be more than noise.
 
-    The embedder is weak where it was uncertain, but it errs in other ways than an LLM does: what is
-    told of the texts agrees with it. Few judgments get the benefit of the doubt: the agreement, a
-    correlation, must lie below `NOISE` by `SIGNIFICANCE` standard errors.
+    The embedder is weak on the triplets it is uncertain about, but its errors differ from an LLM's:
+    answers based on the texts correlate with its margins. A few judgments are not enough to reject
+    a judge: the correlation must be below `NOISE` by `SIGNIFICANCE` standard errors.
 
     Args:
-        judgments: Of triplets of n texts.
-        vectors: The untouched embedder's `(n_texts, dim)`.
+        judgments: Judgments of triplets of n texts.
+        vectors: Vectors of the embedder before fine-tuning, `(n_texts, dim)`.
     """
     triplets = [judgment.triplet for judgment in judgments]
     scores = _standardise_all({LLM: score_judgments(judgments), EMBEDDER: score_margins(vectors, triplets)})
@@ -109,12 +110,12 @@ def is_noise(judgments: Sequence[Judgment], vectors: np.ndarray) -> bool:
 
 
 def is_trusted(judgments: Sequence[Judgment], vectors: np.ndarray | None) -> bool:
-    """Tell without labels whether a judge's answers are fit to train on, and log why not.
+    """Return, without labels, whether a judge's answers can be used for training; log the reason if not.
 
     Args:
-        judgments: Of triplets of n texts.
-        vectors: The untouched embedder's `(n_texts, dim)`, to check answers of one order against;
-            None for no check.
+        judgments: Judgments of triplets of n texts.
+        vectors: Vectors of the embedder before fine-tuning, `(n_texts, dim)`, to check answers
+            given in one order; None for no check.
     """
     reliability = assess_reliability(judgments)
     if not reliability.is_reliable:
@@ -123,14 +124,14 @@ def is_trusted(judgments: Sequence[Judgment], vectors: np.ndarray | None) -> boo
     if vectors is not None and is_noise(judgments, vectors):
         logger.warning(
             "judge unreliable, its answers are not used: given in one order, they agree with the embedder no more than "
-            "noise; ask in both (--orders 2), or convert with --no_check"
+            "noise; judge in both orders (--orders 2), or convert with --no_check"
         )
         return False
     return True
 
 
 def name_source(judge: JudgeRecord | None) -> str:
-    """Return what a judge's answers count as, by what is recorded about it.
+    """Return the source name of a judge's answers, from its record.
 
     >>> name_source(JudgeRecord(name="smollm2", kind="answer")), name_source(None)
     ('states', 'llm')
@@ -139,9 +140,9 @@ def name_source(judge: JudgeRecord | None) -> str:
 
 
 def score_judgments(judgments: Sequence[Judgment]) -> np.ndarray:
-    """Return a judge's scores: log-odds, or hard answers where it gave no probability.
+    """Return a judge's scores: log-odds, or +1 and -1 for answers without a probability.
 
-    Where only some judgments have a probability, a hard answer counts like a typical one of these.
+    If only some judgments have a probability, answers without one get the median of their log-odds.
 
     Returns:
         `(n,)`; 0 for an abstention without a probability.
@@ -153,25 +154,25 @@ def score_judgments(judgments: Sequence[Judgment]) -> np.ndarray:
     known = np.array([judgment.probability is not None for judgment in judgments], dtype=bool)
     if not known.any():
         return answers
-    told = np.array([judgment.probability for judgment in judgments if judgment.probability is not None])
-    logits = np.clip(logit(told), -MAX_LOGIT, MAX_LOGIT)
+    probabilities = np.array([judgment.probability for judgment in judgments if judgment.probability is not None])
+    logits = np.clip(logit(probabilities), -MAX_LOGIT, MAX_LOGIT)
     scores = answers * np.median(np.abs(logits))
     scores[known] = logits
     return scores
 
 
 def combine_sources(sources: Mapping[str, np.ndarray], dependent: Collection[str] = DEPENDENT) -> Evidence:
-    """Estimate how far each source is to be believed, and add up their log-odds.
+    """Estimate the reliability of each source and add up their log-odds.
 
-    A source that errs on its own adds 2 mu x / (1 - mu^2), a vote without degrees
+    A source with independent errors adds 2 mu x / (1 - mu^2), a vote without a strength
     ln((1 + mu) / (1 - mu)): a product of experts. Sources that agree with no other beyond chance
-    are not believed; where that leaves none, the one named "embedder", or a single source, counts
-    with `DEFAULT_RELIABILITY`.
+    are not trusted. If none is left, the source "embedder", or a single source, gets
+    `DEFAULT_RELIABILITY`.
 
     Args:
         sources: Scores `(n,)` by name, of the same n triplets.
-        dependent: Names of sources that share errors; their agreement says nothing of their
-            reliability.
+        dependent: Names of sources with correlated errors; their agreement is not used to
+            estimate reliability.
 
     Raises:
         DataError: There is no source, or one has another shape or holds NaN or infinity.
@@ -183,14 +184,14 @@ def combine_sources(sources: Mapping[str, np.ndarray], dependent: Collection[str
     from scipy.special import expit
 
     names, scores = list(sources), _standardise_all(sources)
-    speaks = (scores != 0).astype(np.float64)  # (n_sources, n)
-    shared = speaks @ speaks.T  # (n_sources, n_sources)
+    answered = (scores != 0).astype(np.float64)  # (n_sources, n)
+    shared = answered @ answered.T  # (n_sources, n_sources)
     agreement = scores @ scores.T / np.maximum(shared, 1)
-    in_group = np.array([name in dependent for name in names])
-    mu = _estimate_reliability(agreement, shared, ~np.outer(in_group, in_group))
+    is_dependent = np.array([name in dependent for name in names])
+    mu = _estimate_reliability(agreement, shared, ~np.outer(is_dependent, is_dependent))
     if not mu.any():
-        alone = names[0] if len(names) == 1 else EMBEDDER
-        mu = np.array([DEFAULT_RELIABILITY if name == alone else 0.0 for name in names]) * (np.diag(shared) > 0)
+        fallback = names[0] if len(names) == 1 else EMBEDDER
+        mu = np.array([DEFAULT_RELIABILITY if name == fallback else 0.0 for name in names]) * (np.diag(shared) > 0)
     log_odds = _weigh(scores, mu, agreement)
     return Evidence(
         probability=expit(log_odds.sum(axis=0)),
@@ -206,7 +207,7 @@ def _sign(prediction: tuple[str, ...]) -> int:
 
 
 def _standardise_all(sources: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Check scores and scale them, `(n_sources, n)`."""
+    """Check and standardise the scores, `(n_sources, n)`."""
     if not sources:
         raise DataError("no source of evidence")
     rows = []
@@ -222,45 +223,45 @@ def _standardise_all(sources: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _standardise(score: np.ndarray) -> np.ndarray:
-    """Scale to a mean square of 1 where the source speaks; a few huge scores do not set the scale."""
-    spoken = score != 0
-    if not spoken.any():
+    """Scale the nonzero scores to a mean square of 1, robustly against outliers."""
+    answered = score != 0
+    if not answered.any():
         return np.zeros_like(score)
-    middle = np.percentile(np.abs(score[spoken]), 50, method="lower")
-    with np.errstate(over="ignore"):  # what overflows is clipped
+    median = np.percentile(np.abs(score[answered]), 50, method="lower")
+    with np.errstate(over="ignore"):  # overflows are clipped
         # 1.48 median absolute values are one standard deviation of a normal distribution around 0.
-        score = np.clip(score / middle / 1.4826, -MAX_SCORE, MAX_SCORE)
-    return score / np.sqrt((score[spoken] ** 2).mean())
+        score = np.clip(score / median / 1.4826, -MAX_SCORE, MAX_SCORE)
+    return score / np.sqrt((score[answered] ** 2).mean())
 
 
 def _estimate_reliability(agreement: np.ndarray, shared: np.ndarray, independent: np.ndarray) -> np.ndarray:
     """Fit mu_i mu_j to the agreement of each pair of sources.
 
-    Least squares over the independent pairs, each weighted by the triplets on which both speak;
-    with three sources this is the triplet method. A normal prior, `TYPICAL_RELIABILITY` give or
-    take `PRIOR_SPREAD`, settles what agreement leaves open: it gives two sources the same mu, the
-    square root of their agreement, and keeps one from being taken for infallible where two others
-    hardly agree.
+    Least squares over the independent pairs, each weighted by the number of triplets that both
+    sources answered; with three sources this is the triplet method. A normal prior with mean
+    `TYPICAL_RELIABILITY` and standard deviation `PRIOR_SPREAD` makes the solution unique: two
+    sources get the same mu, the square root of their agreement, and no source gets a mu near 1
+    only because two others hardly agree.
 
     Args:
         agreement: Mean products of standardised scores, `(n_sources, n_sources)`.
-        shared: Triplets on which both speak, `(n_sources, n_sources)`.
-        independent: Pairs whose agreement means reliability, `(n_sources, n_sources)` bool.
+        shared: Number of triplets that both sources answered, `(n_sources, n_sources)`.
+        independent: Pairs with independent errors, `(n_sources, n_sources)` bool.
 
     Returns:
-        `(n_sources,)`, all 0 where no two sources agree.
+        `(n_sources,)`, all 0 if no two sources agree.
     """
     others = ~np.eye(len(agreement), dtype=bool) & (shared >= MIN_SHARED)
-    # Scores that have nothing to do with one another have a mean product of 0 +- 1 / sqrt(shared).
-    believed = (others & (agreement * np.sqrt(shared) > SIGNIFICANCE)).any(axis=1)
-    weights = shared * (others & independent & np.outer(believed, believed))
-    mu = np.where(believed, TYPICAL_RELIABILITY, 0.0)
-    pull = PRIOR_SPREAD**-2
+    # Independent scores have a mean product of 0 +- 1 / sqrt(shared).
+    trusted = (others & (agreement * np.sqrt(shared) > SIGNIFICANCE)).any(axis=1)
+    weights = shared * (others & independent & np.outer(trusted, trusted))
+    mu = np.where(trusted, TYPICAL_RELIABILITY, 0.0)
+    precision = PRIOR_SPREAD**-2
     for _ in range(N_ROUNDS):
         before = mu.copy()
-        for i in np.flatnonzero(believed):
-            towards = (weights[i] * agreement[i]) @ mu + pull * TYPICAL_RELIABILITY
-            mu[i] = np.clip(towards / (weights[i] @ mu**2 + pull), 0.0, MAX_RELIABILITY)
+        for i in np.flatnonzero(trusted):
+            target = (weights[i] * agreement[i]) @ mu + precision * TYPICAL_RELIABILITY
+            mu[i] = np.clip(target / (weights[i] @ mu**2 + precision), 0.0, MAX_RELIABILITY)
         if np.abs(mu - before).max() < 1e-9:
             break
     return mu
@@ -269,33 +270,34 @@ def _estimate_reliability(agreement: np.ndarray, shared: np.ndarray, independent
 def _weigh(scores: np.ndarray, mu: np.ndarray, agreement: np.ndarray) -> np.ndarray:
     """Return each source's log-odds `(n_sources, n)`: 2 mu' S^-1 x, S the covariance of the errors.
 
-    What two sources agree beyond mu_i mu_j are shared errors, which count once. S is diagonal
-    without them, and the log-odds are 2 mu x / (1 - mu^2).
+    Agreement of two sources beyond mu_i mu_j comes from shared errors, which count once. Without
+    them S is diagonal and the log-odds are 2 mu x / (1 - mu^2).
     """
-    believed = np.flatnonzero(mu)
+    trusted = np.flatnonzero(mu)
     log_odds = np.zeros_like(scores)
-    if not believed.size:
+    if not trusted.size:
         return log_odds
-    mu_mu = np.outer(mu, mu)[np.ix_(believed, believed)]
-    errors = np.maximum(agreement[np.ix_(believed, believed)] - mu_mu, 0)
-    np.fill_diagonal(errors, 1 - mu[believed] ** 2)
-    values, directions = np.linalg.eigh(errors)  # pairs counted on different triplets may not fit together
+    mu_mu = np.outer(mu, mu)[np.ix_(trusted, trusted)]
+    errors = np.maximum(agreement[np.ix_(trusted, trusted)] - mu_mu, 0)
+    np.fill_diagonal(errors, 1 - mu[trusted] ** 2)
+    # Not always positive definite, since pairs are estimated on different triplets.
+    values, directions = np.linalg.eigh(errors)
     errors = (directions * np.maximum(values, MIN_ERROR)) @ directions.T
-    speaks = scores[believed] != 0
-    for pattern in np.unique(speaks, axis=1).T:  # who speaks
-        columns = (speaks == pattern[:, None]).all(axis=0)
-        weights = _solve_positive(errors, mu[believed], pattern)
-        log_odds[np.ix_(believed, columns)] = weights[:, None] * scores[np.ix_(believed, columns)]
-    for i in believed:
-        if _has_one_strength(scores[i]):  # no normal variable: right with probability (1 + mu) / 2
+    answered = scores[trusted] != 0
+    for pattern in np.unique(answered, axis=1).T:  # each set of sources that answered
+        columns = (answered == pattern[:, None]).all(axis=0)
+        weights = _solve_positive(errors, mu[trusted], pattern)
+        log_odds[np.ix_(trusted, columns)] = weights[:, None] * scores[np.ix_(trusted, columns)]
+    for i in trusted:
+        if _has_one_strength(scores[i]):  # votes, not normal: right with probability (1 + mu) / 2
             log_odds[i] *= np.arctanh(mu[i]) * (1 - mu[i] ** 2) / mu[i]
     return log_odds
 
 
-def _solve_positive(errors: np.ndarray, mu: np.ndarray, speaks: np.ndarray) -> np.ndarray:
-    """Return 2 S^-1 mu over the sources that speak; one whose weight would be negative is left out."""
+def _solve_positive(errors: np.ndarray, mu: np.ndarray, answered: np.ndarray) -> np.ndarray:
+    """Return 2 S^-1 mu over the sources that answered, without those whose weight would be negative."""
     weights = np.zeros(len(mu))
-    used = np.flatnonzero(speaks)
+    used = np.flatnonzero(answered)
     while used.size:
         solved = 2 * np.linalg.solve(errors[np.ix_(used, used)], mu[used])
         if (solved >= 0).all():

@@ -1,4 +1,4 @@
-"""Whether a judge's answers mean anything, told without labels."""
+"""Reliability of a judge, measured without labels."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from perspective.artifacts import Judgment
 
 MIN_DECIDED_FRACTION = 0.1
 MIN_ORDER_KAPPA = 0.1
-MIN_ASKED = 30  # fewer judgments in both orders say nothing about a judge
+MIN_BOTH_ORDERS = 30  # with fewer judgments in both orders, agreement is not measured
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """How a judge held up when asked in both orders.
+    """Agreement of a judge with itself when the order of the choices is swapped.
 
     Attributes:
-        n_judgments: All judgments.
-        n_decided: Those that name exactly one choice.
-        order_kappa: Cohen's kappa between the choices told in the two orders: 0 for answers that
-            follow position or chance, 1 for answers that follow the texts. None where one order
-            was asked, or too few.
+        n_judgments: Number of judgments.
+        n_decided: Number of judgments with exactly one choice.
+        order_kappa: Cohen's kappa between the choices in the two orders: 0 for answers that depend
+            on position or chance, 1 for answers that depend on the texts. None with fewer than
+            `MIN_BOTH_ORDERS` judgments in both orders.
         position1_fraction: Fraction of all answers, over both orders, that name the choice in
             first position; 0.5 without position bias. None as above.
     """
@@ -35,12 +35,12 @@ class Reliability:
 
     @property
     def decided_fraction(self) -> float:
-        """Fraction of the judgments that name exactly one choice."""
+        """Fraction of the judgments with exactly one choice."""
         return self.n_decided / self.n_judgments if self.n_judgments else 0.0
 
     @property
     def is_reliable(self) -> bool:
-        """Whether training on these judgments can be more than training on noise."""
+        """Whether the judgments are better than noise, and worth training on."""
         if self.order_kappa is not None and self.order_kappa < MIN_ORDER_KAPPA:
             return False
         return self.decided_fraction >= MIN_DECIDED_FRACTION
@@ -53,13 +53,13 @@ class Reliability:
         """Return the figures in one line."""
         parts = [f"{self.n_decided} of {self.n_judgments} judgments name one choice ({self.decided_fraction:.0%})"]
         if self.order_kappa is not None and self.position1_fraction is not None:
-            parts.append(f"agreement between both orders beyond chance {self.order_kappa:.2f} (kappa)")
+            parts.append(f"agreement between the two orders {self.order_kappa:.2f} (kappa)")
             parts.append(f"{self.position1_fraction:.0%} of the answers name the first position")
         return ", ".join(parts)
 
 
 def assess_reliability(judgments: Sequence[Judgment]) -> Reliability:
-    """Compare what a judge said in the two orders; labels are neither needed nor used."""
+    """Compare a judge's answers in the two orders; no labels are used."""
     from sklearn.metrics import cohen_kappa_score
 
     n_decided = sum(len(judgment.prediction) == 1 for judgment in judgments)
@@ -71,13 +71,13 @@ def assess_reliability(judgments: Sequence[Judgment]) -> Reliability:
         ],
         dtype=float,
     ).reshape(-1, 2)
-    both = both[~np.isclose(both, 0.5, rtol=0, atol=1e-9).any(axis=1)]  # a tie says nothing; two do not agree
-    if len(both) < MIN_ASKED:
+    both = both[~np.isclose(both, 0.5, rtol=0, atol=1e-9).any(axis=1)]  # a tie is no answer
+    if len(both) < MIN_BOTH_ORDERS:
         return Reliability(len(judgments), n_decided, None, None)
-    says_choice1 = both > 0.5  # (n, 2): order of the file, swapped order
-    # Where all answers are one choice, chance explains them, and scikit-learn calls kappa undefined.
-    kappa = float(cohen_kappa_score(*says_choice1.T)) if np.ptp(says_choice1.astype(int)) else 0.0
-    rates = says_choice1.mean(axis=0)
-    # Choice 1 stands first in the order of the file and second in the swapped order.
+    is_choice1 = both > 0.5  # (n, 2): order of the file, swapped order
+    # If all answers are the same choice, scikit-learn's kappa is undefined: no agreement beyond chance.
+    kappa = float(cohen_kappa_score(*is_choice1.T)) if np.ptp(is_choice1.astype(int)) else 0.0
+    rates = is_choice1.mean(axis=0)
+    # Choice 1 is first in the order of the file and second in the swapped order.
     position1 = float((rates[0] + 1 - rates[1]) / 2)
     return Reliability(len(judgments), n_decided, kappa, position1)

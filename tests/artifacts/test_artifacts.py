@@ -10,7 +10,6 @@ from perspective.artifacts import (
     TrainingTriplet,
     Triplet,
     atomic_path,
-    dump_json,
     hash_file,
     load_judgments,
     load_training_triplets,
@@ -184,12 +183,13 @@ def test_the_record_and_the_facts_of_a_finished_result_are_there(stage):
         ({"record": {"unheard": 1}}, r"damaged \(record.unheard:"),
         ({"settings": []}, r"damaged \(settings:"),
         ({"facts": "none"}, r"damaged \(facts:"),
+        ({"facts": {"loss": float("inf")}}, r"damaged \(a number is NaN or infinite"),
     ],
 )
 def test_a_sidecar_of_another_version_or_damaged_is_one_line(stage, change, message):
     output = stage()
     output.write_json([1])
-    write_text(output.sidecar, dump_json(read_json(output.sidecar) | change))
+    output.sidecar.write_text(json.dumps(read_json(output.sidecar) | change))
     for read in (stage().is_finished, lambda: read_record(output.path)):
         with pytest.raises(DataError, match=message):
             read()
@@ -322,7 +322,7 @@ def test_published_judgments_are_read(records, written):
         ({"choice1_idx": "2"}, r'record 1 has no row number in "choice1_idx" \(found \'2\'\)'),
         ({"choice1_idx": True}, r"found True"),
         ({"choice1_idx": 1.0}, r"found 1\.0"),
-        ({"task": "mtop_domain"}, r'made for data set "mtop_domain", not "banking77"'),
+        ({"task": "mtop_domain"}, "made for data set 'mtop_domain', not 'banking77'"),
     ],
 )
 def test_triplets_that_do_not_fit_are_refused(records, written, change, message):
@@ -358,6 +358,8 @@ def test_other_shapes_are_refused(records, written):
         ({"pos": ["only one"]}, "record 0 is not a training triplet"),
         ({"neg": None}, "record 0 is not a training triplet"),
         ({"query_idx": "x"}, "record 0 is not a training triplet"),
+        ({"query_idx": float("inf")}, "record 0 is not a training triplet"),
+        ({"weight": 10**400}, "record 0 is not a training triplet"),
         ({"weight": None}, "record 0 is not a training triplet"),
         ({"neg": ["", 3]}, "record 0 holds a text that is not a string"),
         ({"weight": -1}, r"record 0 has weight -1\.0"),
@@ -371,43 +373,3 @@ def test_broken_training_triplets_are_refused(written, change, message):
     assert load_training_triplets(written([record]))[0].weight == 1.0  # published: without a weight
     with pytest.raises(DataError, match=message):
         load_training_triplets(written([record | change]))
-
-
-class Bomb:
-    def __reduce__(self):
-        return (exec, ("raise SystemExit('a pickle ran')",))
-
-
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        (np.array([Bomb()], dtype=object), "a pickle or a broken array"),
-        (np.zeros((2, 3), dtype=int), "expected an array of floats, found int64"),
-        (np.zeros(3), r"must be 2-D and not empty, got shape \(3,\)"),
-        (np.zeros((0, 3)), r"got shape \(0, 3\)"),
-        (np.zeros((5, 3)), "5 rows for 4 texts"),
-        (np.array([[0.0], [1], [np.nan], [np.inf]]), r"row 2 holds NaN or infinity \(2 such rows\)"),
-        (np.full((4, 1), 1e300), r"row 0 holds NaN or infinity"),  # too large for float32
-    ],
-)
-def test_vectors_that_do_not_fit_are_refused(tmp_path, array, message):
-    path = tmp_path / "v.npy"
-    np.save(path, array, allow_pickle=True)
-    with pytest.raises(DataError, match=message):
-        read_vectors(path, 4)
-
-
-def test_vectors_of_any_float_are_read_and_broken_files_refused(tmp_path):
-    path = tmp_path / "v.npy"
-    for kind in (np.float16, np.float32, np.float64):
-        np.save(path, np.eye(4, dtype=kind))
-        assert read_vectors(path).dtype == np.float32
-    whole = path.read_bytes()
-    for broken in (b"", b"not an array", whole[:-8], whole[:40], b"PK\x03\x04 not a zip"):
-        path.write_bytes(broken)
-        with pytest.raises(DataError, match=r"v\.npy: "):
-            read_vectors(path)
-    with path.open("wb") as file:
-        np.savez(file, a=np.eye(2))
-    with pytest.raises(DataError, match="expected an array of floats"):
-        read_vectors(path)

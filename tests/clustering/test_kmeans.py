@@ -18,7 +18,7 @@ def make_blobs(n_blobs, size, dim=8, seed=0):
 
 
 def best_accuracy(labels, clusters):
-    """The best of all one-to-one matchings, tried one after the other."""
+    """Return the accuracy of the best one-to-one matching, by brute force."""
     wide, narrow = (labels, clusters) if len(set(labels)) >= len(set(clusters)) else (clusters, labels)
     names = sorted(set(narrow))
     return max(
@@ -28,7 +28,7 @@ def best_accuracy(labels, clusters):
 
 
 @pytest.mark.parametrize(("n_classes", "n_clusters"), [(4, 4), (2, 5), (5, 2), (1, 3), (3, 1)])
-def test_accuracy_is_that_of_the_best_matching(n_classes, n_clusters):
+def test_accuracy_uses_the_best_matching(n_classes, n_clusters):
     rng = np.random.default_rng(n_classes * 10 + n_clusters)
     for _ in range(20):
         labels, clusters = rng.integers(n_classes, size=12), 10 * rng.integers(n_clusters, size=12)
@@ -47,7 +47,7 @@ def test_perfect_clusters_score_100(scale):
     assert (measures["n_clusters"], measures["seeds"]) == (4, [100, 13, 21, 36, 42])
 
 
-def test_measures_are_those_of_k_means_with_ten_starts():
+def test_measures_equal_k_means_with_ten_starts():
     from sklearn.cluster import KMeans
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
@@ -64,19 +64,19 @@ def test_measures_are_those_of_k_means_with_ten_starts():
     assert measures["ACC_std"] > 0  # noise: the seeds differ
 
 
-def test_random_labels_score_near_nothing():
+def test_random_labels_score_near_zero():
     vectors, _ = make_blobs(4, 50)
     labels = np.random.default_rng(5).integers(4, size=200).astype(str)
     assert abs(score_clustering(vectors, list(labels))["ARI_mean"]) < 5
 
 
-def test_fewer_texts_than_clusters():
+def test_fewer_texts_than_clusters_are_refused():
     with pytest.raises(DataError, match="3 texts cannot form 4 clusters"):
         cluster_vectors(np.eye(3), 4, 100)
 
 
 @pytest.mark.parametrize("scale", ["small", "large"])
-def test_without_labels_the_number_of_blobs_is_found(scale):
+def test_the_number_of_blobs_is_estimated_without_labels(scale):
     vectors, _ = make_blobs(5, 40, seed=3)
     measures = score_without_labels(vectors, scale)
     assert measures["n_clusters_estimated"] == 5
@@ -86,6 +86,6 @@ def test_without_labels_the_number_of_blobs_is_found(scale):
 
 
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters")
-def test_without_labels_few_or_equal_texts_do_not_fail():
+def test_few_or_equal_texts_can_be_scored_without_labels():
     for vectors in (np.eye(2), np.eye(3), np.ones((6, 2))):
         assert score_without_labels(vectors)["n_clusters_estimated"] >= 2

@@ -55,6 +55,7 @@ def test_texts_stay_as_they_are(given, caplog):
         ('{"input": "a"}\n{"input": 3}\n', r'small\.jsonl:2: "input" is int, not a text'),
         ('{"input": "a"}\n{"input": null}\n', r'small\.jsonl:2: "input" is NoneType, not a text'),
         ('{"input": "a"}\n{"input": " \\n"}\n', r'small\.jsonl:2: "input" is empty'),
+        ('{"input": "a"}\n{"input": "\u200b\\u0000\ufeff"}\n', r'small\.jsonl:2: "input" is empty'),
         ('{"input": "a"}\n{"input": "\\ud83d"}\n', r'small\.jsonl:2: "input" holds half a character'),
         ('{"input": "a"}\n', r"small\.jsonl: 1 text; clustering needs at least two"),
         ("\n", r"small\.jsonl: the file is empty"),
@@ -89,8 +90,6 @@ def test_faults_of_a_parquet_row(given):
     table = pd.DataFrame({"input": ["a", None, "c"], "label": [1, None, 2]}).to_parquet()
     with pytest.raises(DataError, match=r'a\.parquet: row 2: "input" is NoneType'):
         load_texts(given(table, "a.parquet"))
-    with pytest.raises(DataError, match=r'a\.parquet: row 2: no "label"'):
-        load_labels(given(table, "a.parquet"))
 
 
 def test_labels(given):
@@ -103,21 +102,15 @@ def test_labels(given):
     assert load_labels(given("input\na\nb\n", "a.csv")) is None
     assert load_labels(given("input,label\na,\nb,\n", "a.csv")) is None
     assert load_labels(given([{"input": "a", "label": math.nan}, {"input": "b", "label": " "}])) is None
-    with pytest.raises(DataError, match=r'every "label" is "x", which measures nothing; take another --label_column'):
-        load_labels(given(lines[1:]))
     several = [{"input": "a", "label": ["x", "y"]}, {"input": "b", "label": ["x"]}]
     for content, name in ((several, "small.jsonl"), (pd.DataFrame(several).to_parquet(), "a.parquet")):
         with pytest.raises(DataError, match=r'(:| row )1: "label" is no single label'):
             load_labels(given(content, name))
-    with pytest.raises(DataError, match=r'small\.jsonl:2: no "label", but other lines have one \(1 missing\)'):
-        load_labels(given([lines[0], {"input": "b"}, lines[2]]))
-    with pytest.raises(DataError, match=r'a\.csv: row 1: no "label"'):
-        load_labels(given("input,label\na,\nb,x\n", "a.csv"))
 
 
 def test_columns_of_other_names(given):
-    settings = given([{"q": "a", "y": 1}, {"q": "b", "y": 2}], text_column="q")
-    assert (load_texts(settings), load_labels(settings, "y")) == (["a", "b"], ["1", "2"])
+    settings = given([{"q": "a", "y": 1}, {"q": "b", "y": 2}, {"q": "c", "y": 2}], text_column="q")
+    assert (load_texts(settings), load_labels(settings, "y")) == (["a", "b", "c"], ["1", "2", "2"])
 
 
 def test_unknown_and_unfetched_data_sets(tmp_path, monkeypatch):

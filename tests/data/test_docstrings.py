@@ -149,5 +149,5 @@ def test_a_module_of_one_file_is_read_alone(packages, tmp_path):
     packages("beside", {"other": docstring})
     assert [entry.key for entry in read_packages(["single"])] == ["single.one"]
     packages("empty", {})
-    with pytest.raises(DataError, match="empty: no docstrings that serve as queries"):
+    with pytest.raises(DataError, match="empty: no docstrings usable as queries"):
         make_docs_set(DocsSettings(["beside"], ["empty"]))

@@ -105,13 +105,14 @@ def test_collection_survives_the_files(tmp_path):
         ("qrels.tsv", "1\ta\t1\n1\ta\t2\n", r'qrels.tsv:2: query "1" and document "a" are judged twice'),
         ("qrels.tsv", "1\ta\tyes\n", r"qrels.tsv:1: grade 'yes' is not a whole number"),
         ("qrels.tsv", "1\ta\t9223372036854775808\n", r"qrels.tsv:1: grade 9223372036854775808 is too large; at most"),
+        ("qrels.tsv", "1\ta\t-9223372036854775809\n", r"qrels.tsv:1: grade -9223372036854775809 is too large; at most"),
         ("qrels.tsv", "1 a 1\n", r"qrels.tsv:1: 1 fields; expected query-id, corpus-id, score"),
         ("qrels.tsv", "1\ta\t0\n", r"no query has a relevant document"),
         ("corpus.jsonl", '{"_id": "a", "text": ""}\n', r'corpus.jsonl:1: "text" is empty'),
         (
             "corpus.jsonl",
             '{"_id": "a", "text": "x"}\n{"_id": "a", "text": "y"}\n',
-            r'corpus.jsonl:2: id "a" stands twice',
+            r'corpus.jsonl:2: id "a" is given twice',
         ),
         ("corpus.jsonl", '{"text": "x"}\n', r'corpus.jsonl:1: no "_id" \(found: text\)'),
         ("corpus.jsonl", "", r"corpus.jsonl: the file is empty"),
@@ -125,7 +126,7 @@ def test_collections_that_do_not_fit_are_refused(folder, file, text, message):
 
 
 def test_folder_that_is_no_collection(tmp_path):
-    with pytest.raises(DataError, match="holds no qrels.tsv or qrels/test.tsv"):
+    with pytest.raises(DataError, match="no qrels.tsv or qrels/test.tsv"):
         find_collection(str(tmp_path))
 
 

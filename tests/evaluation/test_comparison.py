@@ -142,8 +142,8 @@ def test_what_cannot_be_compared_is_named(run):
     with pytest.raises(DataError, match=r"after\.json: measured without labels"):
         load_comparison(*run, "banking77", "gte")
     after.unlink()
-    with pytest.raises(DataError, match=r"after\.json: not there; run .*get_finetuned_embedding_gte\.sh first"):
+    with pytest.raises(DataError, match=r"after\.json: no such file; run .*get_finetuned_embedding_gte\.sh first"):
         load_comparison(*run, "banking77", "gte")
     before.unlink()
-    with pytest.raises(DataError, match=r"before\.json: not there; run .*/get_embedding_gte\.sh first"):
+    with pytest.raises(DataError, match=r"before\.json: no such file; run .*/get_embedding_gte\.sh first"):
         load_comparison(*run, "banking77", "gte")

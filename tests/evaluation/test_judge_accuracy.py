@@ -3,8 +3,13 @@ import pytest
 
 from perspective.artifacts import Judgment, Triplet
 from perspective.errors import DataError
-from perspective.evaluation.calibration import ConfidenceBin, bin_confidence, measure_calibration_error, rate_answers
-from perspective.evaluation.judge_accuracy import analyse_judgments, format_analysis, nearer_choice
+from perspective.evaluation.calibration import (
+    ConfidenceBin,
+    bin_confidence,
+    measure_calibration_error,
+    measure_confidence,
+)
+from perspective.evaluation.judge_accuracy import analyse_judgments, find_nearer_choice, format_analysis
 
 VECTORS = np.array([[0.0], [1.0], [3.0], [-1.0]])  # the nearer of texts 1 and 2 to text 0 is 1; 1 and 3 tie
 
@@ -57,9 +62,9 @@ def test_words_alone_and_no_answer_at_all():
 
 
 def test_a_tie_of_the_embedder_goes_to_choice_2():
-    assert nearer_choice(VECTORS, judgment(None, "1", key=(0, 1, 3))) == "2"
-    assert nearer_choice(VECTORS, judgment(None, "1", key=(0, 2, 1))) == "2"
-    assert nearer_choice(VECTORS, judgment(None, "1", key=(0, 1, 2))) == "1"
+    assert find_nearer_choice(VECTORS, judgment(None, "1", key=(0, 1, 3))) == "2"
+    assert find_nearer_choice(VECTORS, judgment(None, "1", key=(0, 2, 1))) == "2"
+    assert find_nearer_choice(VECTORS, judgment(None, "1", key=(0, 1, 2))) == "1"
 
 
 def test_without_gold_answers_there_is_nothing_to_count():
@@ -115,7 +120,7 @@ def test_the_labels_do_not_move_the_evidence():
 def test_calibration_of_hand_made_answers():
     probability = np.array([0.55, 0.45, 0.95, 0.05, 0.95, 0.5])
     is_choice1 = np.array([True, True, True, False, False, True])
-    confidence, right = rate_answers(probability, is_choice1)
+    confidence, right = measure_confidence(probability, is_choice1)
     np.testing.assert_allclose(confidence, [0.55, 0.55, 0.95, 0.95, 0.95, 0.5])
     assert right.tolist() == [1, 0, 1, 1, 0, 0.5]
     low, high = bin_confidence(probability, is_choice1, n_bins=2)
@@ -139,8 +144,8 @@ def test_calibration_of_certain_answers_and_of_none():
     [
         ([0.5], [True, False], r"shape \(1,\) for answers of shape \(2,\)"),
         ([[0.5]], [[True]], r"shape \(1, 1\)"),
-        ([1.2], [True], "must lie between 0 and 1"),
-        ([np.nan], [True], "must lie between 0 and 1"),
+        ([1.2], [True], "must be between 0 and 1"),
+        ([np.nan], [True], "must be between 0 and 1"),
     ],
 )
 def test_calibration_refuses_what_is_no_probability(probability, is_choice1, message):

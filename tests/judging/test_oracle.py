@@ -79,7 +79,7 @@ def test_a_run_in_two_parts_is_the_run_in_one(tmp_path):
 
 @pytest.mark.parametrize("noise", [-0.01, 0.51, float("nan")])
 def test_noise_out_of_range_is_refused(noise):
-    with pytest.raises(DataError, match=r"the oracle's noise is .*; it must lie between 0 and 0\.5"):
+    with pytest.raises(DataError, match=r"the oracle's noise is .*; it must be between 0 and 0\.5"):
         OracleJudge(make_triplets(3), noise, 0)
 
 

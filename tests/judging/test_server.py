@@ -168,7 +168,7 @@ def test_cost(server, caplog):
     list(judge.judge(make_questions(10)))
     assert judge.facts["prompt_tokens"] == 2000 and judge.facts["completion_tokens"] == 60
     assert judge.facts["cost"] == pytest.approx(0.0046)
-    assert "20 requests (0 retries), 2000 tokens read, 60 written, cost 0.0046" in caplog.text
+    assert "20 requests (0 retries), 2000 input tokens, 60 output tokens, cost 0.0046" in caplog.text
 
 
 def test_no_cost_without_prices_and_replies_without_answer_are_billed(server):
@@ -199,7 +199,26 @@ def test_a_budget_ends_the_asking(server, caplog, tmp_path):
     judged = judge_triplets(judge, triplets, texts, Output(tmp_path / "pred.json", "judgments", {}))
     assert [one.triplet for one in judged] == triplets[:3]
     assert judge.facts["n_not_asked"] == 7 and judge.facts["cost"] == pytest.approx(618e-6)
-    assert "the budget is spent: 7 questions were not asked" in caplog.text
+    assert "budget exhausted: 7 questions were not asked" in caplog.text
+
+
+def test_a_killed_run_goes_on_counting(server, tmp_path):
+    """What was paid for before the kill counts towards the budget of the next run, which may be another."""
+    texts = [text for question in make_questions(10) for text in (question.query, question.choice1, question.choice2)]
+    triplets = [Triplet(3 * row, 3 * row + 1, 3 * row + 2) for row in range(10)]
+    output = Output(tmp_path / "pred.json", "judgments", {})
+
+    def judge(budget):
+        made = make_judge(server, concurrency=1, price_in=1.0, price_out=1.0, budget=budget)
+        return made, judge_triplets(made, triplets, texts, output)
+
+    first, judged = judge(500e-6)
+    assert len(judged) == 3 and first.facts["cost"] == pytest.approx(618e-6)
+    server.requests.clear()
+    again, judged = judge(600e-6)
+    assert len(judged) == 3 and not server.requests and again.facts["n_not_asked"] == 7
+    more, judged = judge(1000e-6)
+    assert len(judged) == 5 and len(server.requests) == 4 and more.facts["cost"] == pytest.approx(1030e-6)
 
 
 def test_several_workers_overdraw_by_what_is_under_way(server):
@@ -243,11 +262,11 @@ def test_password_is_not_repeated_by_a_refused_address():
 def test_a_server_is_asked_for_choices_alone():
     server = ServerSettings(base_url=["http://h/v1"])
     for judge in (None, "choice", "server"):
-        settings = JudgeSettings("qwen", judge)
+        settings = JudgeSettings("qwen", judge=judge)
         assert (settings.kind(server), settings.label(server)) == ("server", "qwen")
-    with pytest.raises(DataError, match="--judge pair: not by a server, which is asked for choices"):
-        JudgeSettings("qwen", "pair").kind(server)
-    with pytest.raises(DataError, match="--recorded_path: its answers take the place of --judge choice"):
+    with pytest.raises(DataError, match="--judge pair: servers only support choices"):
+        JudgeSettings("qwen", judge="pair").kind(server)
+    with pytest.raises(DataError, match="--recorded_path: replaces --judge choice"):
         JudgeSettings(judge="choice", recorded_path="answers.json")
 
 

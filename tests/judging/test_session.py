@@ -1,5 +1,6 @@
 import itertools
 import json
+import os
 
 import pytest
 
@@ -127,3 +128,28 @@ def test_a_partial_file_without_answers_gives_way(output, tmp_path):
     assert partial_path(output.path).exists()
     other = Output(output.path, "judgments", {"seed": 2})
     assert len(judge_triplets(DyingJudge(), TRIPLETS, TEXTS, other)) == len(TRIPLETS)
+
+
+def test_two_processes_do_not_ask_the_same_questions(output, whole):
+    class Nosy(DyingJudge):
+        def judge(self, questions):
+            with pytest.raises(DataError, match=rf"process {os.getpid()} on \S+ is judging these triplets"):
+                judge_triplets(DyingJudge(), TRIPLETS, TEXTS, output)
+            yield from super().judge(questions)
+
+    assert judge_triplets(Nosy(), TRIPLETS, TEXTS, output) == whole
+    assert not list(output.path.parent.glob("*.lock"))
+
+
+def test_judgments_of_a_finished_file_are_not_asked_again(output, whole):
+    judge = DyingJudge()
+    assert judge_triplets(judge, TRIPLETS, TEXTS, output, earlier=whole[:5]) == whole
+    assert sorted(judge.asked) == list(range(5, 12))
+
+
+def test_a_partial_file_of_blank_lines_is_one_line(output):
+    partial = partial_path(output.path)
+    partial.parent.mkdir(parents=True)
+    partial.write_text("\n\n")
+    with pytest.raises(DataError, match="has no first line that says what it was made from; remove it"):
+        judge_triplets(DyingJudge(), TRIPLETS, TEXTS, output)

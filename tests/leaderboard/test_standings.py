@@ -3,7 +3,7 @@ import os
 
 import numpy as np
 import pytest
-from leaderboard_files import SCORES, write_json, write_pair, write_result, write_study
+from leaderboard_files import SCORES, write_json, write_pair, write_result, write_sidecar, write_study
 
 from perspective.artifacts import sidecar_path
 from perspective.errors import DataError
@@ -157,6 +157,10 @@ def test_published_clustering_stands_beside_its_embedder(tmp_path):
     assert list(table.shown.loc[0, ["published before", "published after"]]) == ["65.53", "68.21"]
 
 
+def embeds_of(measures):
+    return measures.with_name(f"{measures.name.removesuffix('_measures.json')}.npy")
+
+
 @pytest.mark.parametrize(
     ("break_it", "fault"),
     [
@@ -178,13 +182,19 @@ def test_published_clustering_stands_beside_its_embedder(tmp_path):
             lambda root, after: after.write_text(json.dumps({**json.loads(after.read_text()), "ACC": [1.0]})),
             "another number of seeds",
         ),
+        (lambda root, after: write_sidecar(embeds_of(after), settings=[]), "damaged (settings: "),
+        (lambda root, after: write_sidecar(embeds_of(after)), "names no embedder"),
         (
-            lambda root, after: next((root / "after_measures").glob("*.npy.meta.json")).write_text('{"settings": []}'),
-            "not of the form",
+            lambda root, after: write_sidecar(
+                embeds_of(after), settings={"embedder": "minilm"}, input_paths={"checkpoint": "../x"}
+            ),
+            "names a checkpoint outside of",
         ),
         (
-            lambda root, after: next((root / "after_measures").glob("*.npy.meta.json")).write_text("{}"),
-            "names no embedder",
+            lambda root, after: write_sidecar(
+                embeds_of(after), settings={"embedder": "minilm"}, input_paths={"checkpoint": "/etc"}
+            ),
+            "names a checkpoint outside of",
         ),
     ],
 )

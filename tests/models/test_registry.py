@@ -145,7 +145,7 @@ def pickled_only(folder, target):
 @pytest.mark.parametrize("kind", ["embedder", "llm"])
 def test_pickled_and_broken_weights_are_refused(kind, embedder_folder, llm_folder, tmp_path):
     folder, load = (embedder_folder, load_embedder) if kind == "embedder" else (llm_folder, load_llm)
-    with pytest.raises(ModelError, match="holds no safetensors weights, and pickled ones are not read"):
+    with pytest.raises(ModelError, match="has no safetensors weights, and pickled weights are not loaded"):
         load(pickled_only(folder, tmp_path / "pickled"))
     shutil.copytree(folder, tmp_path / "cut")
     (weights,) = (tmp_path / "cut").rglob("*.safetensors")
@@ -176,6 +176,8 @@ def test_a_pickled_module_after_the_body_is_refused(embedder_folder, tmp_path):
     assert load_embedder(str(folder), device="cpu").encode(["a"]).shape == (1, 8)
     (weights,) = folder.glob("*_Dense/model.safetensors")
     pickle_weights(weights)
-    with pytest.raises(ModelError, match="holds a module without safetensors weights, and pickled ones are not read"):
+    with pytest.raises(
+        ModelError, match="has a module without safetensors weights, and pickled weights are not loaded"
+    ):
         load_embedder(str(folder), device="cpu")
     assert torch.load.__module__ == "torch.serialization"  # as it was

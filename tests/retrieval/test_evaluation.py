@@ -14,7 +14,7 @@ from perspective.data.collection import Collection, load_collection
 from perspective.data.mteb_tasks import load_task
 from perspective.errors import DataError
 from perspective.models.prompts import find_prompts
-from perspective.retrieval import evaluation
+from perspective.retrieval import embedding, evaluation
 from perspective.retrieval.evaluation import evaluate_retriever
 from perspective.retrieval.layout import mteb_path
 from perspective.retrieval.results import compare_results, format_task_result, load_result
@@ -27,7 +27,9 @@ evaluate = importlib.import_module("perspective.6_retrieval.evaluate")
 def vectors_folder(tmp_path, monkeypatch):
     """Embeddings go into the test's own folder."""
     folder = tmp_path / "vectors"
-    monkeypatch.setattr(evaluation, "vectors_path", lambda name, model, part: folder / f"{name}_{part}.npy")
+    monkeypatch.setattr(
+        "perspective.retrieval.embedding.vectors_path", lambda name, model, part: folder / f"{name}_{part}.npy"
+    )
     return folder
 
 
@@ -112,8 +114,8 @@ def test_killed_evaluation_embeds_only_what_is_left(call, folder, embedder_folde
     if prompt:
         call()
         options = ("--document_prompt", prompt, "--overwrite")
-    monkeypatch.setattr(evaluation, "TEXTS_AT_A_TIME", 16)
-    embed_texts, seen = evaluation.embed_texts, []
+    monkeypatch.setattr(embedding, "TEXTS_AT_A_TIME", 16)
+    embed_texts, seen = embedding.embed_texts, []
 
     def embed_twice(side, texts, *options):
         if side.encode_side.func.__name__ == "encode_document":
@@ -122,7 +124,7 @@ def test_killed_evaluation_embeds_only_what_is_left(call, folder, embedder_folde
             seen.append(len(texts))
         return embed_texts(side, texts, *options)
 
-    monkeypatch.setattr(evaluation, "embed_texts", embed_twice)
+    monkeypatch.setattr(embedding, "embed_texts", embed_twice)
     with pytest.raises(SystemExit) as stop:
         call(*options)
     assert stop.value.code == 130
@@ -136,7 +138,7 @@ def test_killed_evaluation_embeds_only_what_is_left(call, folder, embedder_folde
     assert np.load(vectors_folder / "set_corpus.npy") == pytest.approx(expected, abs=1e-5)
 
 
-def test_vectors_of_another_prompt_are_made_anew(call, vectors_folder):
+def test_vectors_of_another_prompt_are_recomputed(call, vectors_folder):
     results = call()
     before = np.load(vectors_folder / "set_corpus.npy")
     with pytest.raises(SystemExit):
@@ -201,7 +203,7 @@ def test_the_reranker_reads_as_many_hits_as_asked(monkeypatch):
         (["--cutoffs", "1", "50"], "--cutoffs 50: set has 40 documents; choose cutoffs up to that"),
         (["--cutoffs", "0"], "--cutoffs [0]: each must be at least 1"),
         (["--compare", "nowhere.json"], "nowhere.json: no such file"),
-        (["--reranker", "x", "--n_reranked", "5"], "--n_reranked 5: must reach the largest cutoff, 10"),
+        (["--reranker", "x", "--n_reranked", "5"], "--n_reranked 5: must be at least the largest cutoff, 10"),
         (["--reranker", "nosuchmodel/here", "--retriever", "bm25"], "nosuchmodel/here: the hub cannot be reached"),
         (["--collection", "dcostrings"], 'dcostrings": '),
         (["--collection", "AutoRAGRetrieval"], "AutoRAGRetrieval: the hub cannot be reached"),
@@ -242,24 +244,24 @@ def test_what_cannot_be_compared(tmp_path):
     other["per_query"]["NDCG@10"]["z"] = other["per_query"]["NDCG@10"].pop("a")
     with pytest.raises(DataError, match="the results differ in 2 queries"):
         compare_results(one, other)
-    with pytest.raises(DataError, match=r'--metric "MRR@10": not kept by query in both results .both keep: NDCG@10'):
+    with pytest.raises(DataError, match=r'--metric "MRR@10": not stored by query in both results .both store: NDCG@10'):
         compare_results(one, other, "MRR@10")
     path = tmp_path / "old.json"
     path.write_text(json.dumps(make_result(range(8), version=0)))
-    with pytest.raises(DataError, match="old.json: of version 0, not 1; evaluate again"):
+    with pytest.raises(DataError, match="old.json: has version 0, not 1; evaluate again"):
         load_result(path)
     path.write_text("{}")
     with pytest.raises(DataError, match="old.json: not a result of evaluate"):
         load_result(path)
 
 
-@pytest.mark.parametrize("told_by", ["result", "sidecar"])
-def test_results_of_other_judgments_are_not_compared(call, folder, tmp_path, capsys, told_by):
+@pytest.mark.parametrize("source", ["result", "sidecar"])
+def test_results_of_other_judgments_are_not_compared(call, folder, tmp_path, capsys, source):
     result = call() / "set_embedder.json"
     before = tmp_path / "before.json"
     for suffix in ("", ".meta.json"):
         result.with_name(result.name + suffix).rename(before.with_name(before.name + suffix))
-    if told_by == "sidecar":  # as results were written at first
+    if source == "sidecar":  # as results were written at first
         found = read_json(before)
         del found["fingerprint"]
         before.write_text(json.dumps(found))

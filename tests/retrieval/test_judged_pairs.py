@@ -10,12 +10,12 @@ from perspective.errors import DataError
 from perspective.judging.protocol import judgment_from_probabilities
 from perspective.retrieval.embedding import EmbeddedTexts
 from perspective.retrieval.judged_pairs import (
-    JudgedSettings,
-    ask_about_corpus,
-    ask_about_pairs,
-    load_or_ask_judgments,
+    PairJudgingSettings,
+    create_corpus_questions,
+    create_pair_questions,
+    load_or_collect_judgments,
     make_pairs,
-    weigh_pairs,
+    weight_pairs,
 )
 
 
@@ -47,16 +47,16 @@ def pairs():
 
 def ask(tmp_path, questions, judge, name="j.json", **options):
     output = Output(tmp_path / name, "judgments", {"kind": "reader"})
-    return load_or_ask_judgments(questions, "tiny", output, lambda: judge, **options)
+    return load_or_collect_judgments(questions, "tiny", output, "reader", lambda: judge, **options)
 
 
 def test_pairs_are_weighed_and_false_negatives_dropped(tmp_path, pairs):
-    questions = ask_about_pairs(pairs, seed=1)
+    questions = create_pair_questions(pairs, seed=1)
     assert len(questions.triplets) == 80
     texts = [[questions.texts[row] for row in triplet.key] for triplet in questions.triplets]
     n_first = sum(choice1.startswith("document") for _, choice1, _ in texts)
     assert 20 < n_first < 60  # the document is choice 1 by a coin
-    weighed, facts = weigh_pairs(pairs, questions, ask(tmp_path, questions, Reader()), 0.5)
+    weighed, facts = weight_pairs(pairs, questions, ask(tmp_path, questions, Reader()), 0.5)
     for i, (before, after) in enumerate(zip(pairs[:-1], weighed, strict=False)):
         is_false = i % 3 == 0
         assert after.hard_negatives == (before.hard_negatives[1:] if is_false else before.hard_negatives)
@@ -64,20 +64,26 @@ def test_pairs_are_weighed_and_false_negatives_dropped(tmp_path, pairs):
     assert weighed[-1] == pairs[-1]
     assert facts["n_dropped_negatives"] == 14 and facts["is_reliable"]
     assert facts["document_closer_fraction"] == pytest.approx(66 / 80)
-    strict, _ = weigh_pairs(pairs, questions, ask(tmp_path, questions, Reader()), 0.95)
+    strict, _ = weight_pairs(pairs, questions, ask(tmp_path, questions, Reader()), 0.95)
     assert not any(pair.hard_negatives for pair in strict)
 
 
-@pytest.mark.parametrize("judge", [Reader(0.55, position_bias=0.4), Reader(0.1)])
-def test_a_judge_that_follows_position_or_prefers_negatives_changes_nothing(tmp_path, pairs, judge, caplog):
-    questions = ask_about_pairs(pairs, seed=1)
-    weighed, facts = weigh_pairs(pairs, questions, ask(tmp_path, questions, judge), 0.5)
+@pytest.mark.parametrize(
+    ("judge", "message"),
+    [
+        (Reader(0.55, position_bias=0.4), "this judge is unreliable here, its answers are not used"),
+        (Reader(0.1), "prefers hard negatives as often as documents: the pairs are unchanged"),
+    ],
+)
+def test_a_judge_that_follows_position_or_prefers_negatives_changes_nothing(tmp_path, pairs, judge, message, caplog):
+    questions = create_pair_questions(pairs, seed=1)
+    weighed, facts = weight_pairs(pairs, questions, ask(tmp_path, questions, judge), 0.5)
     assert weighed == pairs and facts["unchanged"]
-    assert "nothing is changed" in caplog.text
+    assert message in caplog.text
 
 
 def test_answers_are_kept_and_no_question_is_asked_twice(tmp_path, pairs):
-    questions = ask_about_pairs(pairs, seed=1)
+    questions = create_pair_questions(pairs, seed=1)
 
     class Killed(Reader):
         def judge(self, questions):
@@ -94,8 +100,8 @@ def test_answers_are_kept_and_no_question_is_asked_twice(tmp_path, pairs):
     assert judgments == ask(tmp_path, questions, None, overwrite=True)  # no judge is needed any more
     other = Output(tmp_path / "j.json", "judgments", {"kind": "another"})
     with pytest.raises(DataError, match="made with other kind"):
-        load_or_ask_judgments(questions, "tiny", other, Reader)
-    assert len(load_or_ask_judgments(questions, "tiny", other, Reader, overwrite=True)) == 80
+        load_or_collect_judgments(questions, "tiny", other, Reader)
+    assert len(load_or_collect_judgments(questions, "tiny", other, Reader, overwrite=True)) == 80
 
 
 def embed(n_queries, n_documents):
@@ -111,7 +117,7 @@ def embed(n_queries, n_documents):
 
 def test_a_corpus_is_asked_about_by_rank(tmp_path):
     embedded = embed(30, 60)
-    questions = ask_about_corpus(embedded, JudgedSettings(top_k=4, triplets_per_query=2))
+    questions = create_corpus_questions(embedded, PairJudgingSettings(top_k=4, triplets_per_query=2))
     assert len(questions.triplets) == 60
     nearest_first = 0
     for triplet in questions.triplets:
@@ -133,18 +139,18 @@ def test_a_corpus_is_asked_about_by_rank(tmp_path):
 def test_a_query_that_is_a_document_is_not_its_own_answer():
     embedded = embed(3, 6)
     both = EmbeddedTexts(None, embedded.queries, {**embedded.queries, **embedded.documents})
-    for triplet in (questions := ask_about_corpus(both, JudgedSettings(top_k=3))).triplets:
+    for triplet in (questions := create_corpus_questions(both, PairJudgingSettings(top_k=3))).triplets:
         query, *choices = (questions.texts[row] for row in triplet.key)
         assert query not in choices
 
 
 def test_settings_and_data_that_do_not_fit(pairs):
     with pytest.raises(DataError, match="--triplets_per_query 3"):
-        JudgedSettings(top_k=3, triplets_per_query=3)
+        PairJudgingSettings(top_k=3, triplets_per_query=3)
     with pytest.raises(DataError, match="no pair has a hard negative"):
-        ask_about_pairs(pairs[-1:], 0)
+        create_pair_questions(pairs[-1:], 0)
     with pytest.raises(DataError, match="two are needed"):
-        ask_about_corpus(embed(2, 1), JudgedSettings())
+        create_corpus_questions(embed(2, 1), PairJudgingSettings())
 
 
 def run(*arguments):

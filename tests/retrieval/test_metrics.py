@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from perspective.errors import DataError
-from perspective.retrieval.metrics import Judged, find_interval, find_p_value, resample_means, score_rankings
+from perspective.retrieval.metrics import (
+    RelevanceJudgments,
+    find_interval,
+    find_p_value,
+    resample_means,
+    score_rankings,
+)
 from perspective.retrieval.search import search_dense
 
 CUTOFFS = (1, 3, 5, 10)
@@ -31,7 +37,9 @@ def rank(scores, document_ids, depth=10):
 
 
 def score(query_ids, document_ids, scores, qrels):
-    return score_rankings(rank(scores, document_ids), Judged.from_qrels(qrels, query_ids, document_ids), CUTOFFS)
+    return score_rankings(
+        rank(scores, document_ids), RelevanceJudgments.from_qrels(qrels, query_ids, document_ids), CUTOFFS
+    )
 
 
 def as_run(query_ids, document_ids, scores):
@@ -105,7 +113,7 @@ def test_equal_mteb():
 
 
 def test_by_hand():
-    judged = Judged.from_qrels({"q": {"a": 2, "b": 1, "c": 0}}, ["q"], ["a", "b", "c", "d"])
+    judged = RelevanceJudgments.from_qrels({"q": {"a": 2, "b": 1, "c": 0}}, ["q"], ["a", "b", "c", "d"])
     values = score_rankings(np.array([[3, 0, 2, -1]]), judged, [1, 3])  # d, a, c
     assert values["NDCG@3"][0] == pytest.approx((2 / np.log2(3)) / (2 + 1 / np.log2(3)))
     assert values["Precision@3"][0] == pytest.approx(1 / 3)
@@ -117,19 +125,19 @@ def test_by_hand():
 
 
 def test_a_ranking_that_ended_finds_nothing_more():
-    judged = Judged.from_qrels({"q": {"d": 1}, "r": {"a": 1}}, ["q", "r"], ["a", "b", "c", "d"])
+    judged = RelevanceJudgments.from_qrels({"q": {"d": 1}, "r": {"a": 1}}, ["q", "r"], ["a", "b", "c", "d"])
     values = score_rankings(np.array([[0, -1], [-1, -1]]), judged, [2])
     assert values["Recall@2"].tolist() == [0, 0]
 
 
 def test_refuses_what_has_no_meaning():
-    judged = Judged.from_qrels({"q": {"a": 1}}, ["q"], ["a", "b"])
-    with pytest.raises(DataError, match=r"cutoffs \[3\]: each must lie between 1 and the 2 documents"):
+    judged = RelevanceJudgments.from_qrels({"q": {"a": 1}}, ["q"], ["a", "b"])
+    with pytest.raises(DataError, match=r"cutoffs \[3\]: each must be between 1 and the 2 documents"):
         score_rankings(np.array([[0, 1]]), judged, [3])
     with pytest.raises(DataError, match="search deeper"):
         score_rankings(np.array([[0]]), judged, [2])
     with pytest.raises(DataError, match='query "q" has no relevant document'):
-        Judged.from_qrels({"q": {"a": 0}}, ["q"], ["a"])
+        RelevanceJudgments.from_qrels({"q": {"a": 0}}, ["q"], ["a"])
 
 
 def test_bootstrap_interval_is_that_of_the_mean():

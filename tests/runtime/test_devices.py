@@ -19,19 +19,27 @@ from perspective.runtime.devices import (
     ("device", "fast", "expected"),
     [("cuda", True, "bfloat16"), ("cuda", False, "float16"), ("cpu", True, "bfloat16"), ("cpu", False, "float32")],
 )
-def test_half_precision_where_the_device_is_fast_in_it(monkeypatch, device, fast, expected):
+def test_half_precision_on_devices_that_are_fast_in_it(monkeypatch, device, fast, expected):
     monkeypatch.delenv("COMPUTE_DTYPE", raising=False)
     monkeypatch.setattr(devices, "supports_fast_bf16", lambda device: fast)
     assert pick_reading_dtype(device) == getattr(torch, expected)
 
 
-@pytest.mark.parametrize("abilities", [{}, {"avx512_f": True}, {"amx_bf16": True}, {"avx512_bf16": True}])
-def test_a_cpu_is_fast_in_bfloat16_by_its_instructions(monkeypatch, abilities):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: abilities)
-    assert supports_fast_bf16("cpu") == any("bf16" in name for name in abilities)
+@pytest.mark.parametrize("flag", ["avx512f", "amx_bf16", "avx512_bf16"])
+@pytest.mark.parametrize("is_linux", [True, False])
+def test_bfloat16_is_fast_on_cpus_with_instructions_for_it(monkeypatch, flag, is_linux):
+    def read_text(path, **options):
+        if not is_linux:
+            raise FileNotFoundError(path)
+        return f"model name\t: any\nflags\t\t: fpu {flag} sse\n"
+
+    monkeypatch.setattr(devices, "_cpu_has_bf16", devices._cpu_has_bf16.__wrapped__)  # without its cache
+    monkeypatch.setattr(devices.Path, "read_text", read_text)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {flag: True})
+    assert supports_fast_bf16("cpu") == ("bf16" in flag)
 
 
-def test_the_environment_decides(monkeypatch, llm_folder):
+def test_the_environment_overrides_the_reading_precision(monkeypatch, llm_folder):
     monkeypatch.setenv("COMPUTE_DTYPE", "bfloat16")
     assert load_llm(str(llm_folder)).model.dtype == torch.bfloat16
     monkeypatch.setenv("COMPUTE_DTYPE", "float32")
@@ -43,18 +51,18 @@ def test_the_environment_decides(monkeypatch, llm_folder):
 
 
 @pytest.mark.parametrize(
-    ("asked", "fast", "expected"),
+    ("requested", "fast", "expected"),
     [(None, True, True), ("bfloat16", True, True), ("float32", True, False), (None, False, False)],
 )
-def test_the_environment_decides_for_training_too(monkeypatch, asked, fast, expected):
+def test_the_environment_overrides_the_training_precision(monkeypatch, requested, fast, expected):
     monkeypatch.delenv("COMPUTE_DTYPE", raising=False)
-    if asked:
-        monkeypatch.setenv("COMPUTE_DTYPE", asked)
+    if requested:
+        monkeypatch.setenv("COMPUTE_DTYPE", requested)
     monkeypatch.setattr(devices, "supports_fast_bf16", lambda: fast)
     assert trains_in_bf16() is expected
 
 
-def test_weights_stored_in_half_precision_are_not_trained_in_it(embedder_folder, tmp_path):
+def test_weights_stored_in_half_precision_are_trained_in_float32(embedder_folder, tmp_path):
     half = load_embedder(str(embedder_folder), device="cpu").half()
     half.save(str(tmp_path / "half"), create_model_card=False)
     assert load_embedder(str(tmp_path / "half"), device="cpu").dtype == torch.float32

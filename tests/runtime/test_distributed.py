@@ -168,7 +168,7 @@ def by_one(folder):
 
 
 def load_moves(folder, made, name):
-    """How far training moved each weight from where it began."""
+    """Return the change of each weight by training."""
     from safetensors.torch import load_file
 
     before, after = load_file(folder / "plain" / "model.safetensors"), load_file(made / name / "model.safetensors")
@@ -190,7 +190,7 @@ def test_two_processes_train_as_one(folder, by_one, by_two, name):
 
 
 @pytest.mark.slow
-def test_negatives_kept_apart_are_others_and_it_is_recorded(folder, by_one, by_two):
+def test_negatives_that_are_not_gathered_change_training_and_are_recorded(folder, by_one, by_two):
     one, two = load_moves(folder, by_one, "apart"), load_moves(folder, by_two, "apart")
     key = "encoder.layer.1.output.dense.weight"
     assert np.linalg.norm(two[key] - one[key]) > 0.05 * np.linalg.norm(one[key])
@@ -204,7 +204,7 @@ def test_two_processes_embed_as_one(by_one, by_two):
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_ends_the_same(folder, by_two):
+def test_a_killed_training_resumes_to_the_same_model(folder, by_two):
     made = folder / "killed"
     options = ["--dataset", "tiny", "--embedder", folder / "embedder", "--train_file", folder / "train.json"]
     options += [part for name, value in LONG.items() for part in (f"--{name}", value)]
@@ -222,14 +222,14 @@ def test_killed_in_the_middle_ends_the_same(folder, by_two):
     assert not made.exists()
     code, output, _ = launch(*command)
     assert code == 0, output[-3000:]
-    only_line(output, "going on from checkpoint-")
+    only_line(output, "resuming from checkpoint-")
     for name in ("model.safetensors", "loss.csv"):
         assert hash_file(made / name) == hash_file(by_two / "whole" / name)
     assert not made.with_name("killed.partial").exists()
 
 
 @pytest.mark.slow
-def test_the_error_of_one_ends_both(folder):
+def test_an_error_in_one_process_stops_both(folder):
     options = ["--dataset", "tiny", "--data_path", folder / "texts.jsonl", "--output_path", folder / "never"]
     script = 'if [[ $RANK == 1 ]]; then set -- "$@" --embedder ./nothing; fi; exec "$0" -m "$@"'
     stage = ["perspective.2_finetune.get_embedding", *options, "--embedder", folder / "plain"]
@@ -243,19 +243,19 @@ def test_the_error_of_one_ends_both(folder):
 
 @pytest.fixture
 def three_processes(monkeypatch):
-    """The environment of the second of three; nothing here meets the others."""
+    """The environment of the second of three; no process group is created."""
     for name, value in (("LOCAL_RANK", "1"), ("RANK", "1"), ("WORLD_SIZE", "3")):
         monkeypatch.setenv(name, value)
 
 
-def test_a_batch_that_cannot_be_shared(three_processes, tmp_path, embedder_folder):
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(three_processes, tmp_path, embedder_folder):
     triplets = [TrainingTriplet("", "a", "b", "c", Triplet(0, 1, 2))]
     output = Output(tmp_path / "out", "embedder", {})
     with pytest.raises(DataError, match="batch_size 32: 3 processes cannot share it evenly; take a multiple of 3"):
         finetune_embedder(load_embedder(str(embedder_folder), device="cpu"), triplets, TrainSettings(), output)
 
 
-def test_other_stages_refuse_to_be_started_several_times(three_processes, monkeypatch, capsys):
+def test_stages_of_one_process_refuse_torchrun(three_processes, monkeypatch, capsys):
     @entry_point
     def judge(argv=None):
         raise AssertionError("must not run")
@@ -265,7 +265,7 @@ def test_other_stages_refuse_to_be_started_several_times(three_processes, monkey
         with pytest.raises(SystemExit) as stopped:
             judge([])
         assert stopped.value.code == 2
-        assert capsys.readouterr().err.count("error: this stage is the work of one process") == lines
+        assert capsys.readouterr().err.count("error: this stage runs in one process") == lines
 
 
 @dataclass(frozen=True)
@@ -281,7 +281,7 @@ class Rows:
         return len(self.texts)
 
 
-def test_parts_make_up_the_batches_of_one_process(sentences):
+def test_shared_batches_are_those_of_one_process(sentences):
     from perspective.training.batch_samplers import LengthBatchSampler
     from perspective.training.shared_batches import SharedBatchSampler
 

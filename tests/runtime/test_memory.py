@@ -29,7 +29,7 @@ def out_of_memory():
 
 
 class Device:
-    """A device that holds so many tokens: raises as CUDA does where a batch has more."""
+    """A device that raises out of memory for batches of more than `tokens` tokens."""
 
     def __init__(self, tokens):
         self.tokens = tokens
@@ -66,14 +66,14 @@ def test_what_did_not_fit_is_remembered():
     assert len(device.done[-1]) == 16
 
 
-def test_a_single_item_that_does_not_fit_ends_with_one_line():
+def test_a_single_item_that_does_not_fit_is_a_model_error():
     run = halve_on_out_of_memory(Device(3).run, len)
     with pytest.raises(ModelError, match="out of memory with a single text of 4 tokens: .*smaller model") as error:
         run(["xx", "xxxx"])
     assert "\n" not in str(error.value)
 
 
-def test_other_errors_pass():
+def test_other_errors_are_raised_unchanged():
     def fail(batch):
         raise RuntimeError("shapes do not match")
 
@@ -81,10 +81,10 @@ def test_other_errors_pass():
         halve_on_out_of_memory(fail, len)(["x"])
 
 
-def test_a_cpu_that_is_full_is_told_from_other_errors():
-    with pytest.raises(RuntimeError) as full:
+def test_out_of_memory_errors_are_recognised():
+    with pytest.raises(RuntimeError) as raised:
         torch.empty(1 << 50)
-    assert is_out_of_memory(full.value)
+    assert is_out_of_memory(raised.value)
     assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"))
     with pytest.raises(RuntimeError) as other:
         torch.ones(2) @ torch.ones(3)
@@ -102,7 +102,7 @@ def test_batches_keep_within_items_and_tokens():
     assert list(make_batches([], len, BatchLimit())) == []
 
 
-def test_on_a_cpu_batches_are_as_measured(llm_folder):
+def test_on_a_cpu_the_given_limit_is_used(llm_folder):
     llm = load_llm(str(llm_folder))
     limit = BatchLimit(items=7)
     if llm.device.type == "cpu":
@@ -111,7 +111,7 @@ def test_on_a_cpu_batches_are_as_measured(llm_folder):
 
 
 @pytest.mark.parametrize(("free", "tokens"), [(1 * GIB, 1899), (16 * GIB, 30393), (70 * GIB, MAX_BATCH_TOKENS), (0, 1)])
-def test_on_cuda_the_free_memory_decides(monkeypatch, free, tokens):
+def test_on_cuda_the_limit_follows_the_free_memory(monkeypatch, free, tokens):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 80 * GIB))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
@@ -129,7 +129,7 @@ def test_an_embedder_keeps_no_keys_and_values():
 
 
 class Crowded(torch.nn.Module):
-    """Raises where the wrapped model is given more rows or tokens than fit, and counts how often."""
+    """Raises out of memory above a number of rows or tokens, and counts how often."""
 
     n_refused = 0
 
@@ -167,7 +167,7 @@ def crowd(llm, rows=10**6, tokens=10**6):
 
 @pytest.fixture
 def refusals():
-    """How often a crowded model raised in this test."""
+    """Return the number of out-of-memory errors raised in this test."""
     before = Crowded.n_refused
     return lambda: Crowded.n_refused - before
 
@@ -182,10 +182,10 @@ def prompts(llm, sentences, n=13):
 
 
 def test_labels_are_read_in_halves(llm, sentences, refusals, one_thread):
-    asked, counted, counted_in_halves = prompts(llm, sentences, n=40), {"n_prompts": 0, "n_tokens": 0}, {}
+    batch, counted, counted_in_halves = prompts(llm, sentences, n=40), {"n_prompts": 0, "n_tokens": 0}, {}
     counted_in_halves |= counted
-    whole = LabelReader(llm, (5, 6), counted).read(asked)
-    halves = LabelReader(crowd(llm, tokens=250), (5, 6), counted_in_halves).read(asked)
+    whole = LabelReader(llm, (5, 6), counted).read(batch)
+    halves = LabelReader(crowd(llm, tokens=250), (5, 6), counted_in_halves).read(batch)
     assert halves == pytest.approx(whole, abs=1e-4)
     assert refusals() == 1  # what did not fit is remembered
     assert counted_in_halves == counted
@@ -193,10 +193,10 @@ def test_labels_are_read_in_halves(llm, sentences, refusals, one_thread):
 
 
 def test_answers_are_written_in_halves(llm, sentences, one_thread):
-    asked, pad = prompts(llm, sentences, n=7), llm.tokenizer.pad_token_id
+    batch, pad = prompts(llm, sentences, n=7), llm.tokenizer.pad_token_id
     facts = {"n_prompts": 0, "n_tokens": 0}
-    one_by_one = [AnswerWriter(llm, 4, facts).write([prompt])[0] for prompt in asked]
-    halves = AnswerWriter(crowd(llm, 2), 4, facts).write(asked)
+    one_by_one = [AnswerWriter(llm, 4, facts).write([prompt])[0] for prompt in batch]
+    halves = AnswerWriter(crowd(llm, 2), 4, facts).write(batch)
     for written, expected in zip(halves, one_by_one, strict=True):
         assert [token for token in written if token != pad] == [token for token in expected if token != pad]
 

@@ -41,7 +41,7 @@ def engine(shard_texts, workers=2):
 
 
 def load_lengths(log, seconds=0.0):
-    """A model that needs no loading: the length of each text; shards begun and done stand in the log."""
+    """A model that needs no loading: the length of each text; it logs the shards begun and finished."""
 
     def compute(texts):
         with open(log, "a", buffering=1) as lines:
@@ -81,7 +81,7 @@ def count(log, what):
 
 
 def kill_one_at_work(log, n_done):
-    """Kill -9 a worker that is in the middle of a shard, once so many are done."""
+    """Kill -9 a worker in the middle of a shard, after `n_done` shards are finished."""
     wait_for(lambda: count(log, "end").total() >= n_done, 300)
     while True:
         lines = read_log(log)
@@ -92,7 +92,7 @@ def kill_one_at_work(log, n_done):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_loses_nothing(cluster, embedder_folder, sentences, tmp_path, one_thread):
+def test_a_killed_worker_loses_no_finished_shard(cluster, embedder_folder, sentences, tmp_path, one_thread):
     from perspective.models.embedding import EmbedSettings, load_embedding
 
     texts = [f"{number} {text}" for number, text in enumerate(sentences(95))]
@@ -109,14 +109,14 @@ def test_a_killed_worker_loses_nothing(cluster, embedder_folder, sentences, tmp_
     assert output.is_finished() and output.facts["n_shards"] == 10
     begun, done = count(log, "begin"), count(log, "end")
     assert set(done) == set(texts[::10]) and set(done.values()) == {1}
-    assert begun.total() == 11  # the shard under way was begun again, no other
+    assert begun.total() == 11  # only the interrupted shard was begun again
     assert len({pid for _, pid, _ in read_log(log)}) == 3
     output.discard_partial()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "v.npy", "v.npy.meta.json"]
 
 
 @pytest.mark.slow
-def test_answer_states_as_in_one_process(cluster, llm_folder, sentences, tmp_path, one_thread):
+def test_answer_states_are_those_of_one_process(cluster, llm_folder, sentences, tmp_path, one_thread):
     from perspective.llm.loading import load_llm
     from perspective.teacher.states import compute_states
 
@@ -148,7 +148,7 @@ def test_a_shard_that_kills_its_workers_ends_the_run(cluster, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_error_of_the_stage_comes_back_as_it_is(cluster, tmp_path):
+def test_an_error_in_a_worker_is_raised_unchanged(cluster, tmp_path):
     output = Output(tmp_path / "v.npy", "embeddings", {})
     with pytest.raises(DataError, match="^a text that no model takes$"):
         write_vectors_on_ray(output, ["a", "bad"], partial(load_lengths, tmp_path / "log"), engine(1))
@@ -163,19 +163,19 @@ import sys
 from functools import partial
 from pathlib import Path
 import ray
-import test_ray_engine
+import test_ray
 from perspective.artifacts import Output
-ray.cloudpickle.register_pickle_by_value(test_ray_engine)
+ray.cloudpickle.register_pickle_by_value(test_ray)
 folder, texts = Path(sys.argv[1]), [f"{number}" for number in range(12)]
-load = partial(test_ray_engine.load_lengths, folder / "log", 0.3)
-test_ray_engine.write_vectors_on_ray(
-    Output(folder / "v.npy", "embeddings", {}), texts, load, test_ray_engine.engine(1)
+load = partial(test_ray.load_lengths, folder / "log", 0.3)
+test_ray.write_vectors_on_ray(
+    Output(folder / "v.npy", "embeddings", {}), texts, load, test_ray.engine(1)
 )
 """
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on(tmp_path):
+def test_a_killed_run_resumes(tmp_path):
     pytest.importorskip("ray", reason="needs requirements-ray.txt")
     command = [sys.executable, "-c", DRIVER, str(tmp_path)]
     environment = stage_environment(PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}")
@@ -198,10 +198,10 @@ def test_a_killed_run_goes_on(tmp_path):
 
 def is_running(pid):
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
-    return bool(state) and not state.startswith("Z")  # dead, though nobody asked after it
+    return bool(state) and not state.startswith("Z")  # a zombie: dead, but not waited for
 
 
-def test_shards_are_known_by_their_texts(tmp_path):
+def test_shards_are_identified_by_their_texts(tmp_path):
     texts = ["a", "b", "c", "d", "e"]
     shards = _Shards.split(texts, 2)
     assert len(shards) == 3 and [shards.count(start) for start in shards.names] == [2, 2, 1]
@@ -213,10 +213,10 @@ def test_shards_are_known_by_their_texts(tmp_path):
         {"start": [4], "texts": [["e"]]},
     ]
     assert _Shards.split(["a", "b", "c", "x", "e"], 2).missing(tmp_path).n_texts == 5
-    assert _Shards.split(["a", "b", 'c", "d'], 2).missing(tmp_path).n_texts == 3  # no text ends within another
+    assert _Shards.split(["a", "b", 'c", "d'], 2).missing(tmp_path).n_texts == 3  # boundaries between texts count
 
 
-def test_joined_as_numpy_writes_them(tmp_path):
+def test_joined_shards_have_the_bytes_of_np_save(tmp_path):
     output, texts = Output(tmp_path / "v.npy", "embeddings", {}), [f"{number}" for number in range(25)]
     vectors = np.random.default_rng(0).normal(size=(25, 7)).astype(np.float32)
     shards = _Shards.split(texts, 10)
@@ -238,25 +238,25 @@ def test_shards_of_another_run_are_refused(tmp_path):
         write_vectors_on_ray(Output(tmp_path / "v.npy", "embeddings", {"embedder": "b"}), ["a"], dict, engine(1))
 
 
-def test_without_ray_one_line_says_how_to_get_it(tmp_path, monkeypatch):
+def test_without_ray_the_error_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(DataError, match="^--engine ray: Ray is not installed; run: bash scripts/setup.sh --ray$"):
         write_vectors_on_ray(Output(tmp_path / "v.npy", "embeddings", {}), ["a", "b"], dict, engine(1))
 
 
 @pytest.mark.parametrize(
-    "nodes, asked, expected",
+    "nodes, requested, expected",
     [
         ([{"CPU": 2.0}], None, (2, {"num_cpus": 1})),
         ([{"CPU": 9.0}], 2, (2, {"num_cpus": 4})),
-        ([{"CPU": 8.0}, {"CPU": 8.0}], 1, (1, {"num_cpus": 8})),  # one node must have them
+        ([{"CPU": 8.0}, {"CPU": 8.0}], 1, (1, {"num_cpus": 8})),  # on one node
         ([{"CPU": 8.0}, {"CPU": 2.0}, {}], 5, (5, {"num_cpus": 2})),
         ([{"CPU": 96.0, "GPU": 8.0}], None, (8, {"num_gpus": 1})),
         ([{"CPU": 16.0}, {"CPU": 96.0, "GPU": 8.0}], 3, (3, {"num_gpus": 1})),
     ],
 )
-def test_a_worker_has_a_gpu_of_its_own_or_its_share_of_the_cpus(nodes, asked, expected):
-    assert _share_out(nodes, asked) == expected
+def test_each_worker_gets_one_gpu_or_an_equal_share_of_cpus(nodes, requested, expected):
+    assert _share_out(nodes, requested) == expected
 
 
 @pytest.mark.parametrize(

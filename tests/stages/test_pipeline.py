@@ -112,7 +112,7 @@ def test_fetching_checks_every_time(repository, tmp_path):
     target = repository / "datasets" / "banking77"
     here = {"EMBWITHLLM_DATASETS": str(tmp_path / "wrong")}
     code, _, log = run_bash(repository, "scripts/fetch_datasets.sh", "banking77", environment=here)
-    assert code == 2 and "is not the released" in log
+    assert code == 2 and "differs from the released" in log
     assert not target.exists() or not any(target.iterdir())
     # Nothing reachable: one line, and run.sh goes on with the demo.
     sources = repository / "datasets" / "sources.json"
@@ -171,7 +171,7 @@ def test_a_run_on_a_paid_server_ends_its_asking_at_the_budget(repository):
     money = ["--price_in", "1", "--price_out", "1", "--budget", "200e-6"]
     code, shown, log = run_bash(repository, "scripts/run.sh", *command, *money, environment={"OPENAI_API_KEY": "none"})
     assert code == 0, log
-    assert "the budget is spent" in log and "demo      minilm    m" in shown
+    assert "budget exhausted" in log and "demo      minilm    m" in shown
     assert 16 <= len(server.asked) < 32  # those under way when it is full are paid as well
 
 
@@ -237,7 +237,7 @@ def test_judging_killed_at_random_moments(tmp_path, sentences):
 
 
 def test_stopped_by_the_user(tmp_path, sentences):
-    """Ctrl-C ends without a traceback and says that the same command goes on."""
+    """Ctrl-C ends without a traceback and says how to resume."""
     import signal
 
     texts = write_jsonl(tmp_path / "t.jsonl", [{"input": f"{i} {text}"} for i, text in enumerate(sentences(60))])

@@ -12,15 +12,15 @@ STAGES = ("make_docs_set", "evaluate", "mine_negatives", "finetune")
 
 @pytest.fixture
 def run(tmp_path):
-    """Run a copy of run.sh whose stages, minutes each, only tell how they were called."""
+    """Run a copy of run.sh whose stages, minutes each, only print how they were called."""
     for name in (SCRIPTS, "scripts"):
         (tmp_path / name).mkdir(parents=True)
     for name in (f"{SCRIPTS}/run.sh", "scripts/common.sh"):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "scripts" / "setup.sh").touch()
     for stage in STAGES:
-        told = f'printf "%s\\t" {stage} "${{EMBEDDER##*/}}" "$@"'  # a path may hold spaces
-        (tmp_path / SCRIPTS / f"{stage}.sh").write_text(f"{told}; echo\n")
+        shown = f'printf "%s\\t" {stage} "${{EMBEDDER##*/}}" "$@"'  # a path may hold spaces
+        (tmp_path / SCRIPTS / f"{stage}.sh").write_text(f"{shown}; echo\n")
 
     def call(*options):
         command = ["bash", tmp_path / SCRIPTS / "run.sh", *options]
@@ -31,7 +31,7 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize("options", [[], ["--overwrite"]])
-def test_stages_in_order_with_what_each_is_told(run, options):
+def test_stages_run_in_order_with_their_arguments(run, options):
     code, shown, log = run(*options)
     assert (code, log) == (0, "")
     calls = [line.split("\t")[:-1] for line in shown.splitlines()]

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from fake_server import completion, send
 from helpers import ROOT, STAGES, run_stage, stage_command, stage_environment, write_jsonl
 
 from perspective.artifacts import (
@@ -239,7 +240,7 @@ def test_texts_with_nothing_to_sample_go_on_without_triplets(pipeline, tmp_path,
     assert read_json(judged) == read_json(tmp_path / "tiny_small_embedder_m=40_seed=100-llm-train.json") == []
 
 
-@pytest.mark.parametrize("n_texts", [3, 10, 30])
+@pytest.mark.parametrize("n_texts", [10, 30])
 def test_a_few_texts_are_sampled(tmp_path, sentences, embedder_folder, n_texts):
     """The published distance joins them all; the tree's own height decides."""
     texts = [{"input": f"{i} {text}"} for i, text in enumerate(sentences(n_texts))]
@@ -249,6 +250,29 @@ def test_a_few_texts_are_sampled(tmp_path, sentences, embedder_folder, n_texts):
         "triplet_sampling", *data, "--feat_path", tmp_path / "few_small_embeds_embedder.npy", "--out_dir", tmp_path
     )
     assert len(load_triplets(tmp_path / "few_small_minilm_m=1024_seed=100.json", n_texts, "few")) >= 1
+
+
+def test_a_higher_budget_asks_only_what_is_left(pipeline, tmp_path, server, plain_network):
+    """206 tokens a triplet: the first budget ends after two, a higher one asks two more, and nothing is paid twice."""
+    pipeline.embed()
+    pipeline.sample("--max_query", 6)
+    triplets = tmp_path / "tiny_small_embedder_m=6_seed=100.json"
+    server.respond = lambda handler, request, attempt: send(handler, 200, completion("Choice 1"))
+    judged = tmp_path / "tiny_small_embedder_m=6_seed=100-m-pred.json"
+
+    def ask(budget):
+        server.requests.clear()
+        run_stage("predict_triplet", *pipeline.data, "--triplet_path", triplets, "--llm", "m", "--base_url", server.url,
+                  "--concurrency", 1, "--price_in", 1, "--price_out", 1, "--budget", budget,
+                  "--output_path", tmp_path)  # fmt: skip
+        return len(server.requests), len(read_json(judged)), read_record(judged).judge.figures["cost"]
+
+    n_requests, n_judged, cost = ask(300e-6)
+    assert n_requests == 2 * n_judged and n_judged < 6
+    assert ask(300e-6) == (0, n_judged, cost)
+    n_more, n_in_all, cost_in_all = ask(1)
+    assert n_in_all == 6 and n_more == 2 * (6 - n_judged)
+    assert cost_in_all == pytest.approx(cost * 6 / n_judged)
 
 
 def test_every_result_tells_what_it_was_made_from(pipeline, tmp_path):
@@ -315,7 +339,7 @@ def test_recorded_noise_changes_nothing(tmp_path, sentences, embedder_folder, ca
     for more, n_triplets in ((["--feat_path", tmp_path / "tiny_small_embeds_embedder.npy"], 0), ([], 1000)):
         run_stage("convert_triplet", *data, "--pred_path", recorded, "--output_path", tmp_path, "--overwrite", *more)
         assert len(read_json(tmp_path / "coin-train.json")) == n_triplets
-    assert "they agree with the embedder no more than noise; ask in both (--orders 2)" in caplog.text
+    assert "they agree with the embedder no more than noise; judge in both orders (--orders 2)" in caplog.text
     # A perspective that the embedder knows nothing of looks the same: its user says so. In both orders nobody asks.
     vectors = ["--feat_path", tmp_path / "tiny_small_embeds_embedder.npy", "--output_path", tmp_path, "--overwrite"]
     run_stage("convert_triplet", *data, "--pred_path", recorded, *vectors, "--no_check")
@@ -438,12 +462,6 @@ def test_bad_texts(pipeline, texts_file, capsys, content, message):
     assert message in refuse(capsys, "triplet_sampling", *pipeline.data)
 
 
-def test_labels_missing_here_and_there(pipeline, texts_file, capsys, tmp_path, embedder_folder):
-    texts_file.write_text('{"input": "a", "label": "x"}\n{"input": "b"}\n{"input": "c", "label": "x"}\n')
-    line = refuse(capsys, "get_embedding", *pipeline.data, "--embedder", embedder_folder, "--output_path", tmp_path)
-    assert 'tiny.jsonl:2: no "label", but other lines have one (1 missing)' in line
-
-
 def test_bad_vectors(pipeline, tmp_path, capsys):
     base = [*pipeline.data, "--out_dir", tmp_path, "--feat_path"]
     vectors = np.ones((N_TEXTS, 4), dtype=np.float32)
@@ -466,7 +484,7 @@ def test_bad_triplets(pipeline, tmp_path, capsys):
     triplet = {"task": "tiny", "query_idx": 0, "choice1_idx": 1, "choice2_idx": 2}
     cases = (
         ([{**triplet, "query_idx": 60}], "query_idx 60, but there are 60 texts"),
-        ([{**triplet, "task": "banking77"}], 'made for data set "banking77", not "tiny"'),
+        ([{**triplet, "task": "banking77"}], "made for data set 'banking77', not 'tiny'"),
         ([{**triplet, "choice1_idx": "1"}], 'no row number in "choice1_idx"'),
         ({"a": 1}, "expected a list of records, found dict"),
     )
@@ -523,5 +541,5 @@ def test_disk_full_leaves_nothing(pipeline, tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         pipeline.sample()
     assert stopped.value.code == 2
-    assert "no space left on the disk" in capsys.readouterr().err
+    assert "m=40_seed=100.json.meta.json: cannot be written, the disk is full" in capsys.readouterr().err
     assert not list(tmp_path.glob("*m=40*")) and not list(tmp_path.glob(".*"))

@@ -1,13 +1,14 @@
 import itertools
 import json
 import random
+import re
 import time
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
-from helpers import run_killed_when, run_stage, stage_command, stage_environment
+from helpers import limit_file_size, run_killed_when, run_stage, stage_command, stage_environment
 from transformers import Trainer
 
 from perspective.artifacts import (
@@ -190,7 +191,8 @@ def test_a_cpu_with_bfloat16_trains_in_it(tmp_path, embedder_folder, triplets, m
 
 def test_a_run_that_diverges_ends_in_one_line_and_leaves_nothing_to_go_on_from(tmp_path, embedder_folder, triplets):
     with pytest.raises(
-        ModelError, match=r"the loss is (nan|inf) at step \d+; lower --learning_rate, and add --no_resume"
+        ModelError,
+        match=r"the loss is (nan|inf) at step \d+; lower --learning_rate \(now 1e\+30\), and add --no_resume",
     ):
         train(tmp_path / "out", embedder_folder, triplets, learning_rate=1e30, save_steps=1, num_train_epochs=9)
     for checkpoint in (tmp_path / "out.partial").glob("checkpoint-*"):
@@ -268,7 +270,7 @@ def test_a_broken_embedder_begins_again_more_slowly(tmp_path, embedder_folder, s
     """The recipe's own rate may be lowered; the result is that of the lower rate from the beginning."""
     data = shift(by=0.05)
     found = distill(tmp_path / "found", embedder_folder, *data)
-    assert caplog.text.count("it begins again") == 1
+    assert caplog.text.count("training again at learning rate") == 1
     asked = distill(tmp_path / "asked", embedder_folder, *data, learning_rate=3e-4)
     assert hash_file(found / "model.safetensors") == hash_file(asked / "model.safetensors")
     rates = [read_facts(folder)["peak_learning_rate"] for folder in (found, asked)]
@@ -277,7 +279,24 @@ def test_a_broken_embedder_begins_again_more_slowly(tmp_path, embedder_folder, s
     monkeypatch.setattr("perspective.training.distillation.RATE_STEP", 1)
     with pytest.raises(ModelError, match="led away from the teacher"):
         distill(tmp_path / "none", embedder_folder, *data)
-    assert caplog.text.count("it begins again") == 3
+    assert caplog.text.count("training again at learning rate") == 3
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_a_loss_that_is_no_number_is_followed_by_a_lower_rate(
+    tmp_path, embedder_folder, shift, monkeypatch, caplog, lora_rank
+):
+    monkeypatch.setitem(RECIPES, "distill", replace(RECIPES["distill"], learning_rate=3e34))
+    monkeypatch.setattr("perspective.training.distillation.RATE_STEP", 3e34 / 3e-4)
+    data = shift(by=0.05)
+    found = distill(tmp_path / "found", embedder_folder, *data, lora_rank=lora_rank)
+    assert re.search(r"the loss is (nan|inf) at step \d+; training again at learning rate 0\.0003\n", caplog.text)
+    given = distill(tmp_path / "given", embedder_folder, *data, lora_rank=lora_rank, learning_rate=3e34 / (3e34 / 3e-4))
+    assert hash_file(found / "model.safetensors") == hash_file(given / "model.safetensors")
+
+    with pytest.raises(ModelError, match=r"the loss is (nan|inf) at step \d+; lower --learning_rate \(now 3e\+34\)"):
+        distill(tmp_path / "none", embedder_folder, *data, lora_rank=lora_rank, learning_rate=3e34)
+    assert caplog.text.count("training again at learning rate") == 1
 
 
 @pytest.mark.usefixtures("breaking_rate")
@@ -308,9 +327,7 @@ def test_a_teacher_that_does_not_fit_is_refused(tmp_path, embedder_folder, sente
 
 
 def test_unfinished_run_of_other_settings_is_refused(tmp_path, embedder_folder, triplets):
-    partial = tmp_path / "out.partial"
-    partial.mkdir()
-    (partial / "fingerprint.json").write_text('{"schema": "other"}')
+    Output(tmp_path / "out", "embedder", {"seed": 7}).open_partial()
     with pytest.raises(DataError, match="unfinished run with other"):
         train(tmp_path / "out", embedder_folder, triplets)
 
@@ -360,3 +377,14 @@ def test_training_file_faults_are_named(tmp_path):
     path.write_text('[{"query": ["", "a"]}]')
     with pytest.raises(DataError, match="record 0 is not a training triplet"):
         load_training_triplets(path)
+
+
+def test_a_full_disk_ends_training_in_one_line_and_it_resumes(tmp_path, triplets, embedder_folder):
+    settings = TrainSettings(per_device_train_batch_size=8, num_train_epochs=1, save_steps=1)
+    output = Output(tmp_path / "model", "embedder", {})
+    full = pytest.raises(DataError, match=r"model\.partial: cannot be written, the disk is full .*; free some space")
+    with limit_file_size(20_000), full:
+        finetune_embedder(load_embedder(str(embedder_folder), device="cpu"), triplets, settings, output)
+    again = Output(tmp_path / "model", "embedder", {})
+    finetune_embedder(load_embedder(str(embedder_folder), device="cpu"), triplets, settings, again)
+    assert again.is_finished() and not again.partial.exists()

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from helpers import run_stage, write_jsonl
 
-from perspective.artifacts import ROW_FIELDS, Judgment, TrainingTriplet, Triplet, read_json
+from perspective.artifacts import ROOT, ROW_FIELDS, Judgment, TrainingTriplet, Triplet, read_json
 from perspective.errors import DataError
+from perspective.models import prompts
 from perspective.models.prompts import choose_instruction, read_prompt
-from perspective.triplets import conversion
 from perspective.triplets.conversion import (
     MIN_EVIDENCE,
     ConvertSettings,
@@ -29,7 +29,7 @@ def judgment(prediction, probability=None, key=(0, 1, 2), gold=None):
 def test_the_chosen_text_is_the_positive():
     judgments = [
         judgment(("1",), 0.9),
-        judgment(("2",), 0.25, gold=" 1"),  # the gold answer is not looked at
+        judgment(("2",), 0.25, gold=" 1"),  # the gold answer is not used
         judgment((), 0.45),
         judgment(("2",)),
         judgment(("1",), 1.0, key=(3, 2, 0)),
@@ -45,7 +45,7 @@ def test_the_chosen_text_is_the_positive():
     assert triplets[1] == TrainingTriplet("Represent: ", "query", "far", "near", judgments[1].triplet, 0.5)
 
 
-def test_self_training_takes_the_nearer_choice_whatever_was_judged():
+def test_self_training_uses_the_nearer_choice_not_the_judgment():
     judgments = [
         judgment(("2",), 0.1),
         judgment(()),
@@ -63,12 +63,12 @@ def evidence(*probability):
     return Evidence(np.array(probability), {}, {})
 
 
-def test_evidence_decides_label_and_weight():
+def test_evidence_decides_choice_and_weight():
     judgments = [judgment(("2",), 0.1, gold=" 2"), judgment(()), judgment(("1",), key=(3, 2, 0)), judgment(("1",), 1.0)]
     triplets = convert_by_evidence(judgments, TEXTS, evidence(0.9, 0.25, 0.6, 0.5), "i")
     assert [(t.anchor, t.positive, t.negative) for t in triplets] == [
-        ("query", "near", "far"),  # against the judge's own answer
-        ("query", "far", "near"),  # where the judge abstained
+        ("query", "near", "far"),  # the judge chose the other
+        ("query", "far", "near"),  # the judge abstained
         ("middle", "far", "query"),
     ]
     assert [t.weight for t in triplets] == pytest.approx([0.8, 0.5, 0.2])
@@ -85,21 +85,21 @@ def test_weak_evidence_is_left_out():
 def test_evidence_of_other_triplets_and_states_without_evidence_are_refused():
     with pytest.raises(DataError, match="evidence of 2 triplets for 1 judgments"):
         convert_by_evidence([judgment(("1",))], TEXTS, evidence(0.1, 0.2))
-    with pytest.raises(DataError, match="--states_path: answer states are a source of --evidence"):
+    with pytest.raises(DataError, match="--states_path: answer states are used only with --evidence"):
         ConvertSettings(states_path="states.npy")
     assert not ConvertSettings().evidence
 
 
-def test_nothing_converts_to_nothing():
+def test_abstentions_and_empty_input_give_no_triplets():
     assert convert_judgments([judgment(())], TEXTS) == []
     assert convert_judgments([], TEXTS) == []
     assert convert_by_embedder([], TEXTS, VECTORS) == []
 
 
 def test_instruction_before_each_text(tmp_path, monkeypatch):
-    prompts = tmp_path / "prompts.json"
-    prompts.write_text('{"banking77": "Represent the bank purpose for retrieval: "}')
-    monkeypatch.setattr(conversion, "PROMPTS", prompts)
+    path = tmp_path / "prompts.json"
+    path.write_text('{"banking77": "Represent the bank purpose for retrieval: "}')
+    monkeypatch.setattr(prompts, "PROMPTS", path)
     assert choose_instruction("minilm", "banking77", instructed=True) == "Represent the bank purpose for retrieval: "
     assert choose_instruction("e5", "banking77", instructed=False) == "query: "
     assert choose_instruction("minilm", "banking77", instructed=False) == ""
@@ -110,13 +110,13 @@ def test_instruction_before_each_text(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("stage", ["1_predict_triplet", "2_finetune"])
 def test_the_prompts_of_both_stages_can_be_read(stage):
-    path = conversion.ROOT / "perspective" / stage / "prompts.json"
+    path = ROOT / "perspective" / stage / "prompts.json"
     for dataset in ("banking77", "few_nerd_nat", "mtop_domain", "stackexchange"):
         assert read_prompt(path, dataset).strip()
 
 
 def test_the_stage_converts_by_evidence(tmp_path, caplog):
-    """From files to files: judge, vectors and states that agree; then a judge that agrees with nothing."""
+    """From files to files: first judge, vectors and states agree; then the judge agrees with nothing."""
     caplog.set_level("INFO")
     rng = np.random.default_rng(0)
     n_texts, n_triplets = 60, 400
@@ -127,7 +127,7 @@ def test_the_stage_converts_by_evidence(tmp_path, caplog):
         np.save(tmp_path / f"{name}.npy", noisy.astype(np.float32))
     triplets = [Triplet(*map(int, rng.choice(n_texts, 3, replace=False))) for _ in range(n_triplets)]
     truth = score_margins(meanings, triplets) > 0
-    said = truth == (rng.random(n_triplets) < 0.8)
+    chose_first = truth == (rng.random(n_triplets) < 0.8)
 
     def convert(name, answers, *more):
         judged = tmp_path / f"{name}-pred.json"
@@ -146,18 +146,18 @@ def test_the_stage_converts_by_evidence(tmp_path, caplog):
     def share_right(records):
         answers = {one.key: first for one, first in zip(triplets, truth, strict=True)}
         keys = [tuple(record[name] for name in ROW_FIELDS) for record in records]
-        chose_first = [r["pos"][1] == f"text {r['choice1_idx']}" for r in records]
-        return np.mean([answers[key] == first for key, first in zip(keys, chose_first, strict=True)])
+        is_first = [r["pos"][1] == f"text {r['choice1_idx']}" for r in records]
+        return np.mean([answers[key] == first for key, first in zip(keys, is_first, strict=True)])
 
-    records, sidecar = convert("all", said, "--evidence", "--states_path", tmp_path / "states.npy")
+    records, sidecar = convert("all", chose_first, "--evidence", "--states_path", tmp_path / "states.npy")
     assert set(sidecar["inputs"]) == {"texts", "judgments", "embeddings", "states"}
     assert sidecar["settings"]["evidence"] is True
     assert set(sidecar["facts"]["reliability"]) == {"llm", "embedder", "states"}
-    plain, plain_sidecar = convert("plain", said)
-    assert plain_sidecar["settings"] == {"instruction": ""}  # as before there was evidence
+    plain, plain_sidecar = convert("plain", chose_first)
+    assert plain_sidecar["settings"] == {"instruction": "", "check": True, "evidence": False}
     assert share_right(records) > share_right(plain) + 0.03
     assert min(record["weight"] for record in records) >= MIN_EVIDENCE and len(records) < n_triplets
     # A judge that agrees with nothing: the embedder alone would only teach itself.
-    records, sidecar = convert("noise", ~said, "--evidence")
+    records, sidecar = convert("noise", ~chose_first, "--evidence")
     assert records == [] and sidecar["facts"]["reliability"]["llm"] == 0
-    assert "no source but the embedder is believed" in caplog.text
+    assert "no source except the embedder is trusted" in caplog.text

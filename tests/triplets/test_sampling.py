@@ -8,7 +8,7 @@ from helpers import make_vectors
 
 from perspective.artifacts import Triplet
 from perspective.errors import DataError
-from perspective.evaluation.gold import answer_by_labels, measure_answerable
+from perspective.evaluation.gold import add_gold_answers, measure_answerable
 from perspective.triplets.sampling import SampleSettings, sample_random_triplets, sample_triplets
 from perspective.triplets.uncertainty import select_uncertain_queries
 
@@ -16,7 +16,7 @@ from perspective.triplets.uncertainty import select_uncertain_queries
 
 
 def check_triplets(triplets, uncertainty, settings):
-    """What must hold of every draw."""
+    """Check the properties of every sample."""
     questions = [(triplet.query_idx, *sorted(triplet.key[1:])) for triplet in triplets]
     assert len(set(questions)) == len(questions)
     queries = set(
@@ -57,13 +57,13 @@ def all_triplets(uncertainty, settings):
 
 
 @pytest.mark.parametrize("n_texts", [3, 5, 12, 30])
-def test_it_ends_and_gives_all_triplets_that_exist(n_texts):
+def test_requesting_too_many_triplets_returns_all_that_exist(n_texts):
     settings = SampleSettings(max_query=100_000, max_distance=3.0)
     triplets, uncertainty = sample_triplets(make_vectors(n_texts), settings)
     check_triplets(triplets, uncertainty, settings)
     existing = all_triplets(uncertainty, settings)
     assert {(triplet.query_idx, *sorted(triplet.key[1:])) for triplet in triplets} == existing
-    # Near the limit from both sides: listed, then drawn.
+    # On both sides of the limit between listing and drawing.
     for max_query in {max(1, len(existing) - 1), len(existing) // 2 + 1, max(1, len(existing) // 2)}:
         fewer = SampleSettings(max_query=max_query, max_distance=3.0)
         triplets, uncertainty = sample_triplets(make_vectors(n_texts), fewer)
@@ -71,15 +71,15 @@ def test_it_ends_and_gives_all_triplets_that_exist(n_texts):
         check_triplets(triplets, uncertainty, fewer)
 
 
-def test_every_query_gets_its_share():
+def test_triplets_are_spread_over_all_queries():
     settings = SampleSettings(max_query=240, max_distance=4.0)
     triplets, _ = sample_triplets(make_vectors(), settings)
-    asked = Counter(triplet.query_idx for triplet in triplets)
-    assert len(asked) == 24
-    assert min(asked.values()) >= 5
+    counts = Counter(triplet.query_idx for triplet in triplets)
+    assert len(counts) == 24
+    assert min(counts.values()) >= 5
 
 
-def test_same_seed_same_triplets():
+def test_the_same_seed_gives_the_same_triplets():
     vectors = make_vectors()
     one, again, other = (
         sample_triplets(vectors, SampleSettings(max_query=64, seed=seed, max_distance=4.0))[0] for seed in (1, 1, 2)
@@ -102,7 +102,7 @@ def test_choice_order_is_balanced(max_query):
 
 
 @pytest.mark.parametrize(("n_texts", "max_query"), [(200, 500), (5, 30), (5, 16), (5, 15), (5, 14), (3, 99), (4, 1)])
-def test_random_control(n_texts, max_query):
+def test_random_control_has_distinct_triplets(n_texts, max_query):
     triplets = sample_random_triplets(n_texts, max_query, 100)
     questions = {(triplet.query_idx, *sorted(triplet.key[1:])) for triplet in triplets}
     assert len(triplets) == len(questions) == min(max_query, n_texts * math.comb(n_texts - 1, 2))
@@ -125,7 +125,7 @@ def test_random_control_is_uniform():
         (make_vectors(99), "large", "makes 100 clusters of only 99 texts; use --scale small"),
     ],
 )
-def test_too_little_to_choose_from(vectors, scale, message):
+def test_too_few_texts_or_clusters_are_refused(vectors, scale, message):
     with pytest.raises(DataError, match=message):
         sample_triplets(vectors, SampleSettings(), scale)
 
@@ -156,13 +156,13 @@ def test_random_control_checks_its_arguments():
 def test_gold_answers_are_added_after_the_draw():
     labels = ["a", "a", "b", "a"]
     triplets = [Triplet(0, 1, 2), Triplet(0, 2, 1), Triplet(0, 1, 3), Triplet(2, 0, 1)]
-    assert [t.gold for t in answer_by_labels(triplets, labels)] == [" 1", " 2", "both", None]
-    assert [t.key for t in answer_by_labels(triplets, labels)] == [t.key for t in triplets]
-    assert answer_by_labels(triplets, None) == triplets
+    assert [t.gold for t in add_gold_answers(triplets, labels)] == [" 1", " 2", "both", None]
+    assert [t.key for t in add_gold_answers(triplets, labels)] == [t.key for t in triplets]
+    assert add_gold_answers(triplets, None) == triplets
 
 
 def test_nearest_choices_are_the_closest_of_two_clusters():
-    """More of them have a right answer than of random members, and nothing else changes."""
+    """More of these triplets have a right answer than with random members."""
     rng = np.random.default_rng(3)
     kinds = np.repeat(np.arange(30), 10)
     vectors = (rng.normal(size=(30, 16))[kinds] + 0.9 * rng.normal(size=(300, 16))).astype(np.float32)
@@ -173,13 +173,13 @@ def test_nearest_choices_are_the_closest_of_two_clusters():
     )
     assert len(nearest) == len({(q, *sorted(pair)) for q, *pair in (triplet.key for triplet in nearest)}) == 200
     assert all(len(set(triplet.key)) == 3 for triplet in nearest)
-    share_random, share_nearest = (measure_answerable(answer_by_labels(drawn, labels)) for drawn in (random, nearest))
+    share_random, share_nearest = (measure_answerable(add_gold_answers(drawn, labels)) for drawn in (random, nearest))
     assert share_nearest > share_random + 0.2
     with pytest.raises(DataError, match="choices='nearst': expected random or nearest"):
         SampleSettings(choices="nearst")
 
 
-def test_nearest_choices_end_where_few_exist():
+def test_nearest_choices_return_fewer_if_few_exist():
     vectors = np.random.default_rng(4).normal(size=(9, 4)).astype(np.float32)
     settings = SampleSettings(max_query=500, max_distance=3.0, large_ent_prop=1.0, choices="nearest")
     triplets, _ = sample_triplets(vectors, settings)

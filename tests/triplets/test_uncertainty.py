@@ -12,10 +12,10 @@ from perspective.triplets.uncertainty import measure_uncertainty, scale_max_dist
 
 
 def reference_uncertainty(vectors, max_distance, close_cluster_prop):
-    """ClusterLLM, section 3.1, one text after the other."""
+    """ClusterLLM, section 3.1, in plain Python."""
     n_texts, dim = vectors.shape
     scaled = [[(row[d] - vectors[:, d].mean()) / vectors[:, d].std() for d in range(dim)] for row in vectors]
-    clusters = fcluster(linkage(scaled, "ward"), max_distance, "distance")  # ends at the threshold, as agglomerating
+    clusters = fcluster(linkage(scaled, "ward"), max_distance, "distance")  # cut at the threshold
     members = {cluster: [i for i in range(n_texts) if clusters[i] == cluster] for cluster in set(clusters)}
     centers = {
         cluster: [sum(scaled[i][d] for i in rows) / len(rows) for d in range(dim)] for cluster, rows in members.items()
@@ -34,7 +34,7 @@ def reference_uncertainty(vectors, max_distance, close_cluster_prop):
 @pytest.mark.parametrize(
     ("n_texts", "max_distance", "close_cluster_prop"), [(120, 6.0, 0.02), (200, 2.0, 0.02), (150, 3.0, 0.3), (90, 9, 1)]
 )
-def test_uncertainty_is_that_of_the_paper(n_texts, max_distance, close_cluster_prop):
+def test_uncertainty_equals_a_plain_implementation_of_the_paper(n_texts, max_distance, close_cluster_prop):
     vectors = make_vectors(n_texts, seed=n_texts)
     found = measure_uncertainty(vectors, max_distance, close_cluster_prop)
     near, entropies = reference_uncertainty(vectors, max_distance, close_cluster_prop)
@@ -46,7 +46,7 @@ def test_uncertainty_is_that_of_the_paper(n_texts, max_distance, close_cluster_p
     assert queries.tolist() == expected
 
 
-def test_uncertainty_does_not_depend_on_the_rows_taken_at_a_time(monkeypatch):
+def test_uncertainty_does_not_depend_on_the_block_size(monkeypatch):
     vectors = make_vectors()
     whole = measure_uncertainty(vectors, 3.0)
     monkeypatch.setattr("perspective.clustering.ward.ROWS_AT_A_TIME", 7)
@@ -63,20 +63,20 @@ def test_default_threshold_grows_with_the_root_of_the_dimension():
     np.testing.assert_array_equal(by_default.clusters, stated.clusters)
 
 
-def test_queries_between_two_fractions():
+def test_queries_are_selected_between_two_fractions():
     entropy = np.arange(100) / 100
     assert select_uncertain_queries(entropy, 0.1, 0.3).tolist() == list(range(89, 69, -1))
     assert select_uncertain_queries(entropy[:3], 0.1, 0.3).tolist() == [2]  # at least one
 
 
-def test_clusters_are_those_of_scikit_learn():
+def test_clusters_equal_those_of_scikit_learn():
     vectors = make_vectors(300)
     scaled = StandardScaler().fit_transform(vectors)
     expected = AgglomerativeClustering(n_clusters=None, distance_threshold=4.0).fit_predict(scaled)
     assert adjusted_rand_score(expected, measure_uncertainty(vectors, 4.0).clusters) == 1
 
 
-def test_a_sample_stands_for_a_large_corpus(monkeypatch):
+def test_a_large_corpus_is_clustered_by_a_sample(monkeypatch):
     rng = np.random.default_rng(0)
     groups = rng.integers(5, size=900)
     vectors = (20 * rng.standard_normal((5, 6)))[groups] + rng.standard_normal((900, 6))
@@ -88,7 +88,7 @@ def test_a_sample_stands_for_a_large_corpus(monkeypatch):
     np.testing.assert_array_equal(sampled.near_clusters, again.near_clusters)
 
 
-def test_the_vectors_of_the_caller_stay_as_they_are():
+def test_the_callers_vectors_are_not_modified():
     vectors = make_vectors()
     before = vectors.copy()
     measure_uncertainty(vectors)

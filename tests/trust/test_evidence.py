@@ -22,7 +22,7 @@ TRIPLET = Triplet(0, 1, 2)
 
 
 def draw(mus, seed=0, n=N, shared=0.0):
-    """Draw the right answers and a source of each reliability; `shared` is the correlation of the last two's errors."""
+    """Draw right answers and one source per mu; `shared` is the correlation between the errors of the last two."""
     rng = np.random.default_rng(seed)
     z = rng.choice([-1.0, 1.0], n)
     noise = rng.normal(size=(len(mus), n))
@@ -39,7 +39,7 @@ def calibration_error(evidence, z):
 
 
 @pytest.mark.parametrize("mus", [(0.3, 0.5, 0.7), (0.5, 0.4, 0.6, 0.2), (0.4, 0.4)])
-def test_data_of_the_model_give_back_its_reliabilities(mus):
+def test_reliabilities_of_data_from_the_model_are_recovered(mus):
     z, sources = draw(mus)
     evidence = combine_sources({f"source {i}": x for i, x in enumerate(sources)})
     assert list(evidence.reliability.values()) == pytest.approx(mus, abs=0.05)
@@ -49,17 +49,17 @@ def test_data_of_the_model_give_back_its_reliabilities(mus):
     np.testing.assert_allclose(evidence.confidence, abs(2 * evidence.probability - 1))
 
 
-def test_independent_sources_add_their_own_log_odds():
+def test_independent_sources_add_their_log_odds():
     _, sources = draw((0.4, 0.4))
     evidence = combine_sources({"llm": sources[0], "embedder": sources[1]})
     for name, x in zip(("llm", "embedder"), sources, strict=True):
         mu, small = evidence.reliability[name], abs(x) < 2
-        own = 2 * mu * x / (1 - mu**2)
-        np.testing.assert_allclose(evidence.log_odds[name][small], own[small], rtol=0.05, atol=0.01)
+        expected = 2 * mu * x / (1 - mu**2)
+        np.testing.assert_allclose(evidence.log_odds[name][small], expected[small], rtol=0.05, atol=0.01)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_random_source_is_not_believed(seed):
+def test_a_random_source_is_not_trusted(seed):
     z, (a, b, c) = draw((0.4, 0.5, 0.6), seed)
     random = np.random.default_rng(seed + 100).normal(size=N)
     evidence = combine_sources({"a": a, "b": b, "c": c, "random": random})
@@ -70,7 +70,7 @@ def test_a_random_source_is_not_believed(seed):
     assert accuracy(with_two, z) > ((a > 0) == (z > 0)).mean() - 0.02
 
 
-def test_a_source_below_chance_is_not_believed():
+def test_a_source_below_chance_is_not_trusted():
     _, (a, b, c) = draw((0.5, 0.5, 0.5))
     evidence = combine_sources({"a": a, "b": b, "against": -c})
     assert evidence.reliability["against"] == 0 and not evidence.log_odds["against"].any()
@@ -85,7 +85,7 @@ def test_the_scale_of_a_source_does_not_matter(scale):
     np.testing.assert_allclose(scaled.probability, plain.probability, atol=1e-6)
 
 
-def test_a_few_huge_scores_do_not_drown_the_others():
+def test_outliers_do_not_change_the_reliabilities():
     z, sources = draw((0.4, 0.5, 0.6))
     sources[2][:5] = [1e308, -1e308, 1e9, 1e200, -1e9]
     evidence = combine_sources(dict(zip("abc", sources, strict=True)))
@@ -93,23 +93,23 @@ def test_a_few_huge_scores_do_not_drown_the_others():
     assert calibration_error(evidence, z) < 0.04
 
 
-def test_an_abstention_says_nothing():
+def test_an_abstention_adds_no_evidence():
     z, sources = draw((0.4, 0.5, 0.6))
-    silent = np.random.default_rng(1).random(N) < 0.4
-    sources[2][silent] = 0
+    abstains = np.random.default_rng(1).random(N) < 0.4
+    sources[2][abstains] = 0
     sources[0][:10] = sources[1][:10] = sources[2][:10] = 0
     evidence = combine_sources(dict(zip("abc", sources, strict=True)))
-    assert not evidence.log_odds["c"][silent].any()
+    assert not evidence.log_odds["c"][abstains].any()
     assert (evidence.probability[:10] == 0.5).all() and not evidence.confidence[:10].any()
     assert list(evidence.reliability.values()) == pytest.approx((0.4, 0.5, 0.6), abs=0.06)
     assert calibration_error(evidence, z) < 0.04
 
 
-def test_votes_without_degrees_are_calibrated():
+def test_votes_without_a_strength_are_calibrated():
     rng = np.random.default_rng(0)
     z = rng.choice([-1.0, 1.0], N)
-    rights = (0.7, 0.75, 0.8)  # mu = 2 * right - 1
-    votes = [np.where(rng.random(N) < right, z, -z) for right in rights]
+    accuracies = (0.7, 0.75, 0.8)  # mu = 2 * accuracy - 1
+    votes = [np.where(rng.random(N) < one, z, -z) for one in accuracies]
     evidence = combine_sources(dict(zip("abc", votes, strict=True)))
     assert list(evidence.reliability.values()) == pytest.approx([0.4, 0.5, 0.6], abs=0.05)
     assert abs(evidence.log_odds["c"]).max() == pytest.approx(np.log(0.8 / 0.2), abs=0.2)
@@ -136,25 +136,25 @@ def test_a_copy_of_a_source_adds_nothing():
     assert ((twice.probability > 0.5) == (once.probability > 0.5)).mean() > 0.98
 
 
-def test_two_sources_that_do_not_agree_leave_the_embedder():
+def test_without_agreement_only_the_embedder_is_used():
     rng = np.random.default_rng(3)
     x = rng.normal(size=1000)
     evidence = combine_sources({"llm": -x + rng.normal(size=1000), "embedder": x})
     assert evidence.reliability == {"llm": 0, "embedder": DEFAULT_RELIABILITY}
-    nobody = combine_sources({"llm": -x, "states": x})
-    assert nobody.reliability == {"llm": 0, "states": 0} and (nobody.probability == 0.5).all()
+    none_left = combine_sources({"llm": -x, "states": x})
+    assert none_left.reliability == {"llm": 0, "states": 0} and (none_left.probability == 0.5).all()
 
 
-def test_one_source_silent_sources_and_few_triplets():
+def test_one_source_abstaining_sources_and_few_triplets():
     assert combine_sources({"llm": np.array([2.0, -1.0])}).reliability == {"llm": DEFAULT_RELIABILITY}
     assert combine_sources({"embedder": np.zeros(3)}).reliability == {"embedder": 0}
-    same = np.ones(10)  # ten triplets do not show that two sources agree
+    same = np.ones(10)  # ten triplets are too few to establish agreement
     evidence = combine_sources({"llm": same, "embedder": same})
     assert evidence.reliability == {"llm": 0, "embedder": DEFAULT_RELIABILITY}
     assert combine_sources({"llm": np.zeros(0), "embedder": np.zeros(0)}).probability.shape == (0,)
 
 
-def test_full_agreement_stays_short_of_certainty():
+def test_full_agreement_gives_at_most_the_maximal_reliability():
     votes = np.random.default_rng(0).choice([-1.0, 1.0], 2000)
     evidence = combine_sources({"a": votes, "b": votes, "c": votes})
     assert max(evidence.reliability.values()) <= MAX_RELIABILITY
@@ -171,7 +171,7 @@ def test_full_agreement_stays_short_of_certainty():
         ({"a": np.array([np.inf, 0.0])}, 'source "a": score 0 is NaN or infinite'),
     ],
 )
-def test_what_is_refused(sources, message):
+def test_invalid_scores_are_refused(sources, message):
     with pytest.raises(DataError, match=message):
         combine_sources(sources)
 
@@ -184,7 +184,7 @@ def test_scores_of_a_judge():
     rated = [judge(("1",), 0.8), judge((), 0.4), judge(("2",), 0.0), judge((), 0.5), judge(("1",), 1.0)]
     expected = [np.log(4), np.log(2 / 3), -MAX_LOGIT, 0, MAX_LOGIT]
     np.testing.assert_allclose(score_judgments(rated), expected)
-    # Words alone count like a typical probability; an abstention in words stays one.
+    # Answers without a probability get the median log-odds; abstentions without one stay 0.
     np.testing.assert_allclose(score_judgments([*rated, judge(("2",)), judge(())])[5:], [-np.log(4), 0])
     assert score_judgments([]).shape == (0,)
 
@@ -198,37 +198,37 @@ def test_margins_are_differences_of_cosines():
 
 def test_sources_are_gathered_from_answers_vectors_and_states():
     rng = np.random.default_rng(0)
-    meanings = rng.normal(size=(300, 8))  # what the vectors, the states and the judge all see, with noise
+    meanings = rng.normal(size=(300, 8))  # the common signal of vectors, states and judge
     vectors = (meanings + 0.7 * rng.normal(size=meanings.shape)).astype(np.float32)
     states = (50 + meanings + 0.7 * rng.normal(size=meanings.shape)).astype(np.float32)
     triplets = [Triplet(*map(int, rng.choice(300, 3, replace=False))) for _ in range(1500)]
     truth = score_margins(meanings, triplets)
     answers = np.where(rng.random(1500) < 0.8, truth, -truth) > 0
-    judgments = [Judgment(one, ("1",) if said else ("2",)) for one, said in zip(triplets, answers, strict=True)]
+    judgments = [Judgment(one, ("1",) if first else ("2",)) for one, first in zip(triplets, answers, strict=True)]
     evidence = gather_evidence(judgments, vectors, states)
     assert list(evidence.reliability) == ["llm", "embedder", "states"] and min(evidence.reliability.values()) > 0.3
     assert accuracy(evidence, truth) > 0.82  # the judge alone: 0.8
     assert list(gather_evidence(judgments, vectors).reliability) == ["llm", "embedder"]
     assert list(gather_evidence(judgments, vectors, states, judge=None).reliability) == ["embedder", "states"]
-    # Answers told from states share the embedder's errors; the states themselves take their place.
+    # Answers inferred from states share the embedder's errors; the states themselves replace them.
     assert list(gather_evidence(judgments, vectors, judge=STATES).reliability) == ["states", "embedder"]
     without = gather_evidence(judgments, vectors, states, judge=None)
     replaced = gather_evidence(judgments, vectors, states, judge=STATES)
     np.testing.assert_allclose(replaced.probability, without.probability)
 
 
-def test_a_coin_is_noise_and_a_judge_is_not():
+def test_random_answers_are_noise_and_correlated_answers_are_not():
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(300, 8))
     triplets = [Triplet(*map(int, rng.choice(300, 3, replace=False))) for _ in range(2000)]
     margins = score_margins(vectors, triplets)
 
-    def answer(share_by_coin, n=2000):
-        by_coin = rng.random(n) < share_by_coin
-        says1 = np.where(by_coin, rng.random(n) < 0.5, margins[:n] > 0)
-        return [Judgment(triplet, ("1" if one else "2",)) for triplet, one in zip(triplets, says1, strict=False)]
+    def answer(random_share, n=2000):
+        is_random = rng.random(n) < random_share
+        is_choice1 = np.where(is_random, rng.random(n) < 0.5, margins[:n] > 0)
+        return [Judgment(triplet, ("1" if one else "2",)) for triplet, one in zip(triplets, is_choice1, strict=False)]
 
     assert all(is_noise(answer(1.0), vectors) for _ in range(10))
     assert not any(is_noise(answer(0.7), vectors) for _ in range(10))
-    assert not is_noise(answer(1.0, n=50), vectors)  # too few to tell
+    assert not is_noise(answer(1.0, n=50), vectors)  # too few to decide
     assert not is_noise([Judgment(triplet, ()) for triplet in triplets], vectors)

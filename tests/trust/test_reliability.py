@@ -8,7 +8,7 @@ from perspective.trust.reliability import assess_reliability
 
 
 def judge(firsts, swappeds):
-    """Judgments from the probability of label 1 in either order."""
+    """Return judgments from the probability of the answer "1" in the two orders."""
     judgments = []
     for first, swapped in zip(firsts, swappeds, strict=True):
         judgment = judgment_from_probabilities(0, first, swapped)
@@ -27,7 +27,7 @@ def draw(n, seed):
     return np.random.default_rng(seed).random(n).tolist()
 
 
-def test_kappa_and_position_are_as_defined():
+def test_kappa_and_position_bias_follow_their_definitions():
     firsts, swappeds = draw(200, 0), [0.6 * x for x in draw(200, 1)]
     reliability = assess_reliability(judge(firsts, swappeds))
     by_order = [first > 0.5 for first in firsts], [swapped < 0.5 for swapped in swappeds]
@@ -51,7 +51,7 @@ def test_a_judge_that_follows_the_texts_is_reliable():
     ("firsts", "swappeds"),
     [
         ([0.9] * 100, [0.9] * 100),  # always the first position
-        ([0.9] * 100, [0.1] * 100),  # always choice 1 of the file: chance knows it as well
+        ([0.9] * 100, [0.1] * 100),  # always choice 1 of the file: no agreement beyond chance
         (draw(4000, 3), draw(4000, 4)),  # noise
     ],
 )
@@ -62,7 +62,7 @@ def test_position_and_chance_are_not_reliable(firsts, swappeds):
 
 
 def test_ties_of_half_precision_do_not_look_like_agreement():
-    """A judge without an judgment, its log-odds in the steps of bfloat16 around 20."""
+    """Random answers, with log-odds rounded to the steps of bfloat16 around 20."""
     rng = np.random.default_rng(0)
     log_odds = np.round(rng.normal(scale=0.2, size=(4000, 2)) / 0.125) * 0.125
     firsts, swappeds = (1 / (1 + np.exp(-log_odds))).T.tolist()
@@ -71,12 +71,12 @@ def test_ties_of_half_precision_do_not_look_like_agreement():
     assert not reliability.is_reliable
 
 
-def test_one_order_or_too_few_say_nothing():
+def test_with_one_order_or_few_judgments_kappa_is_none():
     one_order = judge([0.9] * 50, [None] * 50)
     for judgments in (one_order, judge([0.9] * 29, [0.9] * 29), [Judgment(Triplet(0, 1, 2), ("1",))] * 40):
         reliability = assess_reliability(judgments)
         assert reliability.order_kappa is reliability.position1_fraction is None
     assert assess_reliability(one_order).is_reliable
-    assert not assess_reliability([Judgment(Triplet(0, 1, 2), ())] * 40).is_reliable  # hardly an answer
+    assert not assess_reliability([Judgment(Triplet(0, 1, 2), ())] * 40).is_reliable  # abstentions only
     assert not assess_reliability([]).is_reliable
     assert assess_reliability([]).describe() == "0 of 0 judgments name one choice (0%)"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tells how right the judge is, by the labels.
+# Measures the accuracy of the judge against the labels.
 # Settings: DATASETS SCALE EMBEDDER LLM MAX_QUERY SEED (environment); other options are passed on, see --help.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../../scripts/common.sh"

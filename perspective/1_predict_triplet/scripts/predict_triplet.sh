@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lets a judge say which choice of each sampled triplet is closer to its query.
+# Judges which choice of each sampled triplet is closer to its query.
 # Settings: DATASETS SCALE EMBEDDER LLM MAX_QUERY SEED (environment); other options are passed on, see --help.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../../scripts/common.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Samples triplets at random, the control.
+# Samples triplets at random: the control.
 # Settings: DATASETS SCALE MAX_QUERY SEED (environment); other options are passed on, see --help.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../../scripts/common.sh"

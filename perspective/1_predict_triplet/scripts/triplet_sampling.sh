@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Samples triplets where the embedder is most uncertain.
+# Samples triplets for the texts that the embedder is most uncertain about.
 # Settings: DATASETS SCALE EMBEDDER MAX_QUERY SEED (environment); other options are passed on, see --help.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../../scripts/common.sh"

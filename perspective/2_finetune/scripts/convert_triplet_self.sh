@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes training triplets of the embedder's own opinion, the control.
+# Makes training triplets from the embedder's own distances: the control.
 # Settings: DATASETS SCALE EMBEDDER LLM MAX_QUERY SEED (environment); other options are passed on, see --help.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../../scripts/common.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lets a judge weigh the pairs and drop false negatives.
+# Weights the pairs by a judge and drops false negatives.
 # Settings: DATASETS EMBEDDER LLM SEED (environment); other options are passed on, see --help.
 set -euo pipefail
 DATASETS="${DATASETS:-docstrings}"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes datasets/docstrings, a retrieval set of the docstrings of installed packages.
+# Creates datasets/docstrings, a retrieval set from the docstrings of installed packages.
 # Options are passed on, see --help.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../../scripts/common.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Drops pairs that the embedder does not find again, and mines hard negatives for the others.
+# Filters weak pairs by the embedder's ranking, and mines hard negatives.
 # Settings: DATASETS EMBEDDER SEED (environment); other options are passed on, see --help.
 set -euo pipefail
 DATASETS="${DATASETS:-docstrings}"

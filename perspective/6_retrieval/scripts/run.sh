@@ -6,16 +6,16 @@ usage() {
     cat <<'HELP'
 usage: bash perspective/6_retrieval/scripts/run.sh [OPTION...]
 
-Makes a retrieval set of the docstrings of the installed packages, evaluates the embedder and BM25,
-mines hard negatives, trains, evaluates again and compares, query by query. Finished stages are
-recognised and skipped; a killed run goes on.
+Creates a retrieval set from the docstrings of the installed packages, evaluates the embedder and
+BM25, mines hard negatives, trains, evaluates again and compares, query by query. Finished stages
+are skipped; a killed run resumes.
 
-  --overwrite          make every file anew
-  --help               show this
+  --overwrite          overwrite existing output
+  --help               show this help
 
-Settings are read from the environment: EMBEDDER (default minilm), SEED (100); MAX_PAIRS (1024) and
-MAX_LENGTH (128, tokens a text), which keep training short on a CPU; and LAUNCH, which starts it in
-several processes ("torchrun --nproc_per_node 8").
+Settings are environment variables: EMBEDDER (default minilm), SEED (100); MAX_PAIRS (1024) and
+MAX_LENGTH (128 tokens a text), which keep training short on a CPU; and LAUNCH, to train in several
+processes ("torchrun --nproc_per_node 8").
 HELP
 }
 
@@ -40,7 +40,7 @@ bash "$here/../../../scripts/setup.sh" --retrieval
 source "$here/../../../scripts/common.sh"
 cd "$ROOT"
 
-# ${array[@]+"${array[@]}"}: bash 3.2, that of macOS, calls an empty array unset.
+# ${array[@]+"${array[@]}"}: bash 3.2 (macOS) treats an empty array as unset.
 step() {
     local script="$1"
     shift

@@ -21,7 +21,7 @@ def bench_kmeans(settings: SpeedSettings) -> list[Row]:
     names = load_labels(CorpusSettings("banking77"))
     if names is None:
         raise DataError("banking77: no labels; fetch it with scripts/fetch_datasets.sh")
-    labels = np.unique(names, return_inverse=True)[1]
+    labels = np.unique(np.asarray(names, dtype=str), return_inverse=True)[1]
     rng = np.random.default_rng(0)
     large = np.concatenate([embed_dataset(dataset) for dataset in DATASETS])
     large = large[rng.integers(len(large), size=10**5)] + rng.normal(scale=0.02, size=(10**5, 384)).astype(np.float32)

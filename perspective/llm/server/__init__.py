@@ -1,1 +1,1 @@
-"""OpenAI-compatible servers: settings, clients, a pool that shares questions."""
+"""OpenAI-compatible servers: settings, clients, and a pool that distributes questions."""

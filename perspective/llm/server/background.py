@@ -1,4 +1,4 @@
-"""Asynchronous work behind an ordinary iterator."""
+"""Run asynchronous code behind an ordinary iterator."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-CLOSING_SECONDS = 10.0  # for what cannot be cancelled at once, such as a look-up of a name
+CLOSING_SECONDS = 10.0  # for calls that cannot be cancelled at once, such as a DNS lookup
 
 
 async def run_together(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Run all; the first error cancels the others and is raised."""
+    """Run coroutines concurrently; the first error cancels the others and is raised."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         await asyncio.gather(*tasks)
@@ -26,10 +26,10 @@ async def run_together(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
 
 
 def iterate_async(produce: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> Iterator[T]:
-    """Yield what a coroutine emits, while it goes on in a thread of its own.
+    """Yield the items that a coroutine emits while it runs in a background thread.
 
-    A thread, since the caller may itself stand in an event loop (a notebook does). Closing the
-    iterator early cancels the coroutine.
+    A thread is needed because the caller may already run in an event loop, as in a notebook. Closing
+    the iterator early cancels the coroutine.
     """
     emitted: queue.SimpleQueue[tuple[T] | BaseException | None] = queue.SimpleQueue()
     loop = asyncio.new_event_loop()
@@ -39,7 +39,7 @@ def iterate_async(produce: Callable[[Callable[[T], None]], Coroutine[Any, Any, N
         try:
             loop.run_until_complete(task)
             emitted.put(None)
-        except BaseException as error:  # handed to the caller's thread
+        except BaseException as error:  # raised in the caller's thread
             emitted.put(error)
         finally:
             loop.run_until_complete(loop.shutdown_asyncgens())
@@ -53,6 +53,6 @@ def iterate_async(produce: Callable[[Callable[[T], None]], Coroutine[Any, Any, N
                 raise item
             yield item[0]
     finally:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: it had ended
+        with contextlib.suppress(RuntimeError):  # the loop has ended and is closed
             loop.call_soon_threadsafe(task.cancel)
         thread.join(CLOSING_SECONDS)

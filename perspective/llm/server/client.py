@@ -1,9 +1,10 @@
-"""Requests to a chat server: sent, adapted to what it accepts, counted."""
+"""Send requests to a chat server, adapt them to the options it supports, and count them."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import ipaddress
 import json
 import logging
 import os
@@ -21,26 +22,28 @@ from perspective.llm.server.reply import Failure, FailureKind, Reply, read_reply
 
 logger = logging.getLogger(__name__)
 
-MAX_TOKENS = 16  # "Choice 1" and a little
-MAX_REASONING_TOKENS = 2048  # where the limit counts the reasoning too, fewer would leave no room to answer
-TOP_LOGPROBS = (20, 5)  # what OpenAI allows, what vLLM and others allow
+MAX_TOKENS = 16  # "Choice 1" and a margin
+MAX_REASONING_TOKENS = 2048  # for servers whose limit includes reasoning tokens
+TOP_LOGPROBS = (20, 5)  # maximum of OpenAI; maximum of vLLM and others
+CHARS_PER_TOKEN = 3  # English has four to five: the estimate errs on the side of too many tokens
 MAX_QUOTED_CHARS = 300
 N_MODELS_SHOWN = 20
-PLACEHOLDER_KEY = "no-key-needed"  # local servers want none, but the client insists
+OPENAI_KEY, SERVER_KEY = "OPENAI_API_KEY", "LLM_SERVER_KEY"  # environment variables
+PLACEHOLDER_KEY = "no-key-needed"  # local servers need no key, but the client requires one
 
 
 class ChatClient:
     """One model of one OpenAI-compatible server.
 
-    A failed request is sent again by `ServerPool` alone: the `openai` client's own retries are off.
+    Only `ServerPool` retries failed requests: the `openai` client's own retries are off.
 
     Args:
         client: The connection.
-        model: The server's name for the model.
-        timeout_seconds: Of one request, from first to last byte.
-        logprobs: Whether to ask for the tokens' log-probabilities.
-        facts: Counters to add to.
-        secrets: What must not stand in any message.
+        model: Name of the model on the server.
+        timeout_seconds: Limit for one whole request.
+        logprobs: Whether to request token log-probabilities.
+        facts: Counters to update.
+        secrets: Strings that must not appear in any message.
     """
 
     def __init__(
@@ -59,24 +62,25 @@ class ChatClient:
         self._facts = facts
         self._secrets = secrets
         self._options: dict[str, Any] = {"max_tokens": MAX_TOKENS, "temperature": 0}
-        self._accepted: dict[str, Any] | None = None  # options with which an answer came
+        self._accepted: dict[str, Any] | None = None  # options of the last successful request
         if logprobs:
             self._options |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS[0]}
 
     async def send(self, prompt: str) -> Reply:
-        """Ask once, with the settings that the server accepts.
+        """Ask once, dropping options that the server does not support.
 
         Raises:
             Failure: There is no answer.
-            JudgeError: No question can be answered: a refused key, an unknown model.
+            JudgeError: No question can be answered: rejected key or unknown model.
         """
         while True:
             options = dict(self._options)
             try:
                 reply = await self._send(prompt, options)
             except Failure as failure:
-                # Many requests are under way when the first learns what the server does not accept.
-                # Once a setting was accepted, the question is at fault: servers quote all of a request.
+                # Many requests are in flight when the first one shows which option is not supported.
+                # After a success with the same options, the question is the cause: error messages quote
+                # the whole request.
                 outdated = options != self._options
                 if failure.kind is FailureKind.REFUSED and (
                     outdated or (options != self._accepted and self._adapt(failure))
@@ -90,7 +94,7 @@ class ChatClient:
         self._facts["n_requests"] += 1
         request: dict[str, Any] = {"model": self._model, "messages": [{"role": "user", "content": prompt}], **options}
         try:
-            # The client's own time-out is for each read: a server that trickles would never end.
+            # The client's own timeout applies to each read, so a slow stream would never time out.
             response = await asyncio.wait_for(
                 self._client.chat.completions.with_raw_response.create(**request), self._timeout_seconds
             )
@@ -98,9 +102,10 @@ class ChatClient:
             raise await self._explain(error) from None
         except (TimeoutError, openai.APITimeoutError):
             message = f"no answer within {self._timeout_seconds:g} seconds, see --timeout_seconds"
+            self._estimate(prompt)  # the server may have answered, and bill it
             raise Failure(FailureKind.DOWN, message) from None
         except openai.APIConnectionError as error:
-            # By name: the library beneath `openai` differs between its versions.
+            # By name, because the HTTP library depends on the version of `openai`.
             connected = type(error.__cause__).__name__ != "ConnectError"
             kind = FailureKind.DOWN if connected else FailureKind.UNREACHABLE
             raise Failure(kind, self._clean(_find_reason(error))) from None
@@ -108,32 +113,45 @@ class ChatClient:
             body = json.loads(response.http_response.content)
         except ValueError:  # bad JSON or bad UTF-8
             raise Failure(FailureKind.BROKEN, "the reply is not JSON") from None
-        self._count(body)
+        self._count(body, prompt)
         reply = read_reply(body)
         return Reply(self._scrub(reply.content), reply.tokens)
 
-    def _count(self, body: Any) -> None:  # noqa: ANN401
-        # Before the answer is read: a reply without one is billed too.
-        for name, count in zip(("prompt_tokens", "completion_tokens"), read_usage(body), strict=True):
-            self._facts[name] += count
+    def _count(self, body: Any, prompt: str) -> None:  # noqa: ANN401
+        # Before parsing, because a reply without an answer is billed too.
+        n_read, n_written = read_usage(body)
+        if n_read or n_written:
+            self._facts["prompt_tokens"] += n_read
+            self._facts["completion_tokens"] += n_written
+        else:
+            self._estimate(prompt)
         if isinstance(body, Mapping) and isinstance(body.get("model"), str):
-            # A name like "gpt-4o-mini" stands for dated models that change.
+            # Names like "gpt-4o-mini" are aliases of dated models that change.
             self._facts["served_model"] = self._clean(body["model"])
 
+    def _estimate(self, prompt: str) -> None:
+        """Estimate the tokens of a request without usage counts, from its number of characters."""
+        if not self._facts.get("n_estimated"):
+            logger.warning("%s: does not say how many tokens it read and wrote; they are estimated", self.url)
+        self._facts["n_estimated"] = self._facts.get("n_estimated", 0) + 1
+        self._facts["prompt_tokens"] += len(prompt) // CHARS_PER_TOKEN + 1
+        self._facts["completion_tokens"] += MAX_TOKENS
+
     async def _explain(self, error: openai.APIStatusError) -> Failure | JudgeError:
-        """Tell a failed request from one that shows that no other can succeed."""
+        """Return a failure of this request, or a `JudgeError` if no request can succeed."""
         status, code = error.status_code, error.code or ""
         message = self._clean(f"{status}: {_find_message(error)}")
         if status in (401, 403):
-            # Not quoted: servers repeat parts of the key.
-            return JudgeError(f"{self.url}: the server refused the key ({status}); check OPENAI_API_KEY")
+            # Message not quoted: servers repeat parts of the key.
+            names = f"{OPENAI_KEY}, or {SERVER_KEY} for other servers"
+            return JudgeError(f"{self.url}: the server refused the key ({status}); check {names}")
         if status == 402 or code == "insufficient_quota":
             return JudgeError(f"{self.url}: the account cannot pay for more ({message})")
         if status == 404 or code == "model_not_found":
             return await self._explain_unknown(message)
         if status == 429:
             return Failure(FailureKind.LIMITED, message, retry_after_seconds=_read_retry_after(error))
-        # Some servers answer 501 to a setting that they do not know.
+        # Some servers return 501 for an unknown option.
         if status in (408, 409, 425) or (status >= 500 and "logprobs" not in message):
             return Failure(FailureKind.DOWN, message, retry_after_seconds=_read_retry_after(error))
         return Failure(FailureKind.REFUSED, message, error.param if isinstance(error.param, str) else "")
@@ -152,10 +170,10 @@ class ChatClient:
         return JudgeError(f'{self.url}: no model "{self._model}" there; served: {names}{more}')
 
     def _adapt(self, failure: Failure) -> bool:
-        """Leave out, for the rest of the run, the setting that the server refused; False if none."""
+        """Drop the option that the server refused for the rest of the run; return False if there is none."""
         options, message = self._options, failure.message.lower()
         about = failure.param.lower() or message
-        # vLLM names both limits where a question is too long for the context: no refused setting.
+        # vLLM names both limits if a question exceeds the context; that is no unsupported option.
         wants_other_limit = "max_completion_tokens" in message and ("support" in message or "instead" in message)
         if wants_other_limit and "max_tokens" in options:
             del options["max_tokens"]
@@ -164,17 +182,17 @@ class ChatClient:
             options["top_logprobs"] = TOP_LOGPROBS[1]
         elif "logprobs" in about and "logprobs" in options:
             del options["logprobs"], options["top_logprobs"]
-            logger.warning("%s gives no log-probabilities; its answers are read from their words", self.url)
+            logger.warning("%s gives no log-probabilities; answers are parsed from the text", self.url)
         elif "temperature" in about and "temperature" in options:
             del options["temperature"]
-            logger.warning("%s does not take temperature 0; its answers may differ from run to run", self.url)
+            logger.warning("%s does not support temperature 0; answers may differ between runs", self.url)
         else:
             return False
         return True
 
     def _clean(self, message: str, max_chars: int = MAX_QUOTED_CHARS) -> str:
-        """Make a server's words fit for a message: no secret, one line, not endless."""
-        # Scrubbed before it is cut: half a key is a secret too.
+        """Prepare a server's message for display: no secrets, one line, truncated."""
+        # Scrubbed before truncation, because part of a key is secret too.
         message = " ".join(self._scrub(message).split())
         return message if len(message) <= max_chars else message[:max_chars] + " ..."
 
@@ -185,9 +203,9 @@ class ChatClient:
 
 
 def connect(base_url: str, key: str | None, timeout_seconds: float) -> openai.AsyncOpenAI:
-    """Make the connection; its own retries are off.
+    """Create the client, with its own retries off.
 
-    A user and password in the address become a header: the address stands in the libraries' logs.
+    User and password in the address are sent as a header, because libraries log the address.
     """
     parts = urlsplit(base_url)
     headers = {}
@@ -196,40 +214,62 @@ def connect(base_url: str, key: str | None, timeout_seconds: float) -> openai.As
         headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
     bare = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, ""))
     return openai.AsyncOpenAI(
-        api_key=key or PLACEHOLDER_KEY, base_url=bare, timeout=timeout_seconds, max_retries=0, default_headers=headers
+        api_key=key or PLACEHOLDER_KEY,
+        base_url=bare,
+        timeout=timeout_seconds,
+        max_retries=0,
+        default_headers=headers,
+        # Neither texts nor a key go to a host that the user did not name.
+        http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
     )
 
 
 def read_key(base_url: str) -> str | None:
-    """Return the key of the environment; None where the server needs none.
+    """Return the key for a server from the environment; None if the server needs none.
+
+    OpenAI's key is sent to OpenAI's hosts only, other servers have a variable of their own, and no key
+    is sent unencrypted over a public network.
 
     Raises:
-        JudgeError: OpenAI is asked without a key, or the key cannot be sent.
+        JudgeError: OpenAI is used without a key, or the key has invalid characters.
     """
-    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    is_openai = host == "openai.com" or host.endswith(".openai.com")
+    name = OPENAI_KEY if is_openai else SERVER_KEY
+    key = os.environ.get(name, "").strip()
     if not key:
-        host = urlsplit(base_url).hostname or ""
-        if host == "openai.com" or host.endswith(".openai.com"):
-            raise JudgeError(
-                f"{public_url(base_url)}: needs a key; set OPENAI_API_KEY, or --base_url for another server"
-            )
+        if is_openai:
+            raise JudgeError(f"{public_url(base_url)}: needs a key; set {name}, or --base_url for another server")
         return None
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise JudgeError("OPENAI_API_KEY: holds spaces or characters that no key has; set it again")
+        raise JudgeError(f"{name}: holds spaces or characters that no key has; set it again")
+    if parts.scheme != "https" and not _is_private(host):
+        raise JudgeError(f"{public_url(base_url)}: {name} is not sent unencrypted; use https, or unset {name}")
     return key
 
 
-def find_secrets(key: str | None, base_url: str) -> tuple[str, ...]:
-    """Return what must not stand in any message: the key, and the password of the address.
+def _is_private(host: str) -> bool:
+    """Tell whether a host is this machine or in a private network."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:  # a name
+        return False
 
-    Secrets of one to three characters are none, and replacing them would garble answers.
+
+def find_secrets(key: str | None, base_url: str) -> tuple[str, ...]:
+    """Return the strings that must not appear in any message: the key and the address's password.
+
+    Strings of up to three characters are ignored, because replacing them would garble answers.
     """
     password = urlsplit(base_url).password or ""
     return tuple(secret for secret in (key or "", password, unquote(password)) if len(secret) > 3)
 
 
 def public_url(base_url: str) -> str:
-    """Return an address without what may be secret in it.
+    """Return an address without user, password and query.
 
     >>> public_url("https://me:secret@llm.example:8000/v1/?token=secret")
     'https://llm.example:8000/v1'
@@ -239,7 +279,7 @@ def public_url(base_url: str) -> str:
 
 
 def _read_retry_after(error: openai.APIStatusError) -> float | None:
-    """Read `Retry-After`: seconds or a date of HTTP."""
+    """Read `Retry-After`: seconds or an HTTP date."""
     value = error.response.headers.get("retry-after", "").strip()
     try:
         seconds = float(value)
@@ -248,14 +288,14 @@ def _read_retry_after(error: openai.APIStatusError) -> float | None:
             moment = parsedate_to_datetime(value)
         except (TypeError, ValueError):
             return None
-        # HTTP dates are in GMT, also where they do not say so.
+        # HTTP dates are in GMT, even without a time zone.
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         seconds = moment.timestamp() - time.time()
-    return max(seconds, 0.0) if seconds == seconds else None  # NaN differs from itself
+    return max(seconds, 0.0) if seconds == seconds else None  # NaN is not equal to itself
 
 
 def _find_message(error: openai.APIStatusError) -> str:
-    """Return the server's words, in whichever of the common forms it sent them."""
+    """Return the error message from any of the common response formats."""
     body = error.body
     for name in ("message", "detail", "error"):
         if isinstance(body, Mapping) and body.get(name):
@@ -264,7 +304,7 @@ def _find_message(error: openai.APIStatusError) -> str:
 
 
 def _find_reason(error: BaseException) -> str:
-    """Return what the system said of a connection, beneath the client's 'Connection error.'."""
+    """Return the system's error message behind the client's generic 'Connection error.'."""
     reasons = [str(cause) for cause in _follow_causes(error) if str(cause)]
     return reasons[-1] if reasons else type(error).__name__
 

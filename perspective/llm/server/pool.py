@@ -1,4 +1,4 @@
-"""Several servers of one model: each question goes to the least busy of those that are well."""
+"""Distribute questions over several servers of one model: the least busy working server is asked."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from perspective.llm.server.reply import Failure, FailureKind, Reply
 
 logger = logging.getLogger(__name__)
 
-FIRST_WAIT_SECONDS = 1.0  # doubled with each failure of a question
-MAX_WAIT_SECONDS = 60.0  # also of what a server asks for
-REST_SECONDS = 30.0  # before a server that failed is tried again
+FIRST_WAIT_SECONDS = 1.0  # doubled after each failure of a question
+MAX_WAIT_SECONDS = 60.0  # also limits the wait that a server requests
+REST_SECONDS = 30.0  # before a failed server is tried again
 
 
 @dataclass(eq=False)
 class _Server:
-    """A server and how it fares.
+    """A server and its state.
 
     Attributes:
-        chat: Requests to it.
-        n_busy: Questions that it is working on.
-        n_asked: Questions that it was ever given, so that idle servers take turns.
-        n_failures: Failures in a row.
-        rests_until: When it may be tried again; 0 while it is well.
+        chat: Client of the server.
+        n_busy: Questions in progress.
+        n_asked: Questions sent so far, so that idle servers take turns.
+        n_failures: Consecutive failures.
+        rests_until: Monotonic time of the next try; 0 while it works.
     """
 
     chat: ChatClient
@@ -40,16 +40,16 @@ class _Server:
 
 
 class ServerPool:
-    """Asks one of several servers, and another where that one fails.
+    """Ask one of several servers, and another if it fails.
 
-    A server that cannot be reached, or fails more often in a row than a question is asked again, is
-    set aside; now and then one question tries it anew. While all are set aside they are asked in
-    turn, as a single server is.
+    A server is suspended if it cannot be reached or has more than `max_retries` consecutive failures.
+    Periodically, one question tries it again. If all servers are suspended, they are asked in turn,
+    like a single server.
 
     Args:
-        clients: One a server.
-        max_retries: Times that a question which failed on all servers that are well is asked again.
-        facts: Counters to add to.
+        clients: One client per server.
+        max_retries: Retries of a question that failed on all working servers.
+        facts: Counters to update.
     """
 
     def __init__(self, clients: Sequence[ChatClient], max_retries: int, facts: dict[str, Any]) -> None:
@@ -63,8 +63,8 @@ class ServerPool:
         """Ask until there is an answer.
 
         Raises:
-            Failure: There is none after the retries, or asking again is in vain.
-            JudgeError: A server can answer no question: a refused key, an unknown model.
+            Failure: No answer after all retries, or a retry cannot help.
+            JudgeError: A server cannot answer any question: rejected key or unknown model.
         """
         n_failures, n_answers = 0, self.n_answers
         tried: list[_Server] = []
@@ -78,8 +78,8 @@ class ServerPool:
                 self._note(server, failure)
                 tried.append(server)
                 wait_seconds = 0.0
-                if not self._find_well(tried):
-                    # A limit on the rate is no failure as long as others get through between two tries.
+                if not self._find_working(tried):
+                    # Rate limits do not count as failures while other questions succeed between tries.
                     if failure.kind is not FailureKind.LIMITED or n_answers == self.n_answers:
                         n_failures += 1
                     n_answers = self.n_answers
@@ -91,16 +91,16 @@ class ServerPool:
             await asyncio.sleep(wait_seconds)
 
     def _choose(self, tried: Sequence[_Server]) -> _Server:
-        well = self._find_well(tried)
-        if not well:
+        working = self._find_working(tried)
+        if not working:
             return min(self._servers, key=lambda server: server.rests_until)
-        server = min(well, key=lambda server: (server.n_busy, server.n_asked))
+        server = min(working, key=lambda server: (server.n_busy, server.n_asked))
         if server.rests_until:
-            server.rests_until = time.monotonic() + REST_SECONDS  # one question alone tries it
+            server.rests_until = time.monotonic() + REST_SECONDS  # only one question tries it
         return server
 
-    def _find_well(self, tried: Sequence[_Server]) -> list[_Server]:
-        """Return the servers that are not set aside, or no longer, and have not failed on this question."""
+    def _find_working(self, tried: Sequence[_Server]) -> list[_Server]:
+        """Return the servers that are not suspended and have not failed on this question."""
         now = time.monotonic()
         return [server for server in self._servers if server not in tried and server.rests_until <= now]
 
@@ -119,17 +119,19 @@ class ServerPool:
 
     def _note(self, server: _Server, failure: Failure) -> None:
         if failure.kind not in (FailureKind.DOWN, FailureKind.UNREACHABLE):
-            return  # it answers, if not this question or not now
+            return  # the server works, though not for this question or not now
         server.n_failures += 1
         if failure.kind is FailureKind.UNREACHABLE or server.n_failures > self._max_retries:
             if not server.rests_until and len(self._servers) > 1:
-                logger.warning("%s: fails (%s); the other servers are asked instead", server.chat.url, failure.message)
+                logger.warning(
+                    "%s: suspended after failures (%s); using the other servers", server.chat.url, failure.message
+                )
             server.rests_until = time.monotonic() + REST_SECONDS
 
 
 def _choose_wait(n_failures: int, retry_after_seconds: float | None) -> float:
-    """Return how long to wait; jitter keeps requests that failed together from returning together."""
+    """Return the seconds to wait, with jitter so that simultaneous failures do not retry together."""
     if retry_after_seconds is not None:
         return min(retry_after_seconds * random.uniform(1.0, 1.1), MAX_WAIT_SECONDS)
-    # The exponent is bounded: no overflow, however many retries.
+    # The exponent is bounded to avoid overflow.
     return min(FIRST_WAIT_SECONDS * 2 ** min(n_failures - 1, 30), MAX_WAIT_SECONDS) * random.uniform(0.5, 1.0)

@@ -1,7 +1,6 @@
-"""What a chat server sends back: the answer's words, its tokens' log-probabilities, the tokens billed.
+"""Parse chat completions: text of the answer, token log-probabilities, billed tokens.
 
-Servers differ in what they leave out, so that everything is read from plain JSON and nothing is
-taken for granted.
+Servers leave out different fields, so the plain JSON is parsed and every field is optional.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ REASONING_BEGIN, REASONING_END = "<think>", "</think>"
 
 
 class FailureKind(enum.Enum):
-    """Why a request brought no answer, as far as it decides what to do next."""
+    """Why a request got no answer, as far as it decides the next step."""
 
     LIMITED = "too many requests"
     UNREACHABLE = "no connection"
@@ -25,13 +24,13 @@ class FailureKind(enum.Enum):
 
 
 class Failure(Exception):
-    """A request that brought no answer.
+    """A request without an answer.
 
     Attributes:
-        kind: What sort of failure.
-        message: The server's words, or what stands for them.
-        param: The setting that the server names as the cause, if any.
-        retry_after_seconds: The wait that the server asked for.
+        kind: Kind of failure.
+        message: The server's message, or a description.
+        param: The option that the server names as the cause, if any.
+        retry_after_seconds: The wait that the server requested.
     """
 
     def __init__(
@@ -50,8 +49,8 @@ class Token:
 
     Attributes:
         text: The token.
-        log_probability: Its natural logarithm of probability.
-        top: The likeliest tokens at its position with their log-probabilities; the list is cut off.
+        log_probability: Natural logarithm of its probability.
+        top: The most likely tokens at its position with log-probabilities; truncated.
     """
 
     text: str
@@ -61,26 +60,26 @@ class Token:
 
 @dataclass(frozen=True)
 class Reply:
-    """A readable answer.
+    """A parsed answer.
 
     Attributes:
-        content: Its words, without any reasoning before them.
-        tokens: All tokens, those of the reasoning too; empty where the server gives no
-            log-probabilities or an unknown form of them.
+        content: Text of the answer, without reasoning.
+        tokens: All tokens, including the reasoning; empty if the server gives no log-probabilities
+            or an unknown format.
     """
 
     content: str
     tokens: tuple[Token, ...] = ()
 
 
-def read_reply(body: Any) -> Reply:  # noqa: ANN401  whatever the server sent
-    """Read a chat completion.
+def read_reply(body: Any) -> Reply:  # noqa: ANN401  any JSON
+    """Parse a chat completion.
 
     Args:
         body: The reply's JSON.
 
     Raises:
-        Failure: It holds no answer.
+        Failure: It contains no answer.
     """
     try:
         choice = body["choices"][0]
@@ -89,17 +88,17 @@ def read_reply(body: Any) -> Reply:  # noqa: ANN401  whatever the server sent
         raise Failure(FailureKind.BROKEN, "the reply holds no message") from None
     if not isinstance(content, str) or not content.strip():
         raise Failure(FailureKind.BROKEN, "the reply is empty")
-    content = content.encode("utf-8", "replace").decode()  # a reply cut within an emoji could not be written
+    content = content.encode("utf-8", "replace").decode()  # a reply truncated within an emoji cannot be saved
     answer = skip_reasoning(content).strip()
     if not answer or REASONING_BEGIN in answer:
         raise Failure(
-            FailureKind.BROKEN, "the reply ends within its reasoning; choose a model without, or switch it off"
+            FailureKind.BROKEN, "the reply ends within its reasoning; use a model without reasoning, or disable it"
         )
     return Reply(answer, _read_tokens(choice))
 
 
 def read_usage(body: Any) -> tuple[int, int]:  # noqa: ANN401
-    """Return the tokens read and written, 0 where the server does not count them."""
+    """Return input and output tokens, 0 if the server does not report them."""
     usage = body.get("usage") if isinstance(body, Mapping) else None
     counts = [usage.get(name) if isinstance(usage, Mapping) else 0 for name in ("prompt_tokens", "completion_tokens")]
     read, written = (count if isinstance(count, int) and count > 0 else 0 for count in counts)
@@ -117,9 +116,9 @@ def _read_tokens(choice: Mapping[str, Any]) -> tuple[Token, ...]:
             for position in (choice.get("logprobs") or {}).get("content") or ()
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        return ()  # an unknown form of log-probabilities: the words remain
+        return ()  # unknown format: only the text is used
 
 
 def skip_reasoning(text: str) -> str:
-    """Return what follows the reasoning of an answer, or all of it where there is none."""
+    """Return the text after the reasoning, or the whole text if there is none."""
     return text.rpartition(REASONING_END)[2]

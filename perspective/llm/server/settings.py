@@ -16,29 +16,29 @@ OPENAI_URL = "https://api.openai.com/v1"
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Where the chat servers are and how to ask them; nothing here but the address changes an answer."""
+    """Addresses of the chat servers and request settings; only the address can change an answer."""
 
     base_url: list[str] | None = option(
-        "address of an OpenAI-compatible server, as http://localhost:8000/v1, or of several that serve "
-        "the same model and share the questions; OpenAI if left out",
+        "address of an OpenAI-compatible server, for example http://localhost:8000/v1, or of several servers "
+        "with the same model that share the questions; OpenAI by default",
         default=None,
         group="model",
         extend=True,
     )
-    concurrency: int = option("questions under way at a time, at all servers together", default=8, group="scale")
-    timeout_seconds: float = option("longest wait for one reply", default=60.0, group="scale")
-    max_retries: int = option("times that a failed request is sent again", default=6, group="scale")
-    price_in: float | None = option("money for a million tokens read", default=None, group="scale")
-    price_out: float | None = option("money for a million tokens written", default=None, group="scale")
+    concurrency: int = option("concurrent questions, over all servers", default=8, group="scale")
+    timeout_seconds: float = option("maximum wait for one reply", default=60.0, group="scale")
+    max_retries: int = option("retries of a failed request", default=6, group="scale")
+    price_in: float | None = option("price of a million input tokens", default=None, group="scale")
+    price_out: float | None = option("price of a million output tokens", default=None, group="scale")
     budget: float | None = option(
-        "money at which no further question is asked, by both prices; the questions left over are left out "
-        "of the result. A run that was killed and goes on counts anew",
+        "maximum cost over all runs of this file, computed from both prices; requests in progress are finished. "
+        "The result leaves out the questions beyond it; a higher budget later asks only these",
         default=None,
         group="scale",
     )
 
     def __post_init__(self) -> None:
-        """Check ranges and the address."""
+        """Check ranges and addresses."""
         for base_url in self.base_url or ():
             check_url(base_url)
         if self.concurrency < 1:
@@ -55,17 +55,22 @@ class ServerSettings:
         if self.budget is not None and not 0 < self.budget < math.inf:
             raise DataError(f"--budget {self.budget}: must be above 0 and finite")
         if self.budget is not None and self.price_in is None:
-            raise DataError("--budget needs --price_in and --price_out, the money for a million tokens")
+            raise DataError("--budget needs --price_in and --price_out, the prices of a million tokens")
+
+    def is_spent(self, facts: Mapping[str, Any]) -> bool:
+        """Tell whether the tokens counted have cost the budget."""
+        cost = self.cost(facts)
+        return self.budget is not None and cost is not None and cost >= self.budget
 
     def cost(self, facts: Mapping[str, Any]) -> float | None:
-        """Return the money for the tokens counted; None without prices."""
+        """Return the cost of the counted tokens; None without prices."""
         if self.price_in is None or self.price_out is None:
             return None
         return float(facts["prompt_tokens"] * self.price_in + facts["completion_tokens"] * self.price_out) / 1e6
 
 
 def check_url(base_url: str) -> None:
-    """Refuse what is no address of a server, without repeating a password in it.
+    """Refuse invalid server addresses, without quoting a password.
 
     Raises:
         DataError: Not http or https, no host, port 0, a query, or white space.
@@ -76,6 +81,6 @@ def check_url(base_url: str) -> None:
     except ValueError:
         fits = False
     if not fits or any(char.isspace() for char in base_url):
-        # An address may hold a password: only what follows it is repeated.
+        # The address may contain a password, so only the part after it is quoted.
         shown = base_url.rpartition("@")[2].partition("?")[0]
         raise DataError(f'--base_url "{shown}": expected http://HOST:PORT/v1 or https://HOST/v1')

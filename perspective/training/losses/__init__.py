@@ -1,4 +1,4 @@
-"""Contrastive losses over (anchor, positive, negative) with a weight a triplet, one a file."""
+"""Contrastive losses over (anchor, positive, negative) with triplet weights, one loss per file."""
 
 from perspective.training.losses.base import WeightedTripletLoss
 from perspective.training.losses.infonce import InfoNCELoss

@@ -1,4 +1,4 @@
-"""What the losses share: cosine over temperature, and weights."""
+"""Base class of the losses: cosine over temperature, and weights."""
 
 from __future__ import annotations
 
@@ -18,23 +18,21 @@ from perspective.training.losses.grouping import embed_in_groups
 class WeightedTripletLoss(MultipleNegativesRankingLoss):
     """Base of the losses over (anchor, positive, negative) with weights in the label column.
 
-    Subclasses give one value a triplet; the loss is their weighted mean, divided by the sum of the
-    weights, so that a batch of unsure judgments pulls no less than one of sure ones but, within a
-    batch, the sure ones lead.
+    Subclasses return one loss a triplet. Their weighted mean is divided by the sum of the weights:
+    confident judgments count more within a batch, but every batch counts the same.
 
     Args:
         model: The embedder.
         temperature: Divides the cosine similarities.
-        gather: Whether the batch is that of all processes together, each of which then computes
-            the whole loss. Averaging the processes' gradients, as they do, gives the gradient of
-            one process with the whole batch.
+        gather: Whether to gather the batch of all processes, each of which then computes the whole
+            loss. The average of the processes' gradients is that of one process with the whole batch.
     """
 
     def __init__(self, model: SentenceTransformer, temperature: float = 0.05, gather: bool = False) -> None:
         super().__init__(model, scale=1 / temperature, gather_across_devices=gather)
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None) -> Tensor:
-        """Return the weighted mean loss of tokenised texts, a dict a column."""
+        """Return the weighted mean loss of tokenised texts, one dict a column."""
         return self.compute_loss_from_embeddings(embed_in_groups(self.model, list(sentence_features)), labels)
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
@@ -42,7 +40,7 @@ class WeightedTripletLoss(MultipleNegativesRankingLoss):
 
         Args:
             embeddings: Anchors, positives and negatives, each `(n, dim)`.
-            labels: Weights `(n,)`, not negative, NaN for a filler; None for equal ones.
+            labels: Weights `(n,)`, not negative, NaN for a filler; None for equal weights.
         """
         embeddings, labels = gather_batch(embeddings, labels, self.gather_across_devices)
         losses = self.compute_losses(*(torch.nn.functional.normalize(part, dim=-1) for part in embeddings))
@@ -59,12 +57,12 @@ class WeightedTripletLoss(MultipleNegativesRankingLoss):
 def gather_batch(
     embeddings: Sequence[Tensor], labels: Tensor | None, across_processes: bool
 ) -> tuple[list[Tensor], Tensor | None]:
-    """Return the columns of a batch, each `(n, dim)`, and their labels, without the rows that only fill it up.
+    """Return the columns of a batch, each `(n, dim)`, and their labels, without fillers.
 
     Args:
         embeddings: Columns of this process's part of the batch.
-        labels: Of that part, `(n,)` or `(n, n_labels)`; None where no row is a filler.
-        across_processes: Whether to join the parts of all processes; gradients find the way back.
+        labels: Labels of that part, `(n,)` or `(n, n_labels)`; None if no row is a filler.
+        across_processes: Whether to gather the parts of all processes, with gradients.
     """
     columns = list(embeddings)
     if across_processes:
@@ -77,5 +75,5 @@ def gather_batch(
 
 
 def find_fillers(labels: Tensor) -> Tensor:
-    """Return which rows only fill up a batch that several processes share, `(n,)`: their label is NaN."""
+    """Return which rows only pad a batch that several processes share, `(n,)`: their label is NaN."""
     return labels.isnan().reshape(len(labels), -1).any(dim=1)

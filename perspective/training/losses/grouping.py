@@ -1,4 +1,4 @@
-"""The texts of a training batch, embedded in groups of about equal length."""
+"""Embed the texts of a training batch in groups of similar length."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import torch
 from sentence_transformers.base.losses.merged_forward import embed_columns, merge_feature_batches
 from torch import Tensor
 
-GROUP_SIZE = 16  # texts of a group: enough for the matrix products of a CPU, and little is padded
+GROUP_SIZE = 16  # texts in a group: large enough for fast matrix products on a CPU, small enough to save padding
 
 
 def embed_in_groups(model: Callable[..., Any], columns: Sequence[dict[str, Any]]) -> list[Tensor]:
-    """Embed the columns of a batch as the model does, but without what padding costs.
+    """Embed the columns of a batch with less padding; the vectors are the model's.
 
-    A column is padded to its longest text, often three times its mean. On a CPU, where time goes
-    by tokens, the texts of all columns are sorted by length and embedded in groups, each cut to
-    its own longest; an accelerator takes all at once.
+    A column is padded to its longest text, often three times the mean length. On a CPU, time is
+    proportional to tokens: the texts of all columns are sorted by length and embedded in groups,
+    each padded to its own longest text. An accelerator embeds all at once.
 
     Args:
-        model: The embedder: features to a dict with `sentence_embedding`.
-        columns: Tokenised texts, a dict a column, as a loss of sentence-transformers gets them.
+        model: The embedder: maps features to a dict with `sentence_embedding`.
+        columns: Tokenised texts, one dict a column, as sentence-transformers passes them to a loss.
 
     Returns:
         One `(n, dim)` a column.
@@ -41,7 +41,7 @@ def order_by_length(features: dict[str, Any]) -> Tensor:
 
 
 def take_rows(features: dict[str, Any], rows: Tensor) -> dict[str, Any]:
-    """Take some rows, without the columns in which all of them are padding."""
+    """Select rows, without the columns in which all of them are padding."""
     used = features["attention_mask"][rows].any(dim=0)
     cut = {}
     for name, value in features.items():

@@ -16,7 +16,7 @@ class InfoNCELoss(WeightedTripletLoss):
 
         - log( exp s(a_i, p_i) / sum_j (exp s(a_i, p_j) + exp s(a_i, n_j)) )
 
-    Beware of few classes: other anchors' positives are then mostly of the anchor's own class.
+    With few classes, many other anchors' positives share the anchor's class and are false negatives.
     Source: van den Oord et al. (2018), equation 4.
 
     Example:

@@ -9,14 +9,14 @@ from perspective.training.losses.base import WeightedTripletLoss
 
 
 class LogisticTripletLoss(WeightedTripletLoss):
-    """The positive is nearer than the negative, with the probability that a logistic model gives.
+    """Negative log-likelihood, in a logistic model, that the positive is nearer than the negative.
 
     For one triplet, with s(x, y) = cos(x, y) / temperature::
 
         log(1 + exp(s(a, n) - s(a, p)))
 
-    Only what the judge compared is compared: nothing is assumed of other triplets of the batch.
-    Unlike a hinge it needs no margin, which normalised vectors could not reach.
+    Only texts that the judge compared are compared: other triplets of the batch play no part.
+    Unlike a hinge loss it needs no margin, which normalised vectors may not be able to reach.
 
     Example:
         >>> import torch

@@ -17,8 +17,8 @@ class PublishedLoss(WeightedTripletLoss):
         - log( exp s(a_i, p_i) / (exp s(a_i, p_i) + sum_j exp s(a_i, n_j)) )
         - log( exp s(p_i, a_i) / sum_j exp s(p_i, a_j) )
 
-    Other anchors' positives are no negatives of an anchor. Source: INSTRUCTOR (Su et al., 2023),
-    section 2.3, as ClusterLLM (Zhang et al., 2023) trains.
+    Other anchors' positives are not used as negatives. Source: INSTRUCTOR (Su et al., 2023),
+    section 2.3, as used by ClusterLLM (Zhang et al., 2023).
 
     Example:
         >>> loss = PublishedLoss(model=None, temperature=0.1)
@@ -29,8 +29,8 @@ class PublishedLoss(WeightedTripletLoss):
 
     def compute_losses(self, anchors: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """Return `(n,)` losses from unit vectors `(n, dim)`."""
-        own = (anchors * positives).sum(dim=-1, keepdim=True)  # (n, 1)
-        forward = torch.cat([own, anchors @ negatives.T], dim=1) * self.scale  # (n, 1 + n)
+        positive = (anchors * positives).sum(dim=-1, keepdim=True)  # (n, 1)
+        forward = torch.cat([positive, anchors @ negatives.T], dim=1) * self.scale  # (n, 1 + n)
         backward = positives @ anchors.T * self.scale  # (n, n)
         rows = torch.arange(len(anchors), device=anchors.device)
         return cross_entropy(forward, torch.zeros_like(rows), reduction="none") + cross_entropy(

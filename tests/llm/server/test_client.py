@@ -1,5 +1,6 @@
 """Requests to a server that fails, refuses or is not there."""
 
+import contextlib
 import json
 import logging
 import re
@@ -31,6 +32,7 @@ from helpers import row_of
 from perspective.errors import JudgeError
 from perspective.judging.server import ServerJudge
 from perspective.llm.server import pool
+from perspective.llm.server.client import read_key
 from perspective.llm.server.settings import ServerSettings
 
 pytestmark = pytest.mark.usefixtures("plain_network")
@@ -236,19 +238,19 @@ def test_question_too_long_is_not_a_refused_setting(server):
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_refused_key_stops_at_once_without_the_key(server, monkeypatch, status, caplog):
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("LLM_SERVER_KEY", KEY)
     server.respond = refuse(status, f"Incorrect API key provided: {KEY[:8]}***. Key {KEY}")
     caplog.set_level(logging.DEBUG)
     with pytest.raises(JudgeError) as caught:
         list(make_judge(server).judge(make_questions(30)))
     message = str(caught.value)
-    assert re.fullmatch(rf"{server.url}: the server refused the key \({status}\); check OPENAI_API_KEY", message)
+    assert re.fullmatch(rf"{server.url}: the server refused the key \({status}\); check OPENAI_API_KEY, .*", message)
     assert "sk-" not in message and KEY not in caplog.text
     assert len(server.requests) <= 8
 
 
 def test_key_is_sent_and_kept_nowhere(server, monkeypatch, caplog):
-    monkeypatch.setenv("OPENAI_API_KEY", f"  {KEY}\n")
+    monkeypatch.setenv("LLM_SERVER_KEY", f"  {KEY}\n")
     caplog.set_level(logging.DEBUG)
 
     def respond(handler, request, attempt):
@@ -279,10 +281,55 @@ def test_openai_needs_a_key(base_url):
 
 @pytest.mark.parametrize("key", ["sk-schlüssel", "sk one", "sk\x07bell"])
 def test_key_that_cannot_be_sent(monkeypatch, server, key):
-    monkeypatch.setenv("OPENAI_API_KEY", key)
-    with pytest.raises(JudgeError, match="OPENAI_API_KEY: holds") as caught:
+    monkeypatch.setenv("LLM_SERVER_KEY", key)
+    with pytest.raises(JudgeError, match="LLM_SERVER_KEY: holds") as caught:
         make_judge(server)
     assert key not in str(caught.value)
+
+
+def test_a_key_goes_only_where_it_belongs(server, monkeypatch):
+    """OpenAI's key to OpenAI alone; another server's not in the clear over a network; neither after a redirect."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    list(make_judge(server).judge(make_questions(1)))
+    assert KEY not in repr(server.headers_seen)
+    monkeypatch.setenv("LLM_SERVER_KEY", "other-key")
+    for base_url in ("http://example.org/v1", "http://8.8.8.8/v1"):
+        with pytest.raises(JudgeError, match="LLM_SERVER_KEY is not sent unencrypted"):
+            read_key(base_url)
+    keys = {url: read_key(url) for url in ("https://example.org/v1", "http://10.0.0.7:8000/v1", "http://localhost/v1")}
+    assert set(keys.values()) == {"other-key"}
+    assert read_key("https://api.openai.com/v1") == KEY
+    with pytest.raises(JudgeError, match="OPENAI_API_KEY is not sent unencrypted"):
+        read_key("http://api.openai.com/v1")
+
+
+def test_a_server_that_counts_nothing_is_counted_for(server, caplog):
+    """Without a count the budget would never end the asking."""
+
+    def respond(handler, request, attempt):
+        send(handler, 200, {name: value for name, value in completion("Choice 1").items() if name != "usage"})
+
+    server.respond = respond
+    judge = make_judge(server, concurrency=1, price_in=1.0, price_out=1.0, budget=200e-6)
+    assert len(list(judge.judge(make_questions(20)))) < 20
+    assert judge.facts["n_estimated"] == judge.facts["n_requests"] and judge.facts["n_not_asked"]
+    assert judge.facts["completion_tokens"] == 16 * judge.facts["n_requests"]
+    assert [record.message for record in caplog.records].count(
+        f"{server.url}: does not say how many tokens it read and wrote; they are estimated"
+    ) == 1
+
+
+def test_a_redirect_is_not_followed(server):
+    def respond(handler, request, attempt):
+        handler.send_response(307)
+        handler.send_header("Location", f"{server.url}/elsewhere")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    server.respond = respond
+    with contextlib.suppress(JudgeError):
+        list(make_judge(server, concurrency=1, max_retries=0).judge(make_questions(1)))
+    assert len(server.requests) == 1  # the server itself would have got what followed
 
 
 def test_address_of_the_environment(server, monkeypatch):

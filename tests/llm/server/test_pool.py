@@ -113,7 +113,7 @@ def test_a_server_that_dies_loses_no_question(servers, tmp_path, caplog):
     assert servers[0].dead and servers[0].n_answered.total() == 20
     assert judge.facts["n_unanswered"] == 0 and judge.facts["n_retries"] <= 16  # what was under way
     assert [record.levelname for record in caplog.records].count("WARNING") == 1
-    assert f"{servers[0].url}: fails" in caplog.text
+    assert f"{servers[0].url}: suspended after failures" in caplog.text
 
 
 def test_a_server_that_was_never_there(servers, caplog):

@@ -1,0 +1,68 @@
+import shutil
+import subprocess
+import unicodedata
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, STAGES, run_stage, stage_environment
+
+from perspective.layout import name_dataset
+
+STAGE_SCRIPTS = {
+    "1_predict_triplet": ("triplet_sampling", "read_states", "predict_triplet"),
+    "2_finetune": (
+        "get_embedding_gte",
+        "convert_triplet",
+        "convert_states",
+        "finetune_gte",
+        "get_finetuned_embedding_gte",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("my-tickets 2024.csv", "my_tickets_2024"),
+        ("상품후기.csv", "상품후기"),
+        ("고객문의.v2.jsonl", "고객문의_v2"),
+        ("हिन्दी.csv", "हिन्दी"),
+        ("…!.csv", "__"),
+    ],
+)
+def test_letters_and_digits_of_every_script_stay_in_a_name(file, name):
+    assert name_dataset(Path("some/folder") / file) == name
+    assert name_dataset(Path(unicodedata.normalize("NFD", file))) == unicodedata.normalize("NFC", name)
+
+
+def test_run_names_texts_by_their_file(tmp_path):
+    """A copy of run.sh whose stages print the data sets that they are called for."""
+    (tmp_path / "scripts").mkdir()
+    for name in ("run.sh", "common.sh"):
+        shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts" / name)
+    for name in ("setup.sh", "compare.sh"):
+        (tmp_path / "scripts" / name).touch()
+    for folder, scripts in STAGE_SCRIPTS.items():
+        (tmp_path / "perspective" / folder / "scripts").mkdir(parents=True)
+        for script in scripts:
+            (tmp_path / "perspective" / folder / "scripts" / f"{script}.sh").write_text('echo "$DATASETS $*"\n')
+    named = {}
+    for file in ("고객문의.csv", "상품후기.csv"):
+        (tmp_path / file).touch()
+        command = ["bash", "scripts/run.sh", "--data_path", file]
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, env=stage_environment(LC_ALL="C.UTF-8")
+        )
+        assert done.returncode == 0, done.stderr
+        (named[file],) = {line.split()[0] for line in done.stdout.splitlines() if line}
+        assert f"--data_path {tmp_path / file}" in done.stdout
+    assert named == {"고객문의.csv": "고객문의", "상품후기.csv": "상품후기"}
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+@pytest.mark.parametrize("name", ["../x", "a/b", "my tickets", "..", "", "a\tb", "a\\b"])
+def test_no_stage_takes_a_name_that_leads_out_of_its_folders(stage, name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run_stage(stage, "--dataset", name)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: --dataset ")
