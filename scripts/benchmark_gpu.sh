@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Times embedding, choice and answer-state judging and fine-tuning on models of the real shapes with
-# random weights (BERT-large as gte-large, Mistral-7B as Starling-LM) and writes measures/benchmark_gpu.{json,md}.
-# Nothing is installed or downloaded: it takes .venv where there is one, else the python in the PATH.
+# Times embedding, choice judging, reading answer states and fine-tuning with models of real shapes and random
+# weights (BERT-large as gte-large, Mistral-7B as Starling-LM); writes measures/benchmark_gpu.{json,md}.
+# Installs and downloads nothing: uses .venv if it exists, else the python in the PATH.
 # Usage: bash scripts/benchmark_gpu.sh [--size real|tiny] [--parts encode finetune choice states]
 set -euo pipefail
 

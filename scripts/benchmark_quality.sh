@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Runs the study that the README quotes: the method, its ablations and the controls over the four
-# data sets, 3 training seeds x 5 k-means seeds. Cells that are measured already are kept.
+# Runs the study of docs/ablations.md: the method, its ablations and control experiments on four data sets,
+# with 3 training seeds x 5 k-means seeds. Finished cells are kept.
 # Usage: bash scripts/benchmark_quality.sh [--dataset NAME...] [--arm NAME...] [--seeds N...] [--llm NAME] [--recorded FOLDER]
+#        [--output_path FOLDER]
 set -euo pipefail
 
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"

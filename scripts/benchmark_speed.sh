@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures our stages against what people would run instead; best on an otherwise idle machine.
+# Times our stages against common alternatives; run it on an idle machine.
 # Usage: bash scripts/benchmark_speed.sh [STAGE ...] [-- OPTION ...]    stages: loss training embedding sampling
 #        kmeans judging states memory; e.g. bash scripts/benchmark_speed.sh loss kmeans -- --n_pairs 5
 set -euo pipefail
