@@ -83,6 +83,21 @@ def smooth(vectors: np.ndarray, n_neighbors: int, share: float = 0.5) -> np.ndar
     return normalize_rows(smoothed)
 
 
+def find_nearer_choices(vectors: np.ndarray, triplets: Sequence[Triplet]) -> np.ndarray:
+    """Return whether choice 1 is nearer to the query than choice 2 by Euclidean distance, as published.
+
+    Args:
+        vectors: `(n_texts, dim)`.
+        triplets: n triplets of row numbers.
+
+    Returns:
+        Boolean array `(n,)`; a tie goes to choice 2.
+    """
+    rows = stack_rows(triplets)
+    to_choice1, to_choice2 = (((vectors[rows[:, 0]] - vectors[rows[:, i]]) ** 2).sum(axis=1) for i in (1, 2))
+    return to_choice1 < to_choice2
+
+
 def score_margins(vectors: np.ndarray, triplets: Sequence[Triplet]) -> np.ndarray:
     """Return how much nearer choice 1 is to the query than choice 2.
 

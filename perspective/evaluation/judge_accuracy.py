@@ -13,6 +13,7 @@ from perspective.errors import DataError
 from perspective.evaluation.calibration import bin_confidence, measure_calibration_error, measure_confidence
 from perspective.trust.evidence import EMBEDDER, LLM, Evidence, gather_evidence
 from perspective.trust.reliability import assess_reliability
+from perspective.vectors import find_nearer_choices
 
 N_QUARTERS = 4
 
@@ -44,7 +45,8 @@ def analyse_judgments(
     if not decidable:
         raise DataError("no triplet has a gold answer: accuracy needs labels, and one choice of the query's class")
     gold = np.array([_gold(judgment) for judgment in decidable])
-    embedder = np.array([find_nearer_choice(vectors, judgment) for judgment in decidable])
+    nearer = find_nearer_choices(vectors, [judgment.triplet for judgment in decidable])
+    embedder = np.where(nearer, *LABELS)
     answers = np.array([judgment.prediction[0] if judgment.prediction else "" for judgment in decidable])
     answered = answers != ""
     reliability = assess_reliability(judgments)
@@ -69,12 +71,6 @@ def analyse_judgments(
         "llm_accuracy_by_confidence_quarter": _accuracy_by_quarter(decidable, gold),
         **_analyse_evidence(judgments, gather_evidence(judgments, vectors, states, judge)),
     }
-
-
-def find_nearer_choice(vectors: np.ndarray, judgment: Judgment) -> str:
-    """Return the label of the choice nearer to the query; a tie goes to choice 2, as published."""
-    query, choice1, choice2 = (vectors[row] for row in judgment.triplet.key)
-    return LABELS[0] if ((query - choice1) ** 2).sum() < ((query - choice2) ** 2).sum() else LABELS[1]
 
 
 def format_analysis(analysis: dict[str, Any]) -> str:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perspective.artifacts import LABELS, Judgment, TrainingTriplet, stack_rows
+from perspective.artifacts import LABELS, Judgment, TrainingTriplet
 from perspective.errors import DataError
 from perspective.options import JudgedOptions, option
 from perspective.trust.evidence import Evidence
+from perspective.vectors import find_nearer_choices
 
 logger = logging.getLogger(__name__)
 
@@ -100,11 +101,10 @@ def convert_by_embedder(
         vectors: Embeddings `(n_texts, dim)` before fine-tuning.
         instruction: Prefix of each text in training.
     """
-    rows = stack_rows(judgment.triplet for judgment in judgments)
-    to_choice1, to_choice2 = (((vectors[rows[:, 0]] - vectors[rows[:, i]]) ** 2).sum(axis=1) for i in (1, 2))
+    nearer = find_nearer_choices(vectors, [judgment.triplet for judgment in judgments])
     return [
         _make_triplet(judgment, LABELS[0] if first_is_nearer else LABELS[1], texts, instruction, weight=1.0)
-        for judgment, first_is_nearer in zip(judgments, to_choice1 < to_choice2, strict=True)
+        for judgment, first_is_nearer in zip(judgments, nearer, strict=True)
     ]
 
 

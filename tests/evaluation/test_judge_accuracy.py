@@ -9,7 +9,8 @@ from perspective.evaluation.calibration import (
     measure_calibration_error,
     measure_confidence,
 )
-from perspective.evaluation.judge_accuracy import analyse_judgments, find_nearer_choice, format_analysis
+from perspective.evaluation.judge_accuracy import analyse_judgments, format_analysis
+from perspective.vectors import find_nearer_choices
 
 VECTORS = np.array([[0.0], [1.0], [3.0], [-1.0]])  # the nearer of texts 1 and 2 to text 0 is 1; 1 and 3 tie
 
@@ -62,9 +63,9 @@ def test_words_alone_and_no_answer_at_all():
 
 
 def test_a_tie_of_the_embedder_goes_to_choice_2():
-    assert find_nearer_choice(VECTORS, judgment(None, "1", key=(0, 1, 3))) == "2"
-    assert find_nearer_choice(VECTORS, judgment(None, "1", key=(0, 2, 1))) == "2"
-    assert find_nearer_choice(VECTORS, judgment(None, "1", key=(0, 1, 2))) == "1"
+    assert find_nearer_choices(VECTORS, [Triplet(0, 1, 3)]).tolist() == [False]
+    assert find_nearer_choices(VECTORS, [Triplet(0, 2, 1)]).tolist() == [False]
+    assert find_nearer_choices(VECTORS, [Triplet(0, 1, 2)]).tolist() == [True]
 
 
 def test_without_gold_answers_there_is_nothing_to_count():
