@@ -178,7 +178,7 @@ test_ray.write_vectors_on_ray(
 def test_a_killed_run_resumes(tmp_path):
     pytest.importorskip("ray", reason="needs requirements-ray.txt")
     command = [sys.executable, "-c", DRIVER, str(tmp_path)]
-    environment = stage_environment(PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}")
+    environment = stage_environment(PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}:{ROOT / 'tests' / 'runtime'}")
     log, partial_folder = tmp_path / "log", tmp_path / "v.npy.partial"
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(lambda: len(list(partial_folder.glob("ray-*.npy"))) >= 3, 300)
