@@ -24,9 +24,10 @@ clustering before and after. Finished stages are recognised and skipped; a kille
   --load_in FORM       4bit or 8bit: a larger LLM on a smaller CUDA card
   --base_url URL       an OpenAI-compatible server judges; its key from LLM_SERVER_KEY, OpenAI's from
                        OPENAI_API_KEY
-  --budget MONEY       no more questions are asked once the server has cost this; requests in progress
-                       are paid too. Needs --price_in MONEY and --price_out MONEY, for a million tokens
-                       read and written. A higher budget later asks only what is left
+  --budget MONEY       the most that the server may cost, over all runs of one file: a request is sent
+                       only if its estimated cost is still covered. Needs --price_in MONEY and
+                       --price_out MONEY, for a million tokens read and written. A higher budget
+                       later asks only what is left
   --recorded_path FILE use earlier predictions, ours or published, instead of an LLM
   --judge NAME         answer (default for a local LLM: reads each text once), pair, choice, reward
   --recipe NAME        distill (default for answer), standard (triplets), published (triplets; batch

@@ -14,13 +14,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from perspective.artifacts import Output, load_judgments, load_triplets, read_vectors, save_judgments
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
+from perspective.errors import JudgeError
 from perspective.judging.protocol import choose_wording
-from perspective.judging.session import COUNTED, discard_partial, judge_triplets
+from perspective.judging.session import discard_partial, is_complete, judge_triplets, lock_judgments, partial_path
 from perspective.judging.settings import JudgeSettings, JudgingTask, build_judge, record_judge
 from perspective.layout import PREDICT_STAGE, Layout, predictions_path
 from perspective.llm.server.settings import ServerSettings
@@ -57,29 +57,37 @@ def main(argv: Sequence[str] | None = None) -> None:
         inputs["answer_states"] = Path(files.states_path or layout.states)
     made_from = {**asdict(wording), **judge.made_from(server), "text_column": corpus.text_column}
     output = Output(path, "judgments", made_from, inputs, precision=judge.precision(server))
-    figures: dict[str, Any] = {}
-    if output.is_finished(out.overwrite):
-        figures = output.record.judge.figures if output.record.judge else {}
-        if not figures.get("n_not_asked") or server.is_spent(figures):
-            discard_partial(output.path)  # a kill may have come between the two
+    if is_complete(output, server.limits(), out.overwrite) and not partial_path(path).exists():
+        output.log_finished()
+        return
+    with lock_judgments(path):
+        if is_complete(output, server.limits(), out.overwrite):  # another process may have finished it
+            output.log_finished()
+            discard_partial(path)  # a kill may have come between the two
             return
-        logger.info("%d questions were not asked before: the budget has room for more", figures["n_not_asked"])
-    texts = load_texts(corpus)
-    triplets = load_triplets(triplet_path, len(texts), corpus.dataset)
-    states = read_vectors(inputs["answer_states"], len(texts)) if kind == "answer" else None
-    source = build_judge(judge, server, JudgingTask(corpus.dataset, wording, texts, triplets, states))
-    source.facts |= {name: figures[name] for name in COUNTED if name in figures}
-    earlier = load_judgments(output.path, len(texts), corpus.dataset) if figures else []
-    judgments = judge_triplets(source, triplets, texts, output, earlier)
-    reliability = assess_reliability(judgments)
-    output.facts["n_judgments"] = len(judgments)
-    output.record.judge = record_judge(name, source.identity, {**source.facts, **reliability.facts()})
-    if reliability.is_reliable:
-        logger.info("%s", reliability.describe())
-    else:
-        logger.warning("judge unreliable, its answers will not be used: %s", reliability.describe())
-    save_judgments(output, judgments, texts, corpus.dataset)
-    discard_partial(output.path)
+        texts = load_texts(corpus)
+        triplets = load_triplets(triplet_path, len(texts), corpus.dataset)
+        states = read_vectors(inputs["answer_states"], len(texts)) if kind == "answer" else None
+        finished = output.record.judge  # of a file with open questions
+        earlier = load_judgments(path, len(texts), corpus.dataset) if finished else []
+        try:
+            source = build_judge(judge, server, JudgingTask(corpus.dataset, wording, texts, triplets, states))
+            judgments = judge_triplets(source, triplets, texts, output, earlier)
+        except JudgeError as error:
+            if not earlier or len(earlier) < len(triplets):
+                raise
+            # The file is complete but for questions that failed: no reason to stop the pipeline.
+            logger.warning("%s; %s stays as it is", error, path.name)
+            return
+        reliability = assess_reliability(judgments)
+        output.facts["n_judgments"] = len(judgments)
+        output.record.judge = record_judge(name, source.identity, {**source.facts, **reliability.facts()})
+        if reliability.is_reliable:
+            logger.info("%s", reliability.describe())
+        else:
+            logger.warning("judge unreliable, its answers will not be used: %s", reliability.describe())
+        save_judgments(output, judgments, texts, corpus.dataset)
+        discard_partial(path)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from perspective.artifacts import Output, load_judgments, read_record, read_vectors, save_training_triplets
+from perspective.artifacts import Output, load_judgments, read_judge, read_vectors, save_training_triplets
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.layout import Layout, converted_path
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     texts = load_texts(corpus)
     judgments = load_judgments(predictions, len(texts), corpus.dataset)
     vectors = read_vectors(feats, len(texts)) if "embeddings" in inputs else None
-    judge = read_record(predictions).judge
+    judge = read_judge(predictions)
     # Not needed for answers in both orders (compared with each other), for states (no order) and for evidence.
     in_one_order = judge is None or (judge.orders == 1 and not judge.reads_states)
     is_checked = settings.check and in_one_order and not settings.evidence

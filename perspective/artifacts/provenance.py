@@ -101,8 +101,12 @@ class Output:
         # Through JSON, so that it equals the one that is read from a sidecar.
         return Fingerprint.model_validate_json(fingerprint.model_dump_json())
 
-    def is_finished(self, overwrite: bool = False) -> bool:
+    def is_finished(self, overwrite: bool = False, quiet: bool = False) -> bool:
         """Tell whether the result exists, is complete, and was made from the same inputs and settings.
+
+        Args:
+            overwrite: Whether it is replaced in any case.
+            quiet: Whether to leave the log line to the caller.
 
         Raises:
             DataError: It was made from others, was changed since, or was not made by this stage.
@@ -120,8 +124,13 @@ class Output:
         if differences:
             raise DataError(f"{self.path}: made with other {'; '.join(differences[:3])}; {hint}")
         self.record, self.facts = found.record, found.facts
-        logger.info("%s: already made from the same inputs and settings", display_path(self.path))
+        if not quiet:
+            self.log_finished()
         return True
+
+    def log_finished(self) -> None:
+        """Log that there is nothing to do."""
+        logger.info("%s: already made from the same inputs and settings", display_path(self.path))
 
     @property
     def partial(self) -> Path:

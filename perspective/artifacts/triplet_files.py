@@ -10,6 +10,7 @@ from typing import Any
 from perspective.artifacts.provenance import Output
 from perspective.artifacts.reading import read_json
 from perspective.artifacts.records import LABELS, Judgment, TrainingTriplet, Triplet, parse_prediction
+from perspective.artifacts.sidecar import JudgeRecord, read_record
 from perspective.artifacts.writing import replace_surrogates
 from perspective.errors import DataError
 
@@ -33,10 +34,30 @@ def load_triplets(path: Path, n_texts: int, task: str | None = None) -> list[Tri
 
 
 def save_judgments(output: Output, judgments: Sequence[Judgment], texts: Sequence[str], task: str) -> None:
-    """Write judgments in the published layout, with our probabilities."""
+    """Write judgments in the published layout, with our probabilities.
+
+    Answers that come from labels are marked in every record: a file can lose its sidecar.
+    """
+    judge = output.record.judge
+    mark = {"uses_labels": True} if judge and judge.uses_labels else {}
     output.write_json(
-        [{**_triplet_record(judgment.triplet, texts, task), **judgment_record(judgment)} for judgment in judgments]
+        [
+            {**_triplet_record(judgment.triplet, texts, task), **judgment_record(judgment), **mark}
+            for judgment in judgments
+        ]
     )
+
+
+def read_judge(path: Path) -> JudgeRecord | None:
+    """Return the judge of a file of judgments; None for a file without a sidecar and without marks.
+
+    A judge is marked by `uses_labels` if its sidecar or any record says so.
+    """
+    judge = read_record(path).judge
+    if any(isinstance(record, dict) and record.get("uses_labels") is True for record in _read_records(path)):
+        judge = judge or JudgeRecord(name="recorded")
+        return judge.model_copy(update={"uses_labels": True})
+    return judge
 
 
 def load_judgments(path: Path, n_texts: int, task: str | None = None) -> list[Judgment]:

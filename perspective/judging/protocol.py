@@ -21,13 +21,18 @@ DEFAULT_PERSPECTIVE = "topic"
 # The wording of the published judge.
 ANSWER_FORM = "Please respond with 'Choice 1' or 'Choice 2' without explanation."
 ANSWERS = tuple(f"Choice {label}" for label in LABELS)
+NO_ANSWER = "no answer: "  # begins the content of a judgment whose question failed
 
 
 # "1" and "2" as words of their own or after "choice": not in "12", "1.5" or "v1".
 _NAMED_CHOICE = re.compile(r"(?:(?<![\w.,])|(?<=choice))([12])(?!\w|[.,]\d)", re.IGNORECASE)
 _UNDECIDED = re.compile(
-    r"\b(?:not|neither|nor|none|both|either|or|cannot|wrong|incorrect|unclear|unsure)\b|n['\u2019]t\b", re.IGNORECASE
+    r"\b(?:not|never|no|neither|nor|none|both|either|or|but|cannot|unable|instead|rather|except|without|unless|wrong"
+    r"|incorrect|false|unclear|unsure|uncertain|undecided|equal(?:ly)?|depends|impossible|less|worse|farther|further"
+    r"|unrelated|irrelevant)\b|n['\u2019]t\b|\?|아니|않|ない|不|没",
+    re.IGNORECASE,
 )
+_OTHER_CHOICE = re.compile(r"\bchoice\W*(?![12]\b)\d", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -130,12 +135,17 @@ def parse_answer(content: str) -> tuple[str, ...]:
     (('2',), ('1',), (), ())
     """
     named = set(_NAMED_CHOICE.findall(content))
-    if _UNDECIDED.search(content) or len(named) != 1:
+    if _UNDECIDED.search(content) or _OTHER_CHOICE.search(content) or len(named) != 1:
         return ()
     # A text about choices must say "choice 1", not merely hold the number.
     if re.search(r"\bchoice\b", content, re.IGNORECASE) and not re.search(r"\bchoice\W*[12]\b", content, re.IGNORECASE):
         return ()
     return tuple(named)
+
+
+def is_unanswered(judgment: Judgment) -> bool:
+    """Tell whether a question failed, which is an abstention that the next run asks again."""
+    return not judgment.prediction and judgment.probability is None and judgment.content.startswith(NO_ANSWER)
 
 
 def judgment_from_probabilities(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
+import math
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +21,15 @@ from perspective.artifacts import Judgment, Output, Triplet, judgment_record, re
 from perspective.artifacts.jsonl import read_jsonl
 from perspective.artifacts.sidecar import Fingerprint, validate_record
 from perspective.errors import DataError
-from perspective.judging.protocol import Judge, Question
+from perspective.judging.protocol import Judge, Question, is_unanswered
 
 logger = logging.getLogger(__name__)
 
-
-COUNTED = ("n_requests", "n_retries", "prompt_tokens", "completion_tokens", "cost")  # summed over resumed runs
+# Facts that a later run of the same file continues.
+COUNTED = (
+    *("n_requests", "n_retries", "n_estimated", "prompt_tokens", "completion_tokens", "cost"),
+    *("token_ratio", "longest_answer"),
+)
 
 
 def judge_triplets(
@@ -34,42 +39,90 @@ def judge_triplets(
 
     Answers are appended to `<file>.partial.jsonl`. Its first line is the fingerprint of the run; a
     later call with the same inputs and settings asks only the open questions and continues the counts
-    of tokens and cost. The file is locked, so that two processes do not ask the same questions.
+    of tokens and cost. Questions that failed are open. Call it within `lock_judgments`.
 
     Args:
         judge: The judge.
         triplets: The triplets to judge.
         texts: The texts that the triplets index.
         output: The output file; its fingerprint must match that of the partial file.
-        earlier: Judgments of a finished file that the budget cut short; not asked again.
+        earlier: Judgments of a finished file with open questions; its answers are not asked again.
 
     Returns:
         One judgment per triplet, in order, without those beyond the judge's budget.
 
     Raises:
-        DataError: The partial file has other inputs or settings, or another process uses it.
+        DataError: The partial file has other inputs or settings.
     """
     partial = partial_path(output.path)
-    with _lock(partial):
-        known = {judgment.triplet.key: judgment for judgment in earlier}
-        known |= _read_partial(partial, output.fingerprint, judge.facts)
-        if known:
-            logger.info("%d of %d judgments exist already; resuming", len(known), len(triplets))
-        questions = [question for question in _write_questions(triplets, texts) if question.triplet.key not in known]
-        if questions:
-            with _open_partial(partial, output.fingerprint) as log:
-                progress = tqdm(total=len(known) + len(questions), initial=len(known), desc="judging", unit="triplet")
-                for judgment in judge.judge(questions):
-                    counted = {name: judge.facts[name] for name in COUNTED if name in judge.facts}
-                    _append(log, {**judgment_record(judgment), "counted": counted})
-                    known[judgment.triplet.key] = judgment
-                    progress.update()
-                progress.close()
+    if earlier and output.record.judge:
+        judge.facts |= {name: value for name, value in output.record.judge.figures.items() if name in COUNTED}
+    known = {judgment.triplet.key: judgment for judgment in earlier if not is_unanswered(judgment)}
+    known |= _read_partial(partial, output.fingerprint, judge.facts)
+    if known:
+        logger.info("%d of %d judgments exist already; resuming", len(known), len(triplets))
+    if "n_answered" in judge.facts:
+        judge.facts["n_answered"] = len(known)
+    questions = [question for question in _write_questions(triplets, texts) if question.triplet.key not in known]
+    if questions:
+        progress = tqdm(total=len(known) + len(questions), initial=len(known), desc="judging", unit="triplet")
+        with (
+            progress,
+            _open_partial(partial, output.fingerprint) as log,
+            contextlib.closing(_record_answers(judge, questions, log)) as judgments,
+        ):
+            for judgment in judgments:
+                known[judgment.triplet.key] = judgment
+                progress.update()
     missing = sum(triplet.key not in known for triplet in triplets)
     if missing and not judge.facts.get("n_not_asked"):
         raise DataError(f"{missing} of {len(triplets)} triplets have no judgment; run the same command again")
     # Use the file's triplets, which may have gold answers for analysis.
     return [replace(known[triplet.key], triplet=triplet) for triplet in triplets if triplet.key in known]
+
+
+def _record_answers(judge: Judge, questions: Sequence[Question], log: TextIO) -> Generator[Judgment, None, None]:
+    """Yield judgments, after writing the answers and what they cost."""
+    written: dict[str, Any] = {}
+    answers = judge.judge(questions)
+    try:
+        for judgment in answers:
+            if not is_unanswered(judgment):
+                written = _count(judge)
+                _append(log, {**judgment_record(judgment), "counted": written})
+            yield judgment
+    finally:
+        if isinstance(answers, Generator):
+            answers.close()  # counts the requests that are cancelled
+        if _count(judge) != written:
+            _append(log, {"counted": _count(judge)})
+
+
+def _count(judge: Judge) -> dict[str, Any]:
+    return {name: judge.facts[name] for name in COUNTED if name in judge.facts}
+
+
+def is_complete(output: Output, limits: Sequence[float | None], overwrite: bool = False) -> bool:
+    """Tell whether the output file exists and has no open questions.
+
+    Questions that failed are open. Those beyond the budget are open if the budget or a price is
+    another than in the run that wrote the file.
+
+    Args:
+        output: The output file.
+        limits: `ServerSettings.limits` of this run.
+        overwrite: Whether an existing file is replaced in any case.
+    """
+    if not output.is_finished(overwrite, quiet=True):
+        return False
+    figures = output.record.judge.figures if output.record.judge else {}
+    n_failed, n_not_asked = figures.get("n_unanswered", 0), figures.get("n_not_asked", 0)
+    if n_failed or (n_not_asked and figures.get("limits") != list(limits)):
+        logger.info("%s: %d questions are open, asking them", output.path.name, n_failed + n_not_asked)
+        return False
+    if n_not_asked:
+        logger.info("%d questions are beyond the budget; a higher --budget asks only these", n_not_asked)
+    return True
 
 
 def partial_path(path: Path) -> Path:
@@ -89,34 +142,46 @@ def _write_questions(triplets: Sequence[Triplet], texts: Sequence[str]) -> list[
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Keep other processes off an unfinished run while the block runs; the lock ends with the process.
+def lock_judgments(path: Path) -> Iterator[None]:
+    """Keep other processes off a file of judgments, so that no question is asked and paid twice.
+
+    The lock ends with the process, however that ends.
+
+    Args:
+        path: The output file.
 
     Raises:
-        DataError: Another process holds it; names the process.
+        DataError: Another process holds the lock; the message names it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    held = path.with_name(path.name + ".lock")
-    while True:
-        file = held.open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            who = file.read().strip() or "another process"
-            file.close()
-            raise DataError(f"{path}: {who} is judging these triplets; wait for it, or stop it") from None
-        # Who held it before may have removed the file in the meantime: then the lock is on nothing.
-        if held.exists() and os.path.samestat(os.fstat(file.fileno()), held.stat()):
-            break
-        file.close()
+    lock = path.with_name(path.name + ".lock")
+    file = _open_locked(lock, path)
     try:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
         yield
     finally:
-        held.unlink(missing_ok=True)
+        lock.unlink(missing_ok=True)
+        file.close()
+
+
+def _open_locked(lock: Path, path: Path) -> TextIO:
+    while True:
+        file = lock.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise DataError(f"{path}: {holder} is judging these triplets; wait for it, or stop it") from None
+        except OSError as error:
+            logger.warning("%s: this file system has no locks (%s); start no second process", lock, error.strerror)
+        # The previous holder may have removed the file in the meantime, which leaves a lock on nothing.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                return file
         file.close()
 
 
@@ -133,15 +198,22 @@ def _read_partial(path: Path, fingerprint: Fingerprint, facts: dict[str, Any]) -
         (_, header), *records = read_jsonl(path)
     except ValueError:
         raise DataError(f"{path}: has no first line that says what it was made from; remove it") from None
+    # A line with counts only is what a run spent after its last answer.
+    answers = [(place, record) for place, record in records if record.keys() != {"counted"}]
     if validate_record(Fingerprint, header, path) != fingerprint:
-        if not records:
+        if not answers:
             path.unlink()  # no answers yet: nothing is lost
             return {}
         raise DataError(f"{path}: an unfinished run with other inputs or settings; finish it, or remove the file")
-    counted = records[-1][1].get("counted", {}) if records else {}
-    facts |= {name: value for name, value in counted.items() if name in COUNTED and isinstance(value, int | float)}
-    judgments = (read_judgment(record, place) for place, record in records)
-    return {judgment.triplet.key: judgment for judgment in judgments}
+    counted = records[-1][1].get("counted") if records else None
+    if isinstance(counted, dict):
+        facts |= {name: counted[name] for name in COUNTED if _is_count(counted.get(name))}
+    judgments = (read_judgment(record, place) for place, record in answers)
+    return {judgment.triplet.key: judgment for judgment in judgments if not is_unanswered(judgment)}
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value < math.inf
 
 
 def _open_partial(path: Path, fingerprint: Fingerprint) -> TextIO:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from perspective.artifacts import JudgeRecord, Triplet, load_judgments, read_record
+from perspective.artifacts import JudgeRecord, Triplet, load_judgments, read_judge
 from perspective.errors import DataError
 from perspective.judging.protocol import Judge, Wording
 from perspective.layout import slugify_model
@@ -194,7 +194,7 @@ def _build_recorded_judge(path: Path, task: JudgingTask) -> Judge:
     from perspective.judging.recorded import RecordedJudge
 
     recorded = load_judgments(path, len(task.texts), task.dataset)
-    return RecordedJudge(recorded, task.triplets, read_record(path).judge)
+    return RecordedJudge(recorded, task.triplets, read_judge(path))
 
 
 def _build_local_judge(settings: JudgeSettings, kind: Kind, wording: Wording) -> Judge:

@@ -19,7 +19,7 @@ from perspective.artifacts import LABELS, Judgment, Output, Triplet, load_judgme
 from perspective.data.pairs import Pair
 from perspective.errors import DataError
 from perspective.judging.protocol import Judge, Wording
-from perspective.judging.session import discard_partial, judge_triplets
+from perspective.judging.session import discard_partial, judge_triplets, lock_judgments
 from perspective.judging.settings import record_judge
 from perspective.layout import slugify_model
 from perspective.options import option
@@ -170,12 +170,14 @@ def load_or_collect_judgments(
     if is_finished:
         discard_partial(output.path)  # left if a kill came between saving and removing
         return load_judgments(output.path, len(questions.texts), dataset)
-    judge = build()
-    judgments = judge_triplets(judge, questions.triplets, questions.texts, output)
-    output.facts["n_judgments"] = len(judgments)
-    output.record.judge = record_judge(name, judge.identity, {**judge.facts, **assess_reliability(judgments).facts()})
-    save_judgments(output, judgments, questions.texts, dataset)
-    discard_partial(output.path)
+    with lock_judgments(output.path):
+        judge = build()
+        judgments = judge_triplets(judge, questions.triplets, questions.texts, output)
+        figures = {**judge.facts, **assess_reliability(judgments).facts()}
+        output.facts["n_judgments"] = len(judgments)
+        output.record.judge = record_judge(name, judge.identity, figures)
+        save_judgments(output, judgments, questions.texts, dataset)
+        discard_partial(output.path)
     return judgments
 
 

@@ -1,9 +1,21 @@
 import pytest
 
-from perspective.artifacts import JudgeRecord, Judgment, Output, Triplet, load_judgments, save_judgments
+from perspective.artifacts import (
+    JudgeRecord,
+    Judgment,
+    Output,
+    Triplet,
+    load_judgments,
+    read_json,
+    read_judge,
+    save_judgments,
+    sidecar_path,
+)
 from perspective.errors import JudgeError
-from perspective.judging.protocol import Question
+from perspective.judging.protocol import Question, Wording
 from perspective.judging.recorded import RecordedJudge
+from perspective.judging.settings import JudgeSettings, JudgingTask, build_judge
+from perspective.llm.server.settings import ServerSettings
 
 TEXTS = list("abcdef")
 RECORDS = [
@@ -52,6 +64,21 @@ def test_the_mirror_image_is_answered_mirrored(tmp_path):
 def test_a_foreign_record_is_refused():
     with pytest.raises(JudgeError, match=r"none of the 1 triplets is among the 3 recorded ones; .*--triplet_path"):
         ask([Triplet(1, 2, 3)])
+
+
+def test_a_file_of_answers_by_labels_stays_marked_without_its_sidecar(tmp_path):
+    oracle = JudgeRecord(name="oracle-0", kind="oracle", uses_labels=True)
+    marked, plain = Output(tmp_path / "a.json", "judgments", {}), Output(tmp_path / "b.json", "judgments", {})
+    marked.record.judge = oracle
+    for output in (marked, plain):
+        save_judgments(output, RECORDS, TEXTS, "x")
+    assert read_judge(marked.path) == oracle and read_judge(plain.path) is None
+    assert all(record["uses_labels"] is True for record in read_json(marked.path))
+    assert not any("uses_labels" in record for record in read_json(plain.path))
+    sidecar_path(marked.path).unlink()
+    settings = JudgeSettings(recorded_path=str(marked.path))
+    task = JudgingTask("x", Wording("topic", "?"), TEXTS, [RECORDS[0].triplet])
+    assert build_judge(settings, ServerSettings(), task).identity["uses_labels"] is True
 
 
 def test_what_was_told_by_labels_stays_marked():

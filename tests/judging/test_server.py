@@ -28,7 +28,7 @@ from fake_server import (
     stall,
     words_of,
 )
-from helpers import make_question, row_of
+from helpers import make_question, row_of, wait_for
 
 from perspective.artifacts import Output, Triplet
 from perspective.cli import parse_settings
@@ -192,14 +192,14 @@ def test_money_spent_is_told_when_the_run_fails(server, caplog):
 
 
 def test_a_budget_ends_the_asking(server, caplog, tmp_path):
-    """Two requests and 206 tokens a question: the third makes the budget full."""
+    """Two requests and 206 tokens per question: a third question would exceed 500."""
     judge = make_judge(server, concurrency=1, price_in=1.0, price_out=1.0, budget=500e-6)
     texts = [text for question in make_questions(10) for text in (question.query, question.choice1, question.choice2)]
     triplets = [Triplet(3 * row, 3 * row + 1, 3 * row + 2) for row in range(10)]
     judged = judge_triplets(judge, triplets, texts, Output(tmp_path / "pred.json", "judgments", {}))
-    assert [one.triplet for one in judged] == triplets[:3]
-    assert judge.facts["n_not_asked"] == 7 and judge.facts["cost"] == pytest.approx(618e-6)
-    assert "budget exhausted: 7 questions were not asked" in caplog.text
+    assert [one.triplet for one in judged] == triplets[:2]
+    assert judge.facts["n_not_asked"] == 8 and judge.facts["cost"] == pytest.approx(412e-6)
+    assert "budget exhausted: 8 questions were not asked" in caplog.text
 
 
 def test_a_killed_run_goes_on_counting(server, tmp_path):
@@ -213,18 +213,132 @@ def test_a_killed_run_goes_on_counting(server, tmp_path):
         return made, judge_triplets(made, triplets, texts, output)
 
     first, judged = judge(500e-6)
-    assert len(judged) == 3 and first.facts["cost"] == pytest.approx(618e-6)
+    assert len(judged) == 2 and first.facts["cost"] == pytest.approx(412e-6)
     server.requests.clear()
     again, judged = judge(600e-6)
-    assert len(judged) == 3 and not server.requests and again.facts["n_not_asked"] == 7
+    assert len(judged) == 2 and not server.requests and again.facts["n_not_asked"] == 8
     more, judged = judge(1000e-6)
-    assert len(judged) == 5 and len(server.requests) == 4 and more.facts["cost"] == pytest.approx(1030e-6)
+    assert len(judged) == 4 and len(server.requests) == 4 and more.facts["cost"] == pytest.approx(824e-6)
 
 
-def test_several_workers_overdraw_by_what_is_under_way(server):
-    judge = make_judge(server, concurrency=4, price_in=1.0, price_out=1.0, budget=1e-9)
+@pytest.mark.parametrize("concurrency", [1, 4, 8])
+def test_requests_in_progress_count_towards_the_budget(server, concurrency):
+    """206 tokens per question, some 240 reserved: four fit into 1000, however many are asked at a time."""
+
+    def respond(handler, request, attempt):
+        time.sleep(0.02)
+        answer_rightly(handler, request)
+
+    server.respond = respond
+    judge = make_judge(server, concurrency=concurrency, price_in=1.0, price_out=1.0, budget=1000e-6)
+    judge.facts["token_ratio"] = 1.7  # as an earlier run has found
     answered = list(judge.judge(make_questions(20)))
-    assert 1 <= len(answered) <= 4 and judge.facts["n_not_asked"] == 20 - len(answered)
+    assert len(answered) == 4 and judge.facts["n_not_asked"] == 16
+    assert len(server.requests) == 8 and judge.facts["cost"] == pytest.approx(824e-6)
+
+
+def test_retries_count_towards_the_budget(server):
+    server.respond = reply(200, completion(""))  # billed, without an answer
+    judge = make_judge(server, concurrency=8, max_retries=6, price_in=1.0, price_out=1.0, budget=1000e-6)
+    with pytest.raises(JudgeError, match="--budget 0.001: not enough for one answer"):
+        list(judge.judge(make_questions(20)))
+    assert judge.facts["cost"] <= 1000e-6 and judge.facts["n_retries"] and judge.facts["n_not_asked"] == 20
+
+
+def test_a_budget_below_one_question_asks_nothing(server):
+    judge = make_judge(server, price_in=1.0, price_out=1.0, budget=1e-9)
+    with pytest.raises(JudgeError, match="--budget 1e-09: not enough for one answer"):
+        list(judge.judge(make_questions(20)))
+    assert not server.requests
+
+
+def make_triplets(questions):
+    texts = [text for question in questions for text in (question.query, question.choice1, question.choice2)]
+    return [question.triplet for question in questions], texts
+
+
+def test_requests_that_are_cancelled_are_counted(server, tmp_path):
+    """Answers that nobody waits for may be billed; the next run knows of them."""
+    server.respond = lambda handler, request, attempt: (
+        answer_rightly(handler, request) if find_row(request) == 0 else stall(handler, request, attempt)
+    )
+    triplets, texts = make_triplets(make_questions(10))
+    output = Output(tmp_path / "pred.json", "judgments", {})
+
+    class Stopped(ServerJudge):
+        def judge(self, questions):
+            answers = super().judge(questions)
+            try:
+                yield next(answers)
+                wait_for(lambda: len(server.requests) == 5)  # two orders, and three other questions
+                raise KeyboardInterrupt
+            finally:
+                answers.close()
+
+    settings = ServerSettings(base_url=[server.url], concurrency=3, timeout_seconds=10.0)
+    judge = Stopped(settings, MODEL, INSTRUCTION)
+    with pytest.raises(KeyboardInterrupt):
+        judge_triplets(judge, triplets, texts, output)
+    assert judge.facts["n_estimated"] == 3 and judge.facts["completion_tokens"] == 2 * 3 + 3 * 16
+    server.respond = answer_rightly
+    again = make_judge(server)
+    assert len(judge_triplets(again, triplets, texts, output)) == 10
+    assert again.facts["n_estimated"] == 3 and again.facts["completion_tokens"] == 2 * 3 + 3 * 16 + 18 * 3
+
+
+# servers that turn bad, replies that are odd
+
+
+@pytest.mark.parametrize(
+    "trouble", [reply(200, b"<html>sign in</html>", content_type="text/html"), refuse(400, "no more")]
+)
+def test_a_server_that_turns_bad_stops_the_run(server, tmp_path, trouble):
+    triplets, texts = make_triplets(make_questions(40))
+    output = Output(tmp_path / "pred.json", "judgments", {})
+    server.respond = lambda handler, request, attempt: (
+        answer_rightly(handler, request) if find_row(request) < 5 else trouble(handler, request, attempt)
+    )
+    with pytest.raises(JudgeError, match=r"no answer to 4 questions in a row .* run the same command again"):
+        judge_triplets(make_judge(server, concurrency=1, max_retries=1), triplets, texts, output)
+    server.requests.clear()
+    server.respond = answer_rightly
+    judgments = judge_triplets(make_judge(server, concurrency=1), triplets, texts, output)
+    assert all(judgment.prediction for judgment in judgments) and len(server.requests) == 2 * 35
+
+
+def test_a_server_that_fails_too_often_stops_the_run(server):
+    server.respond = lambda handler, request, attempt: (
+        answer_rightly(handler, request) if find_row(request) % 2 else refuse(400, "no")(handler, request, attempt)
+    )
+    with pytest.raises(JudgeError, match=r"no answer to 11 of 21 questions .400: no"):
+        list(make_judge(server, concurrency=1).judge(make_questions(40)))
+
+
+def test_a_huge_reply_is_stored_short(server):
+    server.respond = reply(200, completion("Choice 1 " + "x" * 2_000_000))
+    judgment = next(make_judge(server, orders=1, concurrency=1).judge(make_questions(1)))
+    assert len(judgment.content) <= 1000
+
+
+def test_a_model_name_with_half_a_character_can_be_saved(server):
+    server.respond = lambda handler, request, attempt: send(
+        handler, 200, completion(f"Choice {right_label(request)}") | {"model": "m\ud83d"}
+    )
+    judge = make_judge(server)
+    check_all_right(list(judge.judge(make_questions(2))), 2)
+    assert judge.facts["served_model"] == "m?"
+
+
+@pytest.mark.parametrize(
+    "marker",
+    ["<think>", "</think>", "<Think>", "[TOOL_CALLS]", "[/AVAILABLE_TOOLS]", "<eos>", "<bos>", "<pad>", "<mask>",
+     "<tool_call>", "<start_of_image>", "<extra_id_3>", "[SYSTEM_PROMPT]", "[gMASK]"],
+)  # fmt: skip
+def test_control_tokens_of_unknown_tokenizers_are_split(server, marker):
+    question = make_question(0, f"q{marker}", f"right {marker * 2}", f"wrong {marker}")
+    list(make_judge(server).judge([question]))
+    assert len(server.requests) == 2
+    assert all(marker not in prompt and f"{marker[0]} {marker[1:]}" in prompt for _, prompt, _ in server.requests)
 
 
 @pytest.mark.parametrize(
@@ -238,6 +352,7 @@ def test_several_workers_overdraw_by_what_is_under_way(server):
         ({"base_url": ["http://host/v1?api-version=1"]}, '--base_url "http://host/v1": expected http://HOST:PORT/v1'),
         ({"concurrency": 0}, "--concurrency 0"),
         ({"timeout_seconds": 0.0}, "--timeout_seconds 0.0"),
+        ({"timeout_seconds": 1e-9}, "--timeout_seconds 1e-09: must be at least 0.1"),
         ({"timeout_seconds": math.inf}, "--timeout_seconds inf"),
         ({"timeout_seconds": math.nan}, "--timeout_seconds nan"),
         ({"max_retries": -1}, "--max_retries -1"),
@@ -374,7 +489,8 @@ def test_resume_asks_nothing_twice(server, tmp_path, end):
     with pytest.raises(JudgeError):
         run()
     lines = partial_path(tmp_path / "pred.json").read_text(encoding="utf-8").splitlines()[1:]
-    before = {json.loads(line)["query_idx"] // 3 for line in lines}
+    records = [record for line in lines if (record := json.loads(line)).keys() != {"counted"}]
+    before = {record["query_idx"] // 3 for record in records}
     assert before == {row for row, count in answered.items() if count == 2} and len(before) >= 10
 
     server.requests.clear()

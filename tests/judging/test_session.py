@@ -1,13 +1,16 @@
 import itertools
 import json
 import os
+import subprocess
+import sys
 
 import pytest
+from helpers import stage_environment
 
 from perspective.artifacts import ROW_FIELDS, Judgment, Output, Triplet
 from perspective.errors import DataError
-from perspective.judging.protocol import judgment_from_probabilities
-from perspective.judging.session import judge_triplets, partial_path
+from perspective.judging.protocol import NO_ANSWER, is_unanswered, judgment_from_probabilities
+from perspective.judging.session import judge_triplets, lock_judgments, partial_path
 
 TEXTS = ["top up", "card \u2028 lost", "한국어", "line\nfeed", "rain"]
 TRIPLETS = [Triplet(*rows) for rows in itertools.permutations(range(5), 3)][::5]
@@ -131,14 +134,67 @@ def test_a_partial_file_without_answers_gives_way(output, tmp_path):
 
 
 def test_two_processes_do_not_ask_the_same_questions(output, whole):
-    class Nosy(DyingJudge):
-        def judge(self, questions):
-            with pytest.raises(DataError, match=rf"process {os.getpid()} on \S+ is judging these triplets"):
-                judge_triplets(DyingJudge(), TRIPLETS, TEXTS, output)
-            yield from super().judge(questions)
-
-    assert judge_triplets(Nosy(), TRIPLETS, TEXTS, output) == whole
+    refused = pytest.raises(DataError, match=rf"process {os.getpid()} on \S+ is judging these triplets")
+    with lock_judgments(output.path):
+        with refused, lock_judgments(output.path):
+            pass
+        assert judge_triplets(DyingJudge(), TRIPLETS, TEXTS, output) == whole
     assert not list(output.path.parent.glob("*.lock"))
+    with lock_judgments(output.path):  # free again
+        assert output.path.with_name(f"{output.path.name}.lock").exists()
+
+
+def test_a_lock_ends_with_its_process(output):
+    """A killed process leaves its file, which locks nothing."""
+    held = output.path.with_name(f"{output.path.name}.lock")
+    code = (
+        "import os, pathlib, sys; from perspective.judging.session import lock_judgments\n"
+        "with lock_judgments(pathlib.Path(sys.argv[1])): os._exit(9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(output.path)], env=stage_environment())
+    assert done.returncode == 9 and held.exists()
+    with lock_judgments(output.path):
+        assert held.read_text().startswith(f"process {os.getpid()} on ")
+
+
+def test_questions_that_failed_are_asked_again(output, whole):
+    class Failing(DyingJudge):
+        def judge(self, questions):
+            for judgment in super().judge(questions):
+                failed = Judgment(judgment.triplet, (), "prompt", f"{NO_ANSWER}500: oops")
+                yield failed if TRIPLETS.index(judgment.triplet) in (3, 4) else judgment
+
+    judgments = judge_triplets(Failing(), TRIPLETS, TEXTS, output)
+    assert [i for i, judgment in enumerate(judgments) if is_unanswered(judgment)] == [3, 4]
+    again = DyingJudge()
+    assert judge_triplets(again, TRIPLETS, TEXTS, output) == whole
+    assert sorted(again.asked) == [3, 4]
+    # Likewise from a finished file.
+    partial_path(output.path).unlink()
+    again = DyingJudge()
+    assert judge_triplets(again, TRIPLETS, TEXTS, output, earlier=judgments) == whole
+    assert sorted(again.asked) == [3, 4]
+
+
+def test_what_is_spent_after_the_last_answer_is_kept(output):
+    class Spending(DyingJudge):
+        def __init__(self, lives=100):
+            super().__init__(lives)
+            self.facts = {"prompt_tokens": 0, "n_answered": 0}
+
+        def judge(self, questions):
+            try:
+                for judgment in super().judge(questions):
+                    self.facts["prompt_tokens"] += 10
+                    yield judgment
+            finally:
+                self.facts["prompt_tokens"] += 7  # a request without an answer
+
+    first, second = Spending(3), Spending()
+    with pytest.raises(KeyboardInterrupt):
+        judge_triplets(first, TRIPLETS, TEXTS, output)
+    judge_triplets(second, TRIPLETS, TEXTS, output)
+    assert second.facts == {"prompt_tokens": 12 * 10 + 7 + 7, "n_answered": 3}
 
 
 def test_judgments_of_a_finished_file_are_not_asked_again(output, whole):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import pickle
 import shutil
 import subprocess
@@ -253,7 +254,7 @@ def test_a_few_texts_are_sampled(tmp_path, sentences, embedder_folder, n_texts):
 
 
 def test_a_higher_budget_asks_only_what_is_left(pipeline, tmp_path, server, plain_network):
-    """206 tokens a triplet: the first budget ends after two, a higher one asks two more, and nothing is paid twice."""
+    """206 tokens per triplet: the first budget covers one, a higher one asks the others, and nothing is paid twice."""
     pipeline.embed()
     pipeline.sample("--max_query", 6)
     triplets = tmp_path / "tiny_small_embedder_m=6_seed=100.json"
@@ -268,11 +269,47 @@ def test_a_higher_budget_asks_only_what_is_left(pipeline, tmp_path, server, plai
         return len(server.requests), len(read_json(judged)), read_record(judged).judge.figures["cost"]
 
     n_requests, n_judged, cost = ask(300e-6)
-    assert n_requests == 2 * n_judged and n_judged < 6
+    assert n_requests == 2 * n_judged and n_judged < 6 and cost <= 300e-6
     assert ask(300e-6) == (0, n_judged, cost)
     n_more, n_in_all, cost_in_all = ask(1)
     assert n_in_all == 6 and n_more == 2 * (6 - n_judged)
     assert cost_in_all == pytest.approx(cost * 6 / n_judged)
+
+
+def test_questions_that_failed_are_asked_by_the_next_run(pipeline, tmp_path, server, plain_network, caplog):
+    """A file is finished when nothing is open; without the server, what is there stays."""
+    pipeline.embed()
+    pipeline.sample("--max_query", 6)
+    triplets = tmp_path / "tiny_small_embedder_m=6_seed=100.json"
+    judged = tmp_path / "tiny_small_embedder_m=6_seed=100-m-pred.json"
+    refused = []
+
+    def respond(handler, request, attempt):
+        prompt = request["messages"][0]["content"]
+        if not refused:
+            refused.append(prompt)
+        if prompt in refused:
+            return send(handler, 400, {"error": {"message": "content filter"}})
+        return send(handler, 200, completion("Choice 1"))
+
+    def ask(base_url=server.url):
+        server.requests.clear()
+        caplog.clear()
+        run_stage("predict_triplet", *pipeline.data, "--triplet_path", triplets, "--llm", "m", "--base_url", base_url,
+                  "--concurrency", 1, "--output_path", tmp_path)  # fmt: skip
+        contents = [one.content for one in load_judgments(judged, N_TEXTS)]
+        return len(server.requests), sum(content.startswith("no answer") for content in contents)
+
+    caplog.set_level(logging.INFO)
+    server.respond = respond
+    n_requests, n_failed = ask()
+    assert n_requests == 1 + 2 * (6 - 1) and n_failed == 1
+    assert ask() == (1, 1) and "1 questions are open" in caplog.text and "already made" not in caplog.text
+    assert ask("http://127.0.0.1:9/v1") == (0, 1) and "stays as it is" in caplog.text
+    server.respond = lambda handler, request, attempt: send(handler, 200, completion("Choice 1"))
+    assert ask() == (2, 0)
+    assert ask() == (0, 0) and "already made" in caplog.text
+    assert not list(tmp_path.glob("*.partial*")) and not list(tmp_path.glob("*.lock"))
 
 
 def test_every_result_tells_what_it_was_made_from(pipeline, tmp_path):

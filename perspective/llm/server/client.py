@@ -18,14 +18,16 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import openai
 
 from perspective.errors import JudgeError
-from perspective.llm.server.reply import Failure, FailureKind, Reply, read_reply, read_usage
+from perspective.llm.server.budget import BYTES_PER_TOKEN, Account, Reservation, estimate_tokens
+from perspective.llm.server.reply import Failure, FailureKind, Reply, read_reply, read_usage, read_words
 
 logger = logging.getLogger(__name__)
 
 MAX_TOKENS = 16  # "Choice 1" and a margin
 MAX_REASONING_TOKENS = 2048  # for servers whose limit includes reasoning tokens
 TOP_LOGPROBS = (20, 5)  # maximum of OpenAI; maximum of vLLM and others
-CHARS_PER_TOKEN = 3  # English has four to five: the estimate errs on the side of too many tokens
+CONNECT_SECONDS = 4.0  # to open a connection
+MAX_CONTENT_CHARS = 1000  # of an answer; some servers ignore the maximum length
 MAX_QUOTED_CHARS = 300
 N_MODELS_SHOWN = 20
 OPENAI_KEY, SERVER_KEY = "OPENAI_API_KEY", "LLM_SERVER_KEY"  # environment variables
@@ -42,7 +44,7 @@ class ChatClient:
         model: Name of the model on the server.
         timeout_seconds: Limit for one whole request.
         logprobs: Whether to request token log-probabilities.
-        facts: Counters to update.
+        account: Counts requests and tokens, and keeps the budget.
         secrets: Strings that must not appear in any message.
     """
 
@@ -52,31 +54,43 @@ class ChatClient:
         model: str,
         timeout_seconds: float,
         logprobs: bool,
-        facts: dict[str, Any],
+        account: Account,
         secrets: tuple[str, ...] = (),
     ) -> None:
         self.url = public_url(str(client.base_url))
         self._client = client
         self._model = model
         self._timeout_seconds = timeout_seconds
-        self._facts = facts
+        self._account = account
+        self._facts = account.facts
         self._secrets = secrets
+        self._is_warned = False
         self._options: dict[str, Any] = {"max_tokens": MAX_TOKENS, "temperature": 0}
         self._accepted: dict[str, Any] | None = None  # options of the last successful request
         if logprobs:
             self._options |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS[0]}
 
-    async def send(self, prompt: str) -> Reply:
+    @property
+    def n_new_tokens(self) -> int:
+        """The longest answer that is requested, in tokens."""
+        return int(self._options.get("max_tokens") or self._options["max_completion_tokens"])
+
+    async def send(self, prompt: str, reservation: Reservation) -> Reply:
         """Ask once, dropping options that the server does not support.
 
+        Args:
+            prompt: The question.
+            reservation: Made for this request.
+
         Raises:
+            BudgetExhausted: The budget does not cover another try.
             Failure: There is no answer.
             JudgeError: No question can be answered: rejected key or unknown model.
         """
         while True:
             options = dict(self._options)
             try:
-                reply = await self._send(prompt, options)
+                reply = await self._send(prompt, options, reservation)
             except Failure as failure:
                 # Many requests are in flight when the first one shows which option is not supported.
                 # After a success with the same options, the question is the cause: error messages quote
@@ -90,57 +104,64 @@ class ChatClient:
             self._accepted = options
             return reply
 
-    async def _send(self, prompt: str, options: Mapping[str, Any]) -> Reply:
+    async def _send(self, prompt: str, options: Mapping[str, Any], reservation: Reservation) -> Reply:
+        n_new_tokens = self.n_new_tokens
+        reservation.cover(prompt, n_new_tokens)
         self._facts["n_requests"] += 1
         request: dict[str, Any] = {"model": self._model, "messages": [{"role": "user", "content": prompt}], **options}
+        # A request that was sent may be billed, whatever comes back: also after a timeout or a cancellation.
+        is_counted = False
         try:
             # The client's own timeout applies to each read, so a slow stream would never time out.
             response = await asyncio.wait_for(
                 self._client.chat.completions.with_raw_response.create(**request), self._timeout_seconds
             )
-        except openai.APIStatusError as error:
-            raise await self._explain(error) from None
-        except (TimeoutError, openai.APITimeoutError):
-            message = f"no answer within {self._timeout_seconds:g} seconds, see --timeout_seconds"
-            self._estimate(prompt)  # the server may have answered, and bill it
-            raise Failure(FailureKind.DOWN, message) from None
-        except openai.APIConnectionError as error:
-            # By name, because the HTTP library depends on the version of `openai`.
-            connected = type(error.__cause__).__name__ != "ConnectError"
-            kind = FailureKind.DOWN if connected else FailureKind.UNREACHABLE
-            raise Failure(kind, self._clean(_find_reason(error))) from None
-        try:
             body = json.loads(response.http_response.content)
-        except ValueError:  # bad JSON or bad UTF-8
+            is_counted = True
+            self._count(body, prompt)
+        except openai.APIStatusError as error:
+            is_counted = True  # errors are not billed
+            raise await self._explain(error) from None
+        except (TimeoutError, openai.APIConnectionError) as error:
+            # By name, because the HTTP library depends on the version of `openai`.
+            is_counted = type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
+            kind = FailureKind.UNREACHABLE if is_counted else FailureKind.DOWN
+            message = self._clean(_find_reason(error))
+            if not is_counted and isinstance(error, TimeoutError | openai.APITimeoutError):
+                message = f"no answer within {self._timeout_seconds:g} seconds, see --timeout_seconds"
+            raise Failure(kind, message) from None
+        except (ValueError, RecursionError):  # bad JSON or bad UTF-8
             raise Failure(FailureKind.BROKEN, "the reply is not JSON") from None
-        self._count(body, prompt)
+        finally:
+            if not is_counted:
+                self._account.bill_estimate(prompt, n_new_tokens)
         reply = read_reply(body)
-        return Reply(self._scrub(reply.content), reply.tokens)
+        # Scrubbed before truncation, because part of a key is secret too.
+        return Reply(self._scrub(reply.content)[:MAX_CONTENT_CHARS], reply.tokens)
 
     def _count(self, body: Any, prompt: str) -> None:  # noqa: ANN401
         # Before parsing, because a reply without an answer is billed too.
         n_read, n_written = read_usage(body)
-        if n_read or n_written:
-            self._facts["prompt_tokens"] += n_read
-            self._facts["completion_tokens"] += n_written
+        if n_read:
+            self._account.bill(prompt, n_read, n_written)
         else:
-            self._estimate(prompt)
+            if not self._is_warned:
+                logger.warning(
+                    "%s: does not report tokens; they are estimated (a token per %d bytes)", self.url, BYTES_PER_TOKEN
+                )
+            self._is_warned = True
+            self._account.bill_estimate(prompt, estimate_tokens(read_words(body)))
         if isinstance(body, Mapping) and isinstance(body.get("model"), str):
             # Names like "gpt-4o-mini" are aliases of dated models that change.
             self._facts["served_model"] = self._clean(body["model"])
-
-    def _estimate(self, prompt: str) -> None:
-        """Estimate the tokens of a request without usage counts, from its number of characters."""
-        if not self._facts.get("n_estimated"):
-            logger.warning("%s: does not say how many tokens it read and wrote; they are estimated", self.url)
-        self._facts["n_estimated"] = self._facts.get("n_estimated", 0) + 1
-        self._facts["prompt_tokens"] += len(prompt) // CHARS_PER_TOKEN + 1
-        self._facts["completion_tokens"] += MAX_TOKENS
 
     async def _explain(self, error: openai.APIStatusError) -> Failure | JudgeError:
         """Return a failure of this request, or a `JudgeError` if no request can succeed."""
         status, code = error.status_code, error.code or ""
         message = self._clean(f"{status}: {_find_message(error)}")
+        if 300 <= status < 400:
+            target = self._clean(error.response.headers.get("location", "").partition("?")[0].rpartition("@")[2])
+            return JudgeError(f"{self.url}: redirects to {target}, which is not followed; correct --base_url")
         if status in (401, 403):
             # Message not quoted: servers repeat parts of the key.
             names = f"{OPENAI_KEY}, or {SERVER_KEY} for other servers"
@@ -199,7 +220,7 @@ class ChatClient:
     def _scrub(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        return text
+        return text.encode("utf-8", "replace").decode()  # half of an emoji cannot be saved
 
 
 def connect(base_url: str, key: str | None, timeout_seconds: float) -> openai.AsyncOpenAI:
@@ -213,15 +234,18 @@ def connect(base_url: str, key: str | None, timeout_seconds: float) -> openai.As
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
     bare = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, ""))
-    return openai.AsyncOpenAI(
+    client = openai.AsyncOpenAI(
         api_key=key or PLACEHOLDER_KEY,
         base_url=bare,
-        timeout=timeout_seconds,
+        timeout=openai.Timeout(timeout_seconds, connect=min(CONNECT_SECONDS, timeout_seconds)),
         max_retries=0,
         default_headers=headers,
         # Neither texts nor a key go to a host that the user did not name.
         http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
     )
+    if not _is_openai(base_url):  # what the client reads from the environment is for OpenAI
+        client.organization = client.project = client.admin_api_key = None
+    return client
 
 
 def read_key(base_url: str) -> str | None:
@@ -234,8 +258,7 @@ def read_key(base_url: str) -> str | None:
         JudgeError: OpenAI is used without a key, or the key has invalid characters.
     """
     parts = urlsplit(base_url)
-    host = parts.hostname or ""
-    is_openai = host == "openai.com" or host.endswith(".openai.com")
+    is_openai = _is_openai(base_url)
     name = OPENAI_KEY if is_openai else SERVER_KEY
     key = os.environ.get(name, "").strip()
     if not key:
@@ -244,19 +267,22 @@ def read_key(base_url: str) -> str | None:
         return None
     if not key.isascii() or not key.isprintable() or " " in key:
         raise JudgeError(f"{name}: holds spaces or characters that no key has; set it again")
-    if parts.scheme != "https" and not _is_private(host):
+    if parts.scheme != "https" and not _is_private(parts.hostname or ""):
         raise JudgeError(f"{public_url(base_url)}: {name} is not sent unencrypted; use https, or unset {name}")
     return key
 
 
+def _is_openai(base_url: str) -> bool:
+    host = urlsplit(base_url).hostname or ""
+    return host == "openai.com" or host.endswith(".openai.com")
+
+
 def _is_private(host: str) -> bool:
     """Tell whether a host is this machine or in a private network."""
-    if host == "localhost":
-        return True
     try:
         return ipaddress.ip_address(host).is_private
-    except ValueError:  # a name
-        return False
+    except ValueError:  # a name; one without a dot, such as "localhost" or a container's, is not a public one
+        return "." not in host or host.endswith((".local", ".internal"))
 
 
 def find_secrets(key: str | None, base_url: str) -> tuple[str, ...]:

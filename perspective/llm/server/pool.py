@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from perspective.llm.server.budget import Reservation
 from perspective.llm.server.client import ChatClient
 from perspective.llm.server.reply import Failure, FailureKind, Reply
 
@@ -17,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 FIRST_WAIT_SECONDS = 1.0  # doubled after each failure of a question
 MAX_WAIT_SECONDS = 60.0  # also limits the wait that a server requests
+MAX_FIRST_RETRIES = 1  # of servers that cannot be reached and never answered: most likely a wrong address
 REST_SECONDS = 30.0  # before a failed server is tried again
 
 
@@ -59,10 +61,20 @@ class ServerPool:
         self._max_retries = max_retries
         self._facts = facts
 
-    async def ask(self, prompt: str) -> Reply:
+    @property
+    def n_new_tokens(self) -> int:
+        """The longest answer that is requested, in tokens."""
+        return max(server.chat.n_new_tokens for server in self._servers)
+
+    async def ask(self, prompt: str, reservation: Reservation) -> Reply:
         """Ask until there is an answer.
 
+        Args:
+            prompt: The question.
+            reservation: Made for it; covers one try at a time.
+
         Raises:
+            BudgetExhausted: The budget does not cover another try.
             Failure: No answer after all retries, or a retry cannot help.
             JudgeError: A server cannot answer any question: rejected key or unknown model.
         """
@@ -71,7 +83,7 @@ class ServerPool:
         while True:
             server = self._choose(tried)
             try:
-                return await self._send(server, prompt)
+                return await self._send(server, prompt, reservation)
             except Failure as failure:
                 if failure.kind is FailureKind.REFUSED:
                     raise
@@ -83,7 +95,8 @@ class ServerPool:
                     if failure.kind is not FailureKind.LIMITED or n_answers == self.n_answers:
                         n_failures += 1
                     n_answers = self.n_answers
-                    if n_failures > self._max_retries:
+                    never_there = failure.kind is FailureKind.UNREACHABLE and not self.n_answers
+                    if n_failures > (min(self._max_retries, MAX_FIRST_RETRIES) if never_there else self._max_retries):
                         raise
                     wait_seconds = _choose_wait(max(n_failures, 1), failure.retry_after_seconds)
                     tried.clear()
@@ -104,11 +117,11 @@ class ServerPool:
         now = time.monotonic()
         return [server for server in self._servers if server not in tried and server.rests_until <= now]
 
-    async def _send(self, server: _Server, prompt: str) -> Reply:
+    async def _send(self, server: _Server, prompt: str, reservation: Reservation) -> Reply:
         server.n_busy += 1
         server.n_asked += 1
         try:
-            reply = await server.chat.send(prompt)
+            reply = await server.chat.send(prompt, reservation)
         finally:
             server.n_busy -= 1
         if server.rests_until and len(self._servers) > 1:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+MAX_COUNT = 10**8
 REASONING_BEGIN, REASONING_END = "<think>", "</think>"
 
 
@@ -100,9 +101,19 @@ def read_reply(body: Any) -> Reply:  # noqa: ANN401  any JSON
 def read_usage(body: Any) -> tuple[int, int]:  # noqa: ANN401
     """Return input and output tokens, 0 if the server does not report them."""
     usage = body.get("usage") if isinstance(body, Mapping) else None
+    # A number that no request can cost is not a count.
     counts = [usage.get(name) if isinstance(usage, Mapping) else 0 for name in ("prompt_tokens", "completion_tokens")]
-    read, written = (count if isinstance(count, int) and count > 0 else 0 for count in counts)
+    read, written = (count if isinstance(count, int) and 0 < count < MAX_COUNT else 0 for count in counts)
     return read, written
+
+
+def read_words(body: Any) -> str:  # noqa: ANN401
+    """Return everything that the model wrote, with its reasoning; empty if there is no message."""
+    try:
+        message = body["choices"][0]["message"]
+        return "".join(str(message.get(name) or "") for name in ("reasoning_content", "reasoning", "content"))
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return ""
 
 
 def _read_tokens(choice: Mapping[str, Any]) -> tuple[Token, ...]:

@@ -12,6 +12,7 @@ from perspective.errors import DataError
 from perspective.options import option
 
 OPENAI_URL = "https://api.openai.com/v1"
+MIN_TIMEOUT_SECONDS = 0.1  # no model answers faster
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class ServerSettings:
     price_in: float | None = option("price of a million input tokens", default=None, group="scale")
     price_out: float | None = option("price of a million output tokens", default=None, group="scale")
     budget: float | None = option(
-        "maximum cost over all runs of this file, computed from both prices; requests in progress are finished. "
-        "The result leaves out the questions beyond it; a higher budget later asks only these",
+        "maximum cost over all runs of this file, computed from both prices: a request is sent only if its "
+        "estimated cost is still covered. Questions beyond it are left out; a higher budget later asks only these",
         default=None,
         group="scale",
     )
@@ -43,8 +44,8 @@ class ServerSettings:
             check_url(base_url)
         if self.concurrency < 1:
             raise DataError(f"--concurrency {self.concurrency}: must be at least 1")
-        if not 0 < self.timeout_seconds < math.inf:
-            raise DataError(f"--timeout_seconds {self.timeout_seconds}: must be above 0 and finite")
+        if not MIN_TIMEOUT_SECONDS <= self.timeout_seconds < math.inf:
+            raise DataError(f"--timeout_seconds {self.timeout_seconds}: must be at least 0.1 and finite")
         if self.max_retries < 0:
             raise DataError(f"--max_retries {self.max_retries}: must not be negative")
         for name, price in (("price_in", self.price_in), ("price_out", self.price_out)):
@@ -57,10 +58,9 @@ class ServerSettings:
         if self.budget is not None and self.price_in is None:
             raise DataError("--budget needs --price_in and --price_out, the prices of a million tokens")
 
-    def is_spent(self, facts: Mapping[str, Any]) -> bool:
-        """Tell whether the tokens counted have cost the budget."""
-        cost = self.cost(facts)
-        return self.budget is not None and cost is not None and cost >= self.budget
+    def limits(self) -> list[float | None]:
+        """Return the budget and its prices; recorded, so that a later run knows whether they are others."""
+        return [self.budget, self.price_in, self.price_out]
 
     def cost(self, facts: Mapping[str, Any]) -> float | None:
         """Return the cost of the counted tokens; None without prices."""

@@ -24,6 +24,7 @@ def test_usage_that_is_missing_counts_nothing():
     assert [read_usage(body) for body in (None, [], {}, {"usage": None}, {"usage": {"prompt_tokens": None}})] == [
         (0, 0)
     ] * 5
+    assert read_usage({"usage": {"prompt_tokens": 10**400, "completion_tokens": -1}}) == (0, 0)
 
 
 def test_a_reply_cut_within_a_character_can_be_written():
