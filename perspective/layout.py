@@ -16,6 +16,8 @@ PREDICT_STAGE = ROOT / "perspective" / "1_predict_triplet"
 FINETUNE_STAGE = ROOT / "perspective" / "2_finetune"
 MAX_NAME_BYTES = 120  # of an embedder in file names; file systems take 255 for the whole name
 STUDY = "benchmark_quality"
+STUDY_DATASETS = ("banking77", "few_nerd_nat", "mtop_domain", "stackexchange")
+STUDY_BASE = "untouched"  # the arm that gains are measured against
 STUDY_PAIR = ("minilm", "smollm2")  # the default embedder and LLM, which file names leave out
 
 

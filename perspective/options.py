@@ -94,14 +94,19 @@ class RunOptions(EmbedderOptions):
 
 
 @dataclass(frozen=True)
-class LearnedRunOptions(RunOptions):
-    """Options that identify a run with a trained embedder."""
+class RecipeOptions:
+    """What the embedder learns, and how."""
 
     recipe: RecipeName | None = option(
         "what the embedder learns: distill (answer states; default if convert_states made a teacher), standard or "
-        "published (triplets; published with batch 2, learning rate 5e-7, 8 epochs)",
+        "published (triplets; published with batch 2, learning rate 5e-7, 8 epochs, file order)",
         default=None,
     )
+
+
+@dataclass(frozen=True)
+class LearnedRunOptions(RecipeOptions, RunOptions):
+    """Options that identify a run with a trained embedder."""
 
 
 @dataclass(frozen=True)

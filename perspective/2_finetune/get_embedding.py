@@ -20,8 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from perspective.artifacts import Output, discard_result, read_record, read_vectors
 from perspective.cli import parse_settings, shared_entry_point
 from perspective.data.corpus import CorpusSettings, load_texts
@@ -91,13 +89,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     output.discard_partial()
     if files.measure:
-        measure(corpus, read_vectors(output.path, len(texts)), output.path, files)
+        measure(corpus, output.path, len(texts), files)
     if files.blend and checkpoint:
-        add_answer_states(corpus, output.path, layout, checkpoint, files)
+        add_answer_states(corpus, output.path, len(texts), layout, checkpoint, files)
 
 
 def add_answer_states(
-    corpus: CorpusSettings, embeds: Path, layout: Layout, checkpoint: Path, files: MeasureSettings
+    corpus: CorpusSettings, embeds: Path, n_texts: int, layout: Layout, checkpoint: Path, files: MeasureSettings
 ) -> None:
     """Write and measure the vectors concatenated with the LLM's answer states, weighted as in training."""
     weight = read_record(checkpoint).llm_weight
@@ -109,13 +107,13 @@ def add_answer_states(
     inputs = {"embeddings": embeds, "answer_states": layout.states}
     output = Output(blend_path(embeds), "blended embeddings", {"weight": weight}, inputs)
     if not output.is_finished(files.overwrite):
-        vectors = read_vectors(embeds)
-        output.write_vectors(blend_for_inference(vectors, read_vectors(layout.states, len(vectors)), weight))
+        vectors, states = read_vectors(embeds, n_texts), read_vectors(layout.states, n_texts)
+        output.write_vectors(blend_for_inference(vectors, states, weight))
     if files.measure:
-        measure(corpus, read_vectors(output.path), output.path, files)
+        measure(corpus, output.path, n_texts, files)
 
 
-def measure(corpus: CorpusSettings, vectors: np.ndarray, embeds: Path, files: MeasureSettings) -> None:
+def measure(corpus: CorpusSettings, embeds: Path, n_texts: int, files: MeasureSettings) -> None:
     """Measure vectors and write the measures."""
     made_from = {"scale": corpus.scale, "label_column": files.label_column}
     inputs = {"embeddings": embeds, "texts": corpus.path}
@@ -125,6 +123,7 @@ def measure(corpus: CorpusSettings, vectors: np.ndarray, embeds: Path, files: Me
     from perspective.clustering.n_clusters import score_without_labels
     from perspective.evaluation.clustering_scores import METRICS, score_clustering
 
+    vectors = read_vectors(embeds, n_texts)
     labels = load_labels(corpus, files.label_column)  # labels are used only to measure
     if labels is None:
         measures = score_without_labels(vectors, corpus.scale)

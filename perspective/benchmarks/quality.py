@@ -40,9 +40,11 @@ from perspective.artifacts.provenance import METHOD_VERSIONS
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import DataError, suggest_name
-from perspective.evaluation.clustering_scores import METRICS, score_clustering
+from perspective.evaluation.clustering_scores import METRICS, pair_gains, score_clustering
 from perspective.evaluation.labels import load_labels
 from perspective.judging.settings import name_judge_files
+from perspective.layout import STUDY_BASE as BASE
+from perspective.layout import STUDY_DATASETS as DATASETS
 from perspective.layout import (
     STUDY_PAIR,
     Layout,
@@ -60,9 +62,7 @@ from perspective.triplets.conversion import convert_judgments
 
 logger = logging.getLogger(__name__)
 
-DATASETS = ("banking77", "few_nerd_nat", "mtop_domain", "stackexchange")
 SEEDS = (100, 13, 21)
-BASE = "untouched"
 # What cells are made of: a new version of one of these methods makes finished cells out of date.
 INGREDIENTS = (
     *("embeddings", "answer states", "teacher", "triplets", "judgments"),
@@ -321,11 +321,7 @@ def format_study(results: Mapping[str, Any]) -> str:
 
 
 def _gains(of_dataset: Mapping[str, Any], arm: str) -> dict[str, np.ndarray]:
-    base = next(iter(of_dataset[BASE].values()))
-    return {
-        metric: np.concatenate([np.array(cell[metric]) - np.array(base[metric]) for cell in of_dataset[arm].values()])
-        for metric in METRICS
-    }
+    return {metric: pair_gains(of_dataset[arm], of_dataset[BASE], metric) for metric in METRICS}
 
 
 def _format_base(cells: Mapping[str, Any]) -> str:

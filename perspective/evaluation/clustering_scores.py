@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,24 @@ def clustering_accuracy(labels: np.ndarray, clusters: np.ndarray) -> float:
 
     table = contingency_matrix(labels, clusters)  # (n_classes, n_clusters)
     return float(table[linear_sum_assignment(table, maximize=True)].sum() / len(labels))
+
+
+def pair_gains(cells: Mapping[str, Any], base: Mapping[str, Any], metric: str) -> np.ndarray:
+    """Return scores minus those of a base with one training seed, paired by k-means seed.
+
+    Args:
+        cells: By training seed: `{metric: [per k-means seed]}`; `base` likewise.
+        base: What they are compared with.
+        metric: A name of `METRICS`.
+
+    Returns:
+        Array `(n_training_seeds, n_kmeans_seeds)`, in points.
+
+    >>> pair_gains({"1": {"ACC": [62.0, 64.0]}}, {"1": {"ACC": [60.0, 61.0]}}, "ACC").tolist()
+    [[2.0, 3.0]]
+    """
+    (of_base,) = base.values()
+    return np.array([cell[metric] for cell in cells.values()]) - np.array(of_base[metric])
 
 
 def score_clustering(vectors: np.ndarray, labels: Labels, scale: str = "small") -> dict[str, Any]:

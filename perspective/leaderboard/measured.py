@@ -11,11 +11,12 @@ import numpy as np
 
 from perspective.artifacts import ROOT, read_json
 from perspective.errors import DataError, suggest_name
+from perspective.evaluation.clustering_scores import pair_gains
 from perspective.layout import AFTER_MEASURES, MEASURES, study_folder
+from perspective.layout import STUDY_BASE as BASE
+from perspective.layout import STUDY_DATASETS as DATASETS
 
-DATASETS = ("banking77", "few_nerd_nat", "mtop_domain", "stackexchange")
 MEAN = "mean"  # over the four data sets
-BASE = "untouched"
 # Short names of the studies on the pages: (embedder, LLM).
 STUDIES = {
     "smollm2": ("minilm", "smollm2"),
@@ -68,7 +69,8 @@ def load_scores(study: str, arm: str, dataset: str, metric: str) -> np.ndarray:
 
 def load_gains(study: str, arm: str, dataset: str, metric: str) -> np.ndarray:
     """Return an arm's scores minus those of the untouched embedder, paired by k-means seed."""
-    return load_scores(study, arm, dataset, metric) - load_scores(study, BASE, dataset, metric)
+    arms = find(load_study(study), dataset, of=study)
+    return pair_gains(find(arms, arm, of=study), find(arms, BASE, of=study), metric)
 
 
 def has_arm(study: str, arm: str, dataset: str) -> bool:

@@ -27,12 +27,9 @@ _Sized = tuple[str, int]  # a text and its number of tokens
 
 
 @dataclass(frozen=True)
-class EmbedSettings(ModelOptions):
-    """Settings of the embedding."""
+class BatchOptions:
+    """How many texts are embedded at a time."""
 
-    instruction: bool = option(
-        "prepend the data set's instruction to each text (for embedders trained with instructions)", default=False
-    )
     batch_size: int | None = option(
         "texts per batch; by default 64 on a CPU, chosen by memory on a GPU", default=None, group="scale"
     )
@@ -41,6 +38,15 @@ class EmbedSettings(ModelOptions):
         """Check the range of the batch size."""
         if self.batch_size is not None and self.batch_size < 1:
             raise DataError(f"--batch_size {self.batch_size}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class EmbedSettings(ModelOptions, BatchOptions):
+    """Settings of the embedding."""
+
+    instruction: bool = option(
+        "prepend the data set's instruction to each text (for embedders trained with instructions)", default=False
+    )
 
 
 class Encoder(Protocol):

@@ -7,21 +7,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from perspective.errors import DataError
+from perspective.models.embedding import BatchOptions
 from perspective.models.registry import find_local
 from perspective.options import EmbedderOptions, ModelOptions, PromptOptions, option
 
 
 @dataclass(frozen=True)
-class EvaluationSettings(EmbedderOptions, PromptOptions, ModelOptions):
+class EvaluationSettings(EmbedderOptions, PromptOptions, ModelOptions, BatchOptions):
     """Retriever and metrics of an evaluation."""
 
     retriever: Literal["dense", "bm25", "hybrid"] = option("hybrid fuses both by reciprocal rank", default="dense")
     reranker: str | None = option("a CrossEncoder that reranks the first hits", default=None, group="model")
     n_reranked: int = option("number of hits to rerank", default=50)
     cutoffs: list[int] = option("the k of the metrics", default=[1, 3, 5, 10])
-    batch_size: int | None = option(
-        "texts encoded at a time; default 64 on a CPU, by memory on a GPU", default=None, group="scale"
-    )
 
     def __post_init__(self) -> None:
         """Check what argparse cannot.
@@ -29,8 +27,7 @@ class EvaluationSettings(EmbedderOptions, PromptOptions, ModelOptions):
         Raises:
             DataError: A number is too small, or fewer hits are reranked than scored.
         """
-        if self.batch_size is not None and self.batch_size < 1:
-            raise DataError(f"--batch_size {self.batch_size}: must be at least 1")
+        super().__post_init__()
         if not self.cutoffs or min(self.cutoffs) < 1:
             raise DataError(f"--cutoffs {self.cutoffs}: each must be at least 1")
         if self.reranker and self.n_reranked < max(self.cutoffs):

@@ -6,10 +6,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from perspective.errors import DataError
-from perspective.options import option
+from perspective.options import RecipeName, RecipeOptions, option
 from perspective.runtime.distributed import n_processes
 
-RecipeName = Literal["distill", "standard", "published"]
 LossName = Literal["published", "infonce", "triplet", "distill"]
 
 
@@ -75,14 +74,9 @@ class StepSettings:
 
 
 @dataclass(frozen=True)
-class TrainSettings(StepSettings):
+class TrainSettings(StepSettings, RecipeOptions):
     """How the embedder is trained; values that are left out come from the recipe."""
 
-    recipe: RecipeName | None = option(
-        "distill (a teacher's vectors), standard (triplets) or published (triplets; batch 2, learning "
-        "rate 5e-7, 8 epochs, file order); default by what the judge gives",
-        default=None,
-    )
     loss: LossName | None = option(
         "loss of triplets: published, infonce (all in-batch negatives) or triplet (logistic, no in-batch negatives)",
         default=None,
