@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from perspective.artifacts.reading import read_json
 from perspective.errors import DataError
 
+REMEDY = "remove it, or compute the result again with --overwrite"
 SCHEMA_VERSION = 2  # of the sidecar itself
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -123,7 +124,10 @@ def read_sidecar(path: Path) -> Sidecar | None:
     sidecar = sidecar_path(Path(path))
     if not sidecar.exists():
         return None
-    found = read_json(sidecar)
+    try:
+        found = read_json(sidecar)
+    except DataError as error:
+        raise DataError(f"{error}; {REMEDY}") from None
     if isinstance(found, dict) and found.get("schema_version") != SCHEMA_VERSION:
         raise DataError(
             f"{path}: made by another version of this pipeline; run the stage that makes it with --overwrite, "
@@ -163,4 +167,4 @@ def validate_record(kind: type[Model], value: Any, path: Path) -> Model:  # noqa
 
 
 def _damaged(path: Path, reason: str) -> DataError:
-    return DataError(f"{path}: damaged ({reason}); remove it, or compute the result again with --overwrite")
+    return DataError(f"{path}: damaged ({reason}); {REMEDY}")

@@ -174,6 +174,14 @@ def test_the_record_and_the_facts_of_a_finished_result_are_there(stage):
     assert read_record(stage.source).judge is None
 
 
+def test_a_torn_sidecar_names_the_remedy(stage):
+    output = stage()
+    output.write_json([1])
+    output.sidecar.write_text(output.sidecar.read_text()[:100])
+    with pytest.raises(DataError, match=r"result\.json\.meta\.json:\d+: bad JSON .*; remove it, or .* --overwrite"):
+        stage().is_finished()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
