@@ -14,6 +14,7 @@ MEASURES = ROOT / "measures"
 AFTER_MEASURES = ROOT / "after_measures"
 PREDICT_STAGE = ROOT / "perspective" / "1_predict_triplet"
 FINETUNE_STAGE = ROOT / "perspective" / "2_finetune"
+DESCRIBE_STAGE = ROOT / "perspective" / "3_describe"
 MAX_NAME_BYTES = 120  # of an embedder in file names; file systems take 255 for the whole name
 STUDY = "benchmark_quality"
 STUDY_DATASETS = ("banking77", "few_nerd_nat", "mtop_domain", "stackexchange")
@@ -112,6 +113,11 @@ class Layout:
     def after_blend(self) -> Path:
         """Vectors of the fine-tuned embedder blended with the answer states."""
         return blend_path(self.after_embeds)
+
+    @property
+    def clusters(self) -> Path:
+        """Clusters of the fine-tuned embedder's vectors; the other files of stage 3 are named after it."""
+        return DESCRIBE_STAGE / "clusters" / f"{self.checkpoint.name}-clusters.json"
 
     @property
     def after_embeds(self) -> Path:
