@@ -63,8 +63,13 @@ def keep_directions(vectors: np.ndarray, dim: int) -> np.ndarray:
     Returns:
         Array `(n, at most dim)`, the strongest direction first.
     """
+    return (vectors - vectors.mean(axis=0)) @ find_directions(vectors, dim)
+
+
+def find_directions(vectors: np.ndarray, dim: int) -> np.ndarray:
+    """Return the first principal directions as columns, `(any, at most dim)`, the strongest first."""
     rows = vectors - vectors.mean(axis=0)
-    return rows @ np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :dim]
+    return np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :dim]
 
 
 def find_nearer_choices(vectors: np.ndarray, triplets: Sequence[Triplet]) -> np.ndarray:

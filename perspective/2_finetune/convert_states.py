@@ -33,7 +33,9 @@ logger = logging.getLogger(__name__)
 class ConvertStatesSettings(VectorOptions):
     """Inputs of the teacher, and how it is used."""
 
-    states_path: str | None = option("answer states as .npy; default: those of --states_llm", default=None, group="input")
+    states_path: str | None = option(
+        "answer states as .npy; default: those of --states_llm", default=None, group="input"
+    )
     states_llm: str | None = option(
         'LLM whose answer states are used; default: --llm; "none" for a teacher from judged triplets alone',
         default=None,

@@ -127,7 +127,9 @@ def _load_or_compute_states(
     states = replace(pairs, path=pairs.path.with_name(f"{pairs.path.stem}-states.npy"), schema="answer states")
     if states.is_finished(overwrite):
         return read_vectors(states.path, len(questions.texts))
-    return compute_states(states, questions.texts, (write_question(perspective),), partial(load_llm, judge.llm, **judge.loading()))
+    return compute_states(
+        states, questions.texts, (write_question(perspective),), partial(load_llm, judge.llm, **judge.loading())
+    )
 
 
 def _rank_corpus(files: JudgePairsSettings, settings: PairJudgingSettings) -> Questions:

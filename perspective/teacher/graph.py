@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from scipy import sparse
 
 from perspective.clustering.neighbors import find_neighbors
 from perspective.vectors import normalize_rows
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 # Chosen on the tuning sets; all four are flat around these values.
 MIN_NEIGHBORS, MAX_NEIGHBORS = 3, 10
@@ -47,6 +51,8 @@ def connect_neighbors(
     Returns:
         Symmetric matrix `(n_texts, n_texts)` of similarities, normalised by the square roots of the degrees.
     """
+    from scipy import sparse
+
     n_texts = len(vectors)
     n_neighbors = min(count_neighbors(n_texts), n_texts - 1)
     n_candidates = min(CANDIDATES_PER_NEIGHBOR * n_neighbors, n_texts - 1)

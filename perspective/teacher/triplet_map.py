@@ -1,7 +1,9 @@
 """A linear map of the embedder's space, fitted to judged triplets.
 
-The map is I + W. W is ridge regularised, so that directions no judgment speaks of stay as they are; how
-strongly, is decided by the judgments themselves: the candidate that predicts held-out judgments best.
+The map is I + W, with W between the first principal directions of the vectors. W is ridge regularised, so
+that directions without judgments stay as they are. How strongly is decided by the judgments themselves:
+the candidate is used that predicts held-out judgments best, and none if none predicts them better than the
+unchanged embedder.
 """
 
 from __future__ import annotations
@@ -11,16 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.special import expit
 
 from perspective.artifacts import LABELS, Judgment, stack_rows
-from perspective.vectors import normalize_rows
+from perspective.vectors import find_directions, normalize_rows
 
+N_DIRECTIONS = 128  # a few hundred judgments say nothing about more; all 384 of MiniLM's give the same
 SCALE = 10.0  # of cosine margins in the logistic loss
+SCALES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # candidates when losses are compared
+MIN_STANDARD_ERRORS = 1.64  # of the gain on held-out judgments; 5% of judges that guess are used
 RIDGES = (0.03, 0.1, 0.3)  # candidates
 N_FOLDS = 4
-MAX_STEPS = 40  # of L-BFGS; the held-out loss no longer changes then
+MAX_STEPS = 40  # of L-BFGS; it ends earlier
 MIN_JUDGMENTS = 40  # fewer cannot be divided into folds
 
 
@@ -29,7 +32,8 @@ class TripletMap:
     """A fitted map and how well it predicts judgments that it was not fitted to.
 
     Attributes:
-        matrix: W, float32 `(dim, dim)`; None if no candidate predicts better than the embedder itself.
+        matrix: W, float32 `(n_directions, n_directions)`; None if no candidate predicts better than the embedder.
+        directions: The principal directions, float32 `(dim, n_directions)`.
         ridge: The chosen regularisation; None if there is no map.
         loss: Logistic loss of held-out judgments, per judgment; None if there are too few.
         loss_before: The same of the unchanged embedder.
@@ -37,6 +41,7 @@ class TripletMap:
     """
 
     matrix: np.ndarray | None
+    directions: np.ndarray
     ridge: float | None
     loss: float | None
     loss_before: float | None
@@ -44,7 +49,9 @@ class TripletMap:
 
     def apply(self, vectors: np.ndarray) -> np.ndarray:
         """Map unit rows `(n, dim)` to unit rows."""
-        return vectors if self.matrix is None else normalize_rows(vectors + vectors @ self.matrix)
+        if self.matrix is None:
+            return vectors
+        return normalize_rows(vectors + vectors @ self.directions @ self.matrix @ self.directions.T)
 
     def describe(self) -> dict[str, Any]:
         """Return the figures of the sidecar."""
@@ -71,21 +78,29 @@ def fit_triplet_map(vectors: np.ndarray, judgments: Sequence[Judgment], seed: in
         seed: Seed of the folds.
     """
     answered = [one for one in judgments if len(one.prediction) == 1]
+    directions = find_directions(vectors, N_DIRECTIONS)
     if len(answered) < MIN_JUDGMENTS:
-        return TripletMap(None, None, None, None, len(answered))
-    problem = _Problem.make(vectors, answered)
+        return TripletMap(None, directions, None, None, None, len(answered))
+    problem = _Problem.make(normalize_rows(vectors @ directions), answered)
     folds = np.random.default_rng(seed).permutation(len(answered)) % N_FOLDS
-    before = problem.loss(np.zeros((vectors.shape[1],) * 2, dtype=np.float32))
-    held_out = {
-        ridge: float(
-            np.mean([problem.at(folds == fold).loss(problem.at(folds != fold).solve(ridge)) for fold in range(N_FOLDS)])
-        )
-        for ridge in RIDGES
-    }
-    ridge = min(held_out, key=lambda one: held_out[one])
-    if not held_out[ridge] < before:
-        return TripletMap(None, None, before, before, len(answered))
-    return TripletMap(problem.solve(ridge), ridge, held_out[ridge], before, len(answered))
+    unchanged = np.zeros((directions.shape[1],) * 2, dtype=np.float32)
+    before = problem.calibrated_losses(problem.margins(unchanged))
+    held_out = {ridge: problem.calibrated_losses(_predict_held_out(problem, folds, ridge)) for ridge in RIDGES}
+    ridge = min(held_out, key=lambda one: held_out[one].mean())
+    gains = before - held_out[ridge]
+    is_used = gains.mean() > max(1e-6, MIN_STANDARD_ERRORS * gains.std() / len(gains) ** 0.5)
+    losses = float(held_out[ridge].mean()), float(before.mean())
+    return TripletMap(
+        problem.solve(ridge) if is_used else None, directions, ridge if is_used else None, *losses, len(answered)
+    )
+
+
+def _predict_held_out(problem: _Problem, folds: np.ndarray, ridge: float) -> np.ndarray:
+    """Return the margin of each triplet by the map that was fitted to the other folds, `(n,)`."""
+    margins = np.empty(len(folds))
+    for fold in range(N_FOLDS):
+        margins[folds == fold] = problem.at(folds == fold).margins(problem.at(folds != fold).solve(ridge))
+    return margins
 
 
 @dataclass(frozen=True)
@@ -111,11 +126,25 @@ class _Problem:
     def at(self, rows: np.ndarray) -> _Problem:
         return _Problem(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
-    def loss(self, matrix: np.ndarray) -> float:
-        return self._evaluate(matrix, 0.0)[0]
+    def margins(self, matrix: np.ndarray) -> np.ndarray:
+        """Return how much nearer the judged choice is than the other after the map, `(n,)`."""
+        query, choice1, choice2 = (
+            normalize_rows(rows + rows @ matrix) for rows in (self.query, self.choice1, self.choice2)
+        )
+        return self.sign * (query * (choice1 - choice2)).sum(axis=1)
+
+    def calibrated_losses(self, margins: np.ndarray) -> np.ndarray:
+        """Return the logistic loss of each triplet, `(n,)`, at the scale that suits the margins best.
+
+        At a fixed scale a map that only shrinks all margins would look better for a judge that guesses.
+        """
+        losses = [self.weight * np.logaddexp(0, -scale * margins) for scale in SCALES]
+        return min(losses, key=np.mean)
 
     def solve(self, ridge: float) -> np.ndarray:
         """Return the best W for these triplets, `(dim, dim)`."""
+        from scipy.optimize import minimize
+
         dim = self.query.shape[1]
 
         def evaluate(flat: np.ndarray) -> tuple[float, np.ndarray]:
@@ -128,6 +157,8 @@ class _Problem:
         return found.x.reshape(dim, dim).astype(np.float32)
 
     def _evaluate(self, matrix: np.ndarray, ridge: float) -> tuple[float, np.ndarray]:
+        from scipy.special import expit
+
         raw = [self.query, self.choice1, self.choice2]
         mapped = [rows + rows @ matrix for rows in raw]
         lengths = [np.linalg.norm(rows, axis=1, keepdims=True) for rows in mapped]

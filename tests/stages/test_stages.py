@@ -151,7 +151,7 @@ def test_the_answer_judge_teaches(pipeline, tmp_path, embedder_folder, llm_folde
     run_stage("convert_states", *convert)
     teacher = tmp_path / "tiny_small_embedder-llm-teacher.npy"
     record = read_record(teacher)
-    assert record.llm_weight == 0 and record.unchanged  # an LLM of random weights is not trusted
+    assert record.llm_weight == 0 and not record.unchanged  # too few texts to decide a weight by
     assert record.judge.name == "llm" and record.judge.reads_states
     run_stage("convert_states", *convert, "--weight", 1, "--overwrite")
 
