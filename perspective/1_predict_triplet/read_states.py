@@ -59,9 +59,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from perspective.teacher.states import compute_states, write_control_questions, write_question
     from perspective.trust.specificity import sample_control_rows
 
-    load = partial(load_llm, llm.llm, **llm.loading())
-    if engine.engine != "ray":  # its workers load the LLM themselves
-        load = cache(load)
+    load_again = partial(load_llm, llm.llm, **llm.loading())
+    load = load_again if engine.engine == "ray" else cache(load_again)  # Ray's workers load the LLM themselves
     texts = load_texts(corpus)
     states, control = outputs
     if states in unfinished:
