@@ -64,9 +64,15 @@ def test_fitting_keeps_cosines_and_undoes_rotations(spaces):
     assert np.allclose(np.linalg.norm(centred, axis=1), radius, rtol=1e-3)
 
 
-def test_the_blend_has_both_spaces(spaces):
+@pytest.mark.parametrize("weight", [0.25, 1.0, 3.0])
+def test_cosines_of_the_blend_are_the_weighted_means_of_both_spaces(spaces, weight):
     vectors, llms = spaces
-    assert blend_for_inference(vectors, llms["clear"], 1.0).shape[1] > vectors.shape[1]
+    blended = blend_for_inference(vectors, llms["clear"], weight)
+    of_vectors, of_states, of_both = (
+        rows @ rows.T for rows in (center_rows(vectors), half_whiten(llms["clear"]), blended)
+    )
+    assert np.abs(of_vectors - of_states).max() > 1  # so that neither can pass for the mean
+    np.testing.assert_allclose(of_both, (of_vectors + weight * of_states) / (1 + weight), atol=1e-5)
 
 
 def test_few_texts_and_negative_weights_are_refused(spaces):
