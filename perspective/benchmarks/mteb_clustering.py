@@ -21,7 +21,6 @@ import logging
 import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -107,10 +106,8 @@ class TaskRun:
         drawn = {"adapt_on": self.settings.adapt_on, "seed": self.settings.seed}
         output = Output(self.folder / "texts.jsonl", "texts", {**self._identity, **drawn})
         if not output.is_finished(self.settings.overwrite):
-            task = find_task(self.name)
-            with explain_download(self.name):
-                task.load_data()
-            texts = list(dict.fromkeys(text for text in list_texts(task) if not is_blank(text)))
+            found = list_texts(load_task(self.name))
+            texts = list(dict.fromkeys(text for text in found if not is_blank(text)))
             output.facts["n_texts_of_task"] = len(texts)
             if len(texts) > self.settings.adapt_on:
                 texts = random.Random(self.settings.seed).sample(texts, self.settings.adapt_on)
@@ -203,18 +200,19 @@ def find_task(name: str) -> Any:  # noqa: ANN401  a mteb.AbsTask
     return task
 
 
-@contextmanager
-def explain_download(name: str) -> Iterator[None]:
-    """Turn errors of the hub into one line.
+def load_task(name: str) -> Any:  # noqa: ANN401  a mteb.AbsTask
+    """Return a new task with its texts and labels.
 
     Raises:
-        DataError: The texts of the task cannot be loaded.
+        DataError: As `find_task`; or the hub cannot be reached.
     """
+    task = find_task(name)
     try:
-        yield
+        task.load_data()
     except (OSError, RuntimeError) as error:  # ConnectionError and the hub's errors are OSErrors
         reason = " ".join(str(error).split())[:160]
         raise DataError(f"{name}: its texts cannot be loaded from the hub ({reason})") from None
+    return task
 
 
 def list_texts(task: Any) -> Iterator[str]:  # noqa: ANN401  a mteb.AbsTask
@@ -231,10 +229,7 @@ def evaluate_task(name: str, embed: Callable[[Sequence[str]], np.ndarray]) -> An
     """Return mteb's result of an embedder."""
     import mteb
 
-    with explain_download(name):
-        found = mteb.evaluate(
-            StageEncoder(embed), find_task(name), cache=None, co2_tracker=False, show_progress_bar=False
-        )
+    found = mteb.evaluate(StageEncoder(embed), load_task(name), cache=None, co2_tracker=False, show_progress_bar=False)
     return found.task_results[0]
 
 

@@ -98,12 +98,12 @@ CASES = {
         "finetune",
         ("distilled",),
         DATA + " --embedder {embedder} --train_file {made}/" + TEACHER + " --output_dir {out}/distilled "
-        "--num_train_epochs 2 --per_device_train_batch_size 16 --save_steps 8",
+        "--num_train_epochs 1 --per_device_train_batch_size 16 --save_steps 4",
     ),
     "train on triplets": Case(
         "finetune",
         ("trained",),
-        DATA + " --embedder {embedder} --train_file {made}/" + RUN + "-llm-train.json --output_dir {out}/trained "
+        DATA + " --embedder {embedder} --train_file {made}/" + RUN + "-llm-self-train.json --output_dir {out}/trained "
         "--num_train_epochs 4 --per_device_train_batch_size 4 --save_steps 8 --recipe standard",
     ),
     "embed again": Case(
