@@ -87,7 +87,7 @@ def test_an_llm_that_knows_the_perspective_is_trusted_and_a_second_round_goes_on
     to_teacher = [(rows * vectors[teacher]).sum(axis=1).mean() for rows in (vectors[before], vectors[first])]
     assert to_teacher[1] > to_teacher[0]
     scores = [read_json(path.with_name(f"{path.stem}_measures.json")) for path in (before, first)]
-    assert scores[1]["NMI_mean"] > scores[0]["NMI_mean"] + 10
+    assert scores[1]["NMI_mean"] > scores[0]["NMI_mean"] + 5
     assert "feelings" in shown and "unchanged" not in shown
 
     # The second round starts from the first one's embedder, and reads no text with the LLM again.
