@@ -254,10 +254,10 @@ def comparison_path(embedder: str, llm: str, kind: str, folder: Path | None = No
     ) / f"comparison_{shorten_name(slugify_model(embedder))}-{slugify_model(llm)}.{kind}"
 
 
-def study_folder(embedder: str, llm: str) -> Path:
-    """Return the folder of the study's cells; its results are next to it, under the same name."""
+def study_folder(embedder: str, llm: str, study: str = STUDY) -> Path:
+    """Return the folder of a study's cells; its results are next to it, under the same name."""
     pair = () if (embedder, llm) == STUDY_PAIR else (slugify_model(embedder), slugify_model(llm))
-    return MEASURES / "-".join((STUDY, *pair))
+    return MEASURES / "-".join((study, *pair))
 
 
 def study_pair(results: Path) -> str:
