@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from perspective.artifacts import Triplet, stack_rows
-
-ROWS_AT_A_TIME = 4096
+from perspective.neighbors import ROWS_AT_A_TIME, find_neighbors
 
 
 def normalize_rows(vectors: np.ndarray) -> np.ndarray:
@@ -72,14 +71,11 @@ def smooth(vectors: np.ndarray, n_neighbors: int, share: float = 0.5) -> np.ndar
     n_neighbors = min(n_neighbors, len(vectors) - 1)
     if n_neighbors < 1:
         return vectors
-    from sklearn.neighbors import NearestNeighbors
-
-    index = NearestNeighbors(n_neighbors=n_neighbors + 1, algorithm="brute").fit(vectors)
+    neighbors = find_neighbors(vectors, n_neighbors + 1)
     smoothed = np.empty_like(vectors)
     for start in range(0, len(vectors), ROWS_AT_A_TIME):
         rows = slice(start, start + ROWS_AT_A_TIME)
-        neighbors = index.kneighbors(vectors[rows], return_distance=False)
-        smoothed[rows] = (1 - share) * vectors[rows] + share * normalize_rows(vectors[neighbors].mean(axis=1))
+        smoothed[rows] = (1 - share) * vectors[rows] + share * normalize_rows(vectors[neighbors[rows]].mean(axis=1))
     return normalize_rows(smoothed)
 
 
