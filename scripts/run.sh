@@ -21,6 +21,8 @@ clustering before and after. Finished stages are recognised and skipped; a kille
   --embedder NAME      minilm (default, no download), gte, e5, a sentence-transformers id, a folder
   --llm NAME           smollm2 (default, no download), starling, starling-rm, a hub id, a folder,
                        a .gguf file, or with --base_url a model name on the server
+  --max_text_tokens N  tokens of each text that the judge "answer" reads (default: 256); a warning says
+                       how many texts are longer
   --load_in FORM       4bit or 8bit: a larger LLM on a smaller CUDA card
   --base_url URL       an OpenAI-compatible server judges; its key from LLM_SERVER_KEY, OpenAI's from
                        OPENAI_API_KEY
@@ -55,13 +57,14 @@ names=()
 data=()   # ... read texts
 labels=() # ... read labels
 reader=() # ... read answer states or judge
+states=() # ... read answer states
 judge=()  # ... judge
 recipe=()
 overwrite=()
 data_path=""
 recorded=""
 rounds=1
-OPTIONS=(--dataset --data_path --text_column --label_column --perspective --embedder --llm --load_in --judge
+OPTIONS=(--dataset --data_path --text_column --label_column --perspective --embedder --llm --max_text_tokens --load_in --judge
     --base_url --budget --price_in --price_out --recorded_path --recipe --rounds --scale --max_query --seed
     --overwrite --help)
 
@@ -110,6 +113,7 @@ while (($#)); do
         judge+=("$option" "$value")
         ;;
     --perspective | --load_in) reader+=("$option" "$value") ;;
+    --max_text_tokens) states+=("$option" "$value") ;;
     --base_url | --budget | --price_in | --price_out) judge+=("$option" "$value") ;;
     --recorded_path)
         [[ -f "$value" ]] || fail "$value: no such file"
@@ -180,7 +184,7 @@ run_stages() {
         step "2 sample triplets" "$STAGE1/triplet_sampling.sh" ${texts[@]+"${texts[@]}"} ${labels[@]+"${labels[@]}"} || return
     fi
     if [[ "$kind" == answer ]]; then
-        step "3 read answer states" "$STAGE1/read_states.sh" ${reader[@]+"${reader[@]}"} ${texts[@]+"${texts[@]}"} || return
+        step "3 read answer states" "$STAGE1/read_states.sh" ${states[@]+"${states[@]}"} ${reader[@]+"${reader[@]}"} ${texts[@]+"${texts[@]}"} || return
     fi
     step "3 judge triplets" "$STAGE1/predict_triplet.sh" ${reader[@]+"${reader[@]}"} ${judge[@]+"${judge[@]}"} ${texts[@]+"${texts[@]}"} || return
     export LLM="$name" # the later stages find the judge's files by its name

@@ -23,17 +23,19 @@ from perspective.models.registry import describe_model, find_local
 from perspective.options import LLMOptions, OutputOptions, PerspectiveOptions
 from perspective.runtime.devices import reading_precision
 from perspective.runtime.ray import EngineSettings
+from perspective.teacher.reading import ReadSettings
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Compute the answer states."""
-    kinds = (CorpusSettings, LLMOptions, PerspectiveOptions, EngineSettings, OutputOptions)
-    corpus, llm, wording, engine, out = parse_settings(kinds, argv, __doc__)
+    kinds = (CorpusSettings, LLMOptions, PerspectiveOptions, ReadSettings, EngineSettings, OutputOptions)
+    corpus, llm, wording, reading, engine, out = parse_settings(kinds, argv, __doc__)
     perspective = choose_wording(PREDICT_STAGE / "prompts.json", corpus.dataset, wording.perspective).perspective
     name = name_judge_files(llm.llm, "answer")
     path = states_path(corpus.dataset, corpus.scale, name, Path(out.output_path) if out.output_path else None)
     made_from = {"llm": llm.llm, "llm_revision": llm.llm_revision, "load_in": llm.load_in, "perspective": perspective}
+    made_from |= reading.made_from()
     output = Output(
         path,
         "answer states",
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output.facts |= describe_model(llm.llm)
     output.record.judge = record_judge(name, {"kind": "answer", **made_from}, {})
     load = partial(load_llm, llm.llm, **llm.loading())
-    compute_states(output, load_texts(corpus), perspective, load, engine)
+    compute_states(output, load_texts(corpus), perspective, load, engine, reading.max_text_tokens)
 
 
 if __name__ == "__main__":

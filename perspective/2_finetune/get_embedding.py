@@ -26,6 +26,7 @@ from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import DataError
 from perspective.evaluation.labels import LabelOptions, load_labels
 from perspective.layout import Layout, after_path, blend_path, clusterings_path, measures_path
+from perspective.models.coverage import EMBEDDERS_THAT_FIT
 from perspective.models.embedding import EmbedSettings, load_embedding
 from perspective.models.prompts import PROMPTS, read_prompt
 from perspective.models.registry import describe_model, find_local
@@ -82,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             embed = load()
             vectors = share_texts(embed, texts)
             if vectors is not None:
+                embed.coverage.warn(run.embedder, embed.model.max_seq_length, EMBEDDERS_THAT_FIT)
+                output.facts |= embed.coverage.facts()  # of this process's share of the texts
                 output.facts |= {"n_texts": len(texts), "dim": vectors.shape[1], **describe_precision(embed.model)}
                 output.write_vectors(vectors)
     end_process_group()

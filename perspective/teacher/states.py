@@ -20,18 +20,21 @@ from tqdm import tqdm
 
 from perspective.artifacts import Output, keep_block, read_vectors
 from perspective.errors import DataError, ModelError
-from perspective.llm.chat import list_special_tokens, make_harmless
+from perspective.llm.chat import MAX_TEXT_CHARS, list_special_tokens, make_harmless
 from perspective.llm.loading import LLM
 from perspective.llm.packing import PromptReader
+from perspective.models.coverage import LLMS_THAT_FIT, Coverage
 from perspective.models.registry import describe_model
 from perspective.runtime.devices import describe_precision
 from perspective.runtime.ray import EngineSettings, write_vectors_on_ray
+from perspective.teacher.reading import MAX_TEXT_TOKENS
 
 logger = logging.getLogger(__name__)
 
 BLOCK_TEXTS = 256  # texts per saved block
 CHUNK_TEXTS = 2**15  # texts tokenised at a time
-MAX_TEXT_TOKENS = 256
+# Longer texts are cut before they are tokenised; English has four. Not more: at 256 tokens it is the judges' limit.
+MAX_CHARS_PER_TOKEN = 15
 
 # Different perspectives, so that none is suggested. They show the form of an answer, one or two
 # words: small LLMs do not follow an instruction for it reliably.
@@ -66,6 +69,7 @@ def compute_states(
     perspective: str,
     load: Callable[[], LLM],
     engine: EngineSettings | None = None,
+    max_text_tokens: int = MAX_TEXT_TOKENS,
 ) -> np.ndarray:
     """Compute the answer states of all texts and write them.
 
@@ -75,6 +79,7 @@ def compute_states(
         perspective: What texts of one cluster should share, in a word or two ("intent").
         load: Loads the LLM.
         engine: Where the LLM runs; in this process when None.
+        max_text_tokens: Number of tokens of a text that are read.
 
     Returns:
         float32 array `(n_texts, dim)`.
@@ -83,10 +88,10 @@ def compute_states(
         ModelError: As `read_states`.
     """
     if engine and engine.engine == "ray":
-        write_vectors_on_ray(output, texts, partial(_load_reader, load, perspective), engine)
+        write_vectors_on_ray(output, texts, partial(_load_reader, load, perspective, max_text_tokens), engine)
     else:
         llm = load()
-        states = read_states(llm, texts, perspective, output)
+        states = read_states(llm, texts, perspective, output, max_text_tokens)
         output.facts |= {**describe_model(llm.name), **describe_precision(llm.model)}
         output.facts |= {"n_texts": len(states), "dim": states.shape[1]}
         output.write_vectors(states)
@@ -94,7 +99,9 @@ def compute_states(
     return read_vectors(output.path, len(texts))
 
 
-def read_states(llm: LLM, texts: Sequence[str], perspective: str, output: Output) -> np.ndarray:
+def read_states(
+    llm: LLM, texts: Sequence[str], perspective: str, output: Output, max_text_tokens: int = MAX_TEXT_TOKENS
+) -> np.ndarray:
     """Compute the answer state of every text; a killed run resumes.
 
     Texts with a common beginning are read together, block by block; finished blocks are kept in
@@ -105,6 +112,7 @@ def read_states(llm: LLM, texts: Sequence[str], perspective: str, output: Output
         texts: All texts.
         perspective: What texts of one cluster should share.
         output: The file of the states; its fingerprint identifies the blocks.
+        max_text_tokens: Number of tokens of a text that are read.
 
     Returns:
         float32 array `(n_texts, dim)`.
@@ -113,8 +121,10 @@ def read_states(llm: LLM, texts: Sequence[str], perspective: str, output: Output
         DataError: Existing blocks have other inputs or settings.
         ModelError: The LLM's context is too short for the prompt.
     """
-    reader = StateReader(llm, perspective)
+    reader = StateReader(llm, perspective, max_text_tokens)
     rows, order = reader.arrange(texts)
+    reader.coverage.warn(llm.name, reader.max_text_tokens, LLMS_THAT_FIT, "--max_text_tokens reads more")
+    output.facts |= reader.coverage.facts()
     folder = output.open_partial()
     result: np.ndarray | None = None
     with tqdm(total=len(texts), desc="reading", unit="text") as progress:
@@ -137,14 +147,20 @@ class StateReader:
     Args:
         llm: Any causal LM.
         perspective: What texts of one cluster should share.
+        max_text_tokens: Number of tokens of a text that are read, if the LLM's context has room.
+
+    Attributes:
+        coverage: Counts of the texts tokenised so far.
 
     Raises:
         ModelError: The LLM's context is too short for the prompt.
     """
 
-    def __init__(self, llm: LLM, perspective: str) -> None:
+    def __init__(self, llm: LLM, perspective: str, max_text_tokens: int = MAX_TEXT_TOKENS) -> None:
         self._llm = llm
-        self._frame = _Frame.make(llm, perspective)
+        self._frame = _Frame.make(llm, perspective, max_text_tokens)
+        self.coverage = Coverage()
+        self.max_text_tokens = self._frame.max_text_tokens
         self.n_shared = len(self._frame.before)  # tokens that all texts share
         max_tokens = self.n_shared + self._frame.max_text_tokens + len(self._frame.after)
         self._reader = PromptReader(llm, self._read_ends, max_tokens)
@@ -157,7 +173,7 @@ class StateReader:
 
     def arrange(self, texts: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:
         """Return the tokens of every text, and the reading order: texts with a common beginning together."""
-        rows = self._frame.tokenize(texts)
+        rows = self._frame.tokenize(texts, self.coverage)
         return rows, np.array(sorted(range(len(rows)), key=lambda row: rows[row].tobytes()))
 
     def read(self, block: Sequence[int], rows: Sequence[np.ndarray]) -> np.ndarray:
@@ -178,8 +194,8 @@ class StateReader:
         return states[rows, columns].float()
 
 
-def _load_reader(load: Callable[[], LLM], perspective: str) -> StateReader:
-    return StateReader(load(), perspective)
+def _load_reader(load: Callable[[], LLM], perspective: str, max_text_tokens: int) -> StateReader:
+    return StateReader(load(), perspective, max_text_tokens)
 
 
 @dataclass(frozen=True)
@@ -192,24 +208,30 @@ class _Frame:
     max_text_tokens: int
 
     @classmethod
-    def make(cls, llm: LLM, perspective: str) -> _Frame:
+    def make(cls, llm: LLM, perspective: str, most: int) -> _Frame:
         before, after = write_frame(perspective)
         # Keep special tokens that the tokenizer puts first (BOS), drop those it puts last.
         with_special = llm.tokenizer(before)["input_ids"]
         plain = llm.tokenizer(before, add_special_tokens=False)["input_ids"]
         start = next((i for i in range(len(with_special)) if with_special[i : i + len(plain)] == plain), 0)
         tail = llm.tokenizer(after, add_special_tokens=False)["input_ids"]
-        max_text_tokens = min(MAX_TEXT_TOKENS, llm.max_tokens - start - len(plain) - len(tail))
+        max_text_tokens = min(most, llm.max_tokens - start - len(plain) - len(tail))
         if max_text_tokens < 1:
             raise ModelError(f"{llm.name}: its context of {llm.max_tokens} tokens is too short for the prompt")
         return cls(llm, tuple(with_special[: start + len(plain)]), tuple(tail), max_text_tokens)
 
-    def tokenize(self, texts: Sequence[str]) -> list[np.ndarray]:
-        markers = list_special_tokens(self.llm.tokenizer)
+    def tokenize(self, texts: Sequence[str], coverage: Coverage) -> list[np.ndarray]:
+        markers, unknown = list_special_tokens(self.llm.tokenizer), self.llm.tokenizer.unk_token_id
+        most = self.max_text_tokens
+        max_chars = max(MAX_TEXT_CHARS, MAX_CHARS_PER_TOKEN * most)
         rows = []
         # Arrays, chunk by chunk: token lists of 10^7 texts would not fit in memory.
         for start in range(0, len(texts), CHUNK_TEXTS):
-            clean = [f" {make_harmless(text, markers)}" for text in texts[start : start + CHUNK_TEXTS]]
+            chunk = texts[start : start + CHUNK_TEXTS]
+            clean = [f" {make_harmless(text, markers, max_chars)}" for text in chunk]
             ids = self.llm.tokenizer(clean, add_special_tokens=False)["input_ids"]
-            rows += [np.array([*row[: self.max_text_tokens], *self.after], dtype=np.int32) for row in ids]
+            for text, prepared, row in zip(chunk, clean, ids, strict=True):
+                is_cut = len(row) > most or len(text) > max_chars
+                coverage.add(len(prepared), len(row), 0 if unknown is None else row.count(unknown), is_cut)
+            rows += [np.array([*row[:most], *self.after], dtype=np.int32) for row in ids]
         return rows
