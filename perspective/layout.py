@@ -17,7 +17,8 @@ FINETUNE_STAGE = ROOT / "perspective" / "2_finetune"
 DESCRIBE_STAGE = ROOT / "perspective" / "3_describe"
 MAX_NAME_BYTES = 120  # of an embedder in file names; file systems take 255 for the whole name
 STUDY = "benchmark_quality"
-STUDY_DATASETS = ("banking77", "few_nerd_nat", "mtop_domain", "stackexchange")
+PUBLISHED_DATASETS = ("banking77", "few_nerd_nat", "mtop_domain", "stackexchange")
+STUDY_DATASETS = (*PUBLISHED_DATASETS, "clinc", "massive_scenario", "go_emotion", "reddit")
 STUDY_BASE = "untouched"  # the arm that gains are measured against
 STUDY_PAIR = ("minilm", "smollm2")  # the default embedder and LLM, which file names leave out
 
@@ -36,8 +37,8 @@ class Layout:
         max_query: Requested number of triplets.
         seed: Seed of sampling and training.
         judge: Name of the judge, or the LLM as given by the user.
-        recipe: Training recipe: "distill" learns from answer states, the others from triplets; None
-            means "distill" if a teacher exists.
+        recipe: Training recipe: "distill" learns from a teacher, the others from triplets; None means
+            "distill" if a teacher exists.
     """
 
     dataset: str
@@ -99,10 +100,17 @@ class Layout:
         return converted_path(self.judgments)
 
     @property
+    def judged_teacher(self) -> Path:
+        """Teacher vectors made from judged triplets, and from answer states if there are any."""
+        return judged_teacher_path(self.judgments)
+
+    @property
     def train_file(self) -> Path:
-        """File that the embedder is trained on: the teacher or the training triplets."""
-        from_states = self.recipe == "distill" or (self.recipe is None and self.teacher.exists())
-        return self.teacher if from_states else self.training_triplets
+        """File that the embedder is trained on: a teacher or the training triplets."""
+        teachers = [path for path in (self.judged_teacher, self.teacher) if path.exists()]
+        if self.recipe == "distill" or (self.recipe is None and teachers):
+            return teachers[0] if teachers else self.teacher
+        return self.training_triplets
 
     @property
     def checkpoint(self) -> Path:
@@ -190,6 +198,17 @@ def states_path(dataset: str, scale: str, judge: str, folder: Path | None = None
     return (folder or PREDICT_STAGE / "answer_states") / f"{dataset}_{scale}-{slugify_model(judge)}.npy"
 
 
+def control_path(states: Path) -> Path:
+    """Return the path of the states of control questions that belong to answer states."""
+    return states.with_name(f"{states.stem}-control.npy")
+
+
+def judged_teacher_path(judgments: Path, folder: Path | None = None) -> Path:
+    """Return the path of the teacher made from a file of judgments."""
+    name = f"{judgments.stem.removesuffix('-pred')}-teacher.npy"
+    return (folder or FINETUNE_STAGE / "converted_triplet_results") / name
+
+
 def converted_path(judgments: Path, folder: Path | None = None, by_embedder: bool = False) -> Path:
     """Return the path of the training triplets made from a file of judgments."""
     name = f"{judgments.stem.removesuffix('-pred')}{'-self' if by_embedder else ''}-train.json"
@@ -203,11 +222,12 @@ def checkpoint_path(train_file: Path, seed: int, folder: Path | None = None) -> 
 
     >>> checkpoint_path(Path("banking77_small_minilm-smollm2-teacher.npy"), 13).name
     'banking77_small_minilm-smollm2_seed=13'
+    >>> checkpoint_path(Path("banking77_small_minilm_m=1024_seed=13-starling-teacher.npy"), 13).name
+    'banking77_small_minilm_m=1024_seed=13-starling'
     """
-    stem = train_file.stem
-    name = (
-        f"{stem.removesuffix('-teacher')}_seed={seed}" if train_file.suffix == ".npy" else stem.removesuffix("-train")
-    )
+    name = train_file.stem.removesuffix("-teacher").removesuffix("-train")
+    if train_file.suffix == ".npy" and f"_seed={seed}" not in name:
+        name = f"{name}_seed={seed}"
     return (folder or FINETUNE_STAGE / "checkpoints") / name
 
 
@@ -239,10 +259,10 @@ def comparison_path(embedder: str, llm: str, kind: str, folder: Path | None = No
     ) / f"comparison_{shorten_name(slugify_model(embedder))}-{slugify_model(llm)}.{kind}"
 
 
-def study_folder(embedder: str, llm: str) -> Path:
-    """Return the folder of the study's cells; its results are next to it, under the same name."""
+def study_folder(embedder: str, llm: str, study: str = STUDY) -> Path:
+    """Return the folder of a study's cells; its results are next to it, under the same name."""
     pair = () if (embedder, llm) == STUDY_PAIR else (slugify_model(embedder), slugify_model(llm))
-    return MEASURES / "-".join((STUDY, *pair))
+    return MEASURES / "-".join((study, *pair))
 
 
 def study_pair(results: Path) -> str:

@@ -1,4 +1,4 @@
-"""Vector operations without labels: centring, whitening, blending, smoothing, margins of triplets."""
+"""Vector operations without labels: centring, whitening, blending, principal directions, margins of triplets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from perspective.artifacts import Triplet, stack_rows
-from perspective.neighbors import ROWS_AT_A_TIME, find_neighbors
 
 
 def normalize_rows(vectors: np.ndarray) -> np.ndarray:
@@ -54,29 +53,23 @@ def blend(vectors: np.ndarray, states: np.ndarray, weight: float) -> np.ndarray:
     return normalize_rows(np.hstack([vectors, np.float32(weight) ** 0.5 * states]))
 
 
-def smooth(vectors: np.ndarray, n_neighbors: int, share: float = 0.5) -> np.ndarray:
-    """Move each row towards the mean of its nearest neighbours.
-
-    One step of diffusion on the neighbour graph: what the neighbours have in common is kept, what
-    is specific to one text (length, names, wording) is averaged out.
+def keep_directions(vectors: np.ndarray, dim: int) -> np.ndarray:
+    """Centre rows and project them on their first principal directions.
 
     Args:
-        vectors: Array `(n, dim)` of unit rows.
-        n_neighbors: Number of neighbours; the mean also includes the row itself.
-        share: Step size, 0 to 1.
+        vectors: Array `(n, any)`.
+        dim: Number of directions; fewer if there are fewer.
 
     Returns:
-        Array `(n, dim)` of unit rows.
+        Array `(n, at most dim)`, the strongest direction first.
     """
-    n_neighbors = min(n_neighbors, len(vectors) - 1)
-    if n_neighbors < 1:
-        return vectors
-    neighbors = find_neighbors(vectors, n_neighbors + 1)
-    smoothed = np.empty_like(vectors)
-    for start in range(0, len(vectors), ROWS_AT_A_TIME):
-        rows = slice(start, start + ROWS_AT_A_TIME)
-        smoothed[rows] = (1 - share) * vectors[rows] + share * normalize_rows(vectors[neighbors[rows]].mean(axis=1))
-    return normalize_rows(smoothed)
+    return (vectors - vectors.mean(axis=0)) @ find_directions(vectors, dim)
+
+
+def find_directions(vectors: np.ndarray, dim: int) -> np.ndarray:
+    """Return the first principal directions as columns, `(any, at most dim)`, the strongest first."""
+    rows = vectors - vectors.mean(axis=0)
+    return np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :dim]
 
 
 def find_nearer_choices(vectors: np.ndarray, triplets: Sequence[Triplet]) -> np.ndarray:

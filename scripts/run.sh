@@ -31,13 +31,15 @@ clustering before and after. Finished stages are recognised and skipped; a kille
                        --price_out MONEY, for a million tokens read and written. A higher budget
                        later asks only what is left
   --recorded_path FILE use earlier predictions, ours or published, instead of an LLM
-  --judge NAME         answer (default for a local LLM: reads each text once), pair, choice, reward
-  --recipe NAME        distill (default for answer), standard (triplets), published (triplets; batch
-                       2, learning rate 5e-7, 8 epochs)
-  --rounds N           adapt the adapted embedder again, N rounds in total; stops early if the LLM
-                       adds nothing more (default: 1)
+  --judge NAME         answer (default for a local LLM: reads each text once and needs no triplets),
+                       pair, choice, reward
+  --states_llm NAME    LLM whose answer states are used beside judged triplets (default: smollm2);
+                       none leaves them out
+  --recipe NAME        distill (default: learn from a teacher made of all evidence), standard (learn
+                       from triplets), published (triplets; batch 2, learning rate 5e-7, 8 epochs)
+  --rounds N           adapt the adapted embedder again, N rounds in total (default: 1)
   --scale NAME         small (default) or large
-  --max_query N        number of triplets to judge (default: 1024)
+  --max_query N        number of triplets to judge, if any are (default: 1024)
   --seed N             random seed of sampling and training (default: 100)
   --overwrite          replace existing output
   --help               show this
@@ -64,8 +66,10 @@ overwrite=()
 data_path=""
 recorded=""
 rounds=1
-OPTIONS=(--dataset --data_path --text_column --label_column --perspective --embedder --llm --max_text_tokens --load_in --judge
-    --base_url --budget --price_in --price_out --recorded_path --recipe --rounds --scale --max_query --seed
+states_llm=smollm2
+OPTIONS=(--dataset --data_path --text_column --label_column --perspective --embedder --llm --max_text_tokens --load_in
+    --judge --base_url --budget --price_in --price_out --recorded_path --states_llm --recipe --rounds --scale --max_query
+    --seed
     --overwrite --help)
 
 absolute() { # prints an absolute path, since the working directory changes
@@ -120,6 +124,7 @@ while (($#)); do
         recorded="$(absolute "$value")"
         judge+=("$option" "$recorded")
         ;;
+    --states_llm) states_llm="$value" ;;
     --recipe) recipe+=("$option" "$value") ;;
     --rounds)
         [[ "$value" =~ ^[1-9][0-9]*$ ]] || fail "--rounds $value: must be a whole number of at least 1"
@@ -174,31 +179,42 @@ description="$("$PYTHON" -m perspective.judging.settings --llm "$LLM" ${judge[@]
 read -r kind name <<<"$description"
 llm="$LLM"
 
-# Runs the six stages of round $1. Returns 3 if a later round would change nothing.
+# A teacher is made of answer states, judged triplets or both; the other recipes learn from triplets alone.
+teach=1
+[[ "${recipe[1]:-distill}" == distill ]] || teach=""
+[[ "$kind" != answer ]] || states_llm="$llm"
+[[ -n "$teach" || "$kind" == answer ]] || states_llm=none
+triplets=1
+[[ "$kind" != answer || -z "$teach" ]] || triplets=""
+
 run_stages() {
-    local further=()
-    [[ "$1" == 1 ]] || further=(--stop_unless_trusted)
+    local judged=() evidence=(--states_llm "$states_llm")
     export LLM="$llm"
-    step "1 embed and measure" "$STAGE2/get_embedding_gte.sh" ${texts[@]+"${texts[@]}"} ${labels[@]+"${labels[@]}"} || return
-    if [[ -z "$recorded" ]]; then
-        step "2 sample triplets" "$STAGE1/triplet_sampling.sh" ${texts[@]+"${texts[@]}"} ${labels[@]+"${labels[@]}"} || return
+    step "1 embed and measure" "$STAGE2/get_embedding_gte.sh" ${texts[@]+"${texts[@]}"} ${labels[@]+"${labels[@]}"}
+    if [[ -n "$triplets" && -z "$recorded" ]]; then
+        step "2 sample triplets" "$STAGE1/triplet_sampling.sh" ${texts[@]+"${texts[@]}"} ${labels[@]+"${labels[@]}"}
     fi
-    if [[ "$kind" == answer ]]; then
-        step "3 read answer states" "$STAGE1/read_states.sh" ${states[@]+"${states[@]}"} ${reader[@]+"${reader[@]}"} ${texts[@]+"${texts[@]}"} || return
+    if [[ "$states_llm" != none ]]; then
+        LLM="$states_llm" step "3 read answer states" "$STAGE1/read_states.sh" ${states[@]+"${states[@]}"} ${reader[@]+"${reader[@]}"} ${texts[@]+"${texts[@]}"}
     fi
-    step "3 judge triplets" "$STAGE1/predict_triplet.sh" ${reader[@]+"${reader[@]}"} ${judge[@]+"${judge[@]}"} ${texts[@]+"${texts[@]}"} || return
+    if [[ -n "$triplets" ]]; then
+        step "3 judge triplets" "$STAGE1/predict_triplet.sh" ${reader[@]+"${reader[@]}"} ${judge[@]+"${judge[@]}"} ${texts[@]+"${texts[@]}"}
+        judged=(--judged)
+    fi
     export LLM="$name" # the later stages find the judge's files by its name
-    step "4 convert to training triplets" "$STAGE2/convert_triplet.sh" ${texts[@]+"${texts[@]}"} || return
-    if [[ "$kind" == answer ]]; then
-        step "4 convert answer states" "$STAGE2/convert_states.sh" ${further[@]+"${further[@]}"} ${overwrite[@]+"${overwrite[@]}"} || return
+    if [[ -n "$teach" ]]; then
+        [[ "$kind" != answer ]] || evidence=()
+        step "4 make the teacher" "$STAGE2/convert_states.sh" ${evidence[@]+"${evidence[@]}"} ${judged[@]+"${judged[@]}"} ${overwrite[@]+"${overwrite[@]}"}
+    else
+        step "4 convert to training triplets" "$STAGE2/convert_triplet.sh" ${texts[@]+"${texts[@]}"}
     fi
-    step "5 fine-tune" "$STAGE2/finetune_gte.sh" ${recipe[@]+"${recipe[@]}"} ${texts[@]+"${texts[@]}"} || return
-    step "6 embed and measure again" "$STAGE2/get_finetuned_embedding_gte.sh" --blend ${recipe[@]+"${recipe[@]}"} ${texts[@]+"${texts[@]}"} ${labels[@]+"${labels[@]}"} || return
+    step "5 fine-tune" "$STAGE2/finetune_gte.sh" ${recipe[@]+"${recipe[@]}"} ${texts[@]+"${texts[@]}"}
+    step "6 embed and measure again" "$STAGE2/get_finetuned_embedding_gte.sh" ${recipe[@]+"${recipe[@]}"} ${texts[@]+"${texts[@]}"} ${labels[@]+"${labels[@]}"}
     echo >&2
     bash "$HERE/compare.sh" ${recipe[@]+"${recipe[@]}"}
 }
 
-run_stages 1
+run_stages
 all_datasets="$DATASETS"
 first="$EMBEDDER"
 for dataset in $all_datasets; do
@@ -208,9 +224,6 @@ for dataset in $all_datasets; do
         EMBEDDER="$("$PYTHON" -m perspective.layout "$dataset" "$SCALE" "$EMBEDDER" "$MAX_QUERY" "$SEED" "$name" "${recipe[1]:-}")"
         export EMBEDDER
         echo "== round $round of $dataset" >&2
-        status=0
-        run_stages "$round" || status=$?
-        [[ $status -ne 3 ]] || break
-        [[ $status -eq 0 ]] || exit "$status"
+        run_stages
     done
 done

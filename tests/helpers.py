@@ -62,6 +62,14 @@ def run_killed_when(is_time, command, **options):
     return True
 
 
+def run_stage_into(log, name, *arguments):
+    """Run an entry script with all it prints going to a file; for processes of their own."""
+    with Path(log).open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    run_stage(name, *arguments)
+
+
 @contextmanager
 def limit_file_size(n_bytes):
     """Let every write beyond a size fail, as on a full disk."""

@@ -1,8 +1,9 @@
 """Compute an LLM's answer state of each text: its hidden state just before it answers.
 
 Reads:  datasets/<dataset>/<scale>.jsonl, or --data_path
-Writes: answer_states/<dataset>_<scale>-<llm>.npy; until it is complete, finished blocks in
-        <file>.partial/, from which a killed run resumes
+Writes: answer_states/<dataset>_<scale>-<llm>.npy, and ...-control.npy, the states of control questions about
+        a sample of the texts, by which the LLM's weight is decided without labels; until a file is
+        complete, finished blocks in <file>.partial/, from which a killed run resumes
 
 python -m perspective.1_predict_triplet.read_states --dataset banking77 --llm smollm2
 """
@@ -10,7 +11,7 @@ python -m perspective.1_predict_triplet.read_states --dataset banking77 --llm sm
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from perspective.artifacts import Output
@@ -18,7 +19,7 @@ from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.judging.protocol import choose_wording
 from perspective.judging.settings import name_judge_files, record_judge
-from perspective.layout import PREDICT_STAGE, states_path
+from perspective.layout import PREDICT_STAGE, control_path, states_path
 from perspective.models.registry import describe_model, find_local
 from perspective.options import LLMOptions, OutputOptions, PerspectiveOptions
 from perspective.runtime.devices import reading_precision
@@ -36,23 +37,39 @@ def main(argv: Sequence[str] | None = None) -> None:
     path = states_path(corpus.dataset, corpus.scale, name, Path(out.output_path) if out.output_path else None)
     made_from = {"llm": llm.llm, "llm_revision": llm.llm_revision, "load_in": llm.load_in, "perspective": perspective}
     made_from |= reading.made_from()
-    output = Output(
-        path,
-        "answer states",
-        {**made_from, "text_column": corpus.text_column},
-        {"texts": corpus.path, **find_local(llm=llm.llm)},
-        precision=reading_precision(),
-    )
-    if output.is_finished(out.overwrite):
-        output.discard_partial()  # in case a kill came between the two
+
+    def open_output(path: Path, kind: str) -> Output:
+        output = Output(
+            path,
+            kind,
+            {**made_from, "text_column": corpus.text_column},
+            {"texts": corpus.path, **find_local(llm=llm.llm)},
+            precision=reading_precision(),
+        )
+        output.facts |= describe_model(llm.llm)
+        output.record.judge = record_judge(name, {"kind": "answer", **made_from}, {})
+        return output
+
+    outputs = open_output(path, "answer states"), open_output(control_path(path), "control states")
+    unfinished = [output for output in outputs if not output.is_finished(out.overwrite)]
+    for output in outputs:
+        if output not in unfinished:
+            output.discard_partial()  # in case a kill came between the two
+    if not unfinished:
         return
     from perspective.llm.loading import load_llm
-    from perspective.teacher.states import compute_states
+    from perspective.teacher.states import compute_states, write_control_questions, write_question
+    from perspective.trust.specificity import sample_control_rows
 
-    output.facts |= describe_model(llm.llm)
-    output.record.judge = record_judge(name, {"kind": "answer", **made_from}, {})
-    load = partial(load_llm, llm.llm, **llm.loading())
-    compute_states(output, load_texts(corpus), perspective, load, engine, reading.max_text_tokens)
+    load_again = partial(load_llm, llm.llm, **llm.loading())
+    load = load_again if engine.engine == "ray" else cache(load_again)  # Ray's workers load the LLM themselves
+    texts, most = load_texts(corpus), reading.max_text_tokens
+    states, control = outputs
+    if states in unfinished:
+        compute_states(states, texts, (write_question(perspective),), load, engine, most)
+    if control in unfinished:
+        sample = [texts[row] for row in sample_control_rows(len(texts))]
+        compute_states(control, sample, write_control_questions(perspective)[1:], load, engine, most)
 
 
 if __name__ == "__main__":

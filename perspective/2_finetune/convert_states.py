@@ -1,9 +1,10 @@
-"""Turn answer states into a teacher: the vectors that the embedder learns.
+"""Turn answer states and judged triplets into a teacher: the vectors that the embedder learns.
 
 Reads:  the vectors of the embedder before fine-tuning;
-        ../1_predict_triplet/answer_states/<dataset>_<scale>-<judge>.npy
-Writes: converted_triplet_results/<dataset>_<scale>_<embedder>-<judge>-teacher.npy; with --by_embedder
-        ...-self-teacher.npy, the control without an LLM
+        ../1_predict_triplet/answer_states/<dataset>_<scale>-<llm>.npy and ...-control.npy;
+        with --judged, ../1_predict_triplet/predicted_triplet_results/<run>-<judge>-pred.json
+Writes: converted_triplet_results/<dataset>_<scale>_<embedder>-<llm>-teacher.npy; with --judged
+        <run>-<judge>-teacher.npy; with --by_embedder ...-self-teacher.npy, the control without an LLM
 
 python -m perspective.2_finetune.convert_states --dataset banking77 --llm smollm2
 """
@@ -11,31 +12,44 @@ python -m perspective.2_finetune.convert_states --dataset banking77 --llm smollm
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from perspective.artifacts import JudgeRecord, Output, read_record, read_vectors
+import numpy as np
+
+from perspective.artifacts import JudgeRecord, Output, load_judgments, read_record, read_vectors
 from perspective.cli import entry_point, parse_settings
-from perspective.layout import Layout
+from perspective.errors import DataError
+from perspective.layout import Layout, control_path, judged_teacher_path, states_path
 from perspective.options import DatasetOptions, OutputOptions, RunOptions, VectorOptions, option
-from perspective.teacher.teacher import TeachSettings, make_teacher
+from perspective.teacher.teacher import Evidence, TeachSettings, make_teacher
+from perspective.trust.specificity import sample_control_rows
 
 logger = logging.getLogger(__name__)
-
-NOTHING_GAINED = 3  # exit code, for scripts
 
 
 @dataclass(frozen=True)
 class ConvertStatesSettings(VectorOptions):
     """Inputs of the teacher, and how it is used."""
 
-    states_path: str | None = option("answer states as .npy; default: the judge's", default=None, group="input")
-    by_embedder: bool = option("make the teacher without answer states: the self-training control", default=False)
-    stop_unless_trusted: bool = option(
-        "for rounds after the first: if the states are not trusted, write nothing and exit with code 3", default=False
+    states_path: str | None = option(
+        "answer states as .npy; default: those of --states_llm", default=None, group="input"
     )
+    states_llm: str | None = option(
+        'LLM whose answer states are used; default: --llm; "none" for a teacher from judged triplets alone',
+        default=None,
+        group="input",
+    )
+    judged: bool = option("use the judged triplets of --llm as well", default=False)
+    pred_path: str | None = option("judged triplets, ours or published; implies --judged", default=None, group="input")
+    by_embedder: bool = option("make the teacher without an LLM: the self-training control", default=False)
+
+    def find_states(self, data: DatasetOptions, llm: str) -> Path | None:
+        """Return the file of answer states; None if none are used."""
+        if self.by_embedder or (self.states_llm == "none" and not self.states_path):
+            return None
+        return Path(self.states_path or states_path(data.dataset, data.scale, self.states_llm or llm))
 
 
 @entry_point
@@ -44,28 +58,42 @@ def main(argv: Sequence[str] | None = None) -> None:
     kinds = (DatasetOptions, RunOptions, ConvertStatesSettings, TeachSettings, OutputOptions)
     data, run, files, settings, out = parse_settings(kinds, argv, __doc__)
     layout = Layout(data.dataset, data.scale, run.embedder, run.max_query, run.seed, run.llm)
-    path = layout.self_teacher if files.by_embedder else layout.teacher
     inputs = {"embeddings": Path(files.feat_path or layout.embeds)}
-    if not files.by_embedder:
-        inputs["answer_states"] = Path(files.states_path or layout.states)
+    path = layout.self_teacher if files.by_embedder else layout.teacher
+    if states := files.find_states(data, run.llm):
+        inputs["answer_states"] = states
+        if control_path(states).exists():
+            inputs["control_states"] = control_path(states)
+    if (files.judged or files.pred_path) and not files.by_embedder:
+        inputs["judgments"] = Path(files.pred_path or layout.judgments)
+        path = judged_teacher_path(inputs["judgments"])
+    if len(inputs) == 1 and not files.by_embedder:
+        raise DataError("--states_llm none without --judged: nothing to learn from; give one of them or --by_embedder")
     output = Output((out.folder or path.parent) / path.name, "teacher", asdict(settings), inputs)
     if output.is_finished(out.overwrite):
         return
     vectors = read_vectors(inputs["embeddings"])
-    states = None if files.by_embedder else read_vectors(inputs["answer_states"], len(vectors))
-    teacher, trust = make_teacher(vectors, states, settings)
-    logger.info("%s: %s", data.dataset, "the embedder alone" if states is None else trust.describe())
-    if files.stop_unless_trusted and not trust.weight:
-        logger.info("the answer states add nothing to the adapted embedder (not trusted): no further round")
-        sys.exit(NOTHING_GAINED)
-    judge = None if files.by_embedder else read_record(inputs["answer_states"]).judge
-    output.record.judge = judge or JudgeRecord(name="the embedder itself" if files.by_embedder else run.llm)
-    output.record.llm_weight = trust.weight
-    output.record.unchanged = teacher is None
-    output.facts |= {"trust": asdict(trust), "n_texts": len(vectors)}
-    if teacher is None:
-        logger.info("%d texts are too few for a teacher without an LLM: the embedder stays unchanged", len(vectors))
-    output.write_vectors(vectors if teacher is None else teacher)
+    evidence = _read_evidence(inputs, len(vectors), data.dataset)
+    teacher = make_teacher(vectors, evidence, settings)
+    logger.info("%s: %s", data.dataset, teacher.describe(evidence))
+    source = inputs.get("judgments") or inputs.get("answer_states")
+    judge = read_record(source).judge if source else JudgeRecord(name="the embedder itself")
+    output.record.judge = judge or JudgeRecord(name=run.llm)
+    output.record.llm_weight = teacher.trust.weight
+    output.facts |= {"trust": asdict(teacher.trust), "n_texts": len(vectors), **teacher.facts}
+    output.write_vectors(teacher.vectors)
+
+
+def _read_evidence(inputs: dict[str, Path], n_texts: int, dataset: str) -> Evidence:
+    states, control = None, []
+    if "answer_states" in inputs:
+        states = read_vectors(inputs["answer_states"], n_texts)
+    if states is not None and "control_states" in inputs:
+        rows = sample_control_rows(n_texts)
+        answers = read_vectors(inputs["control_states"], len(rows))
+        control = [states[rows], *np.split(answers, answers.shape[1] // states.shape[1], axis=1)]
+    judgments = load_judgments(inputs["judgments"], n_texts, dataset) if "judgments" in inputs else []
+    return Evidence(states, control, judgments)
 
 
 if __name__ == "__main__":

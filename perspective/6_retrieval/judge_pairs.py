@@ -122,12 +122,14 @@ def _load_or_compute_states(
 ) -> np.ndarray:
     """Return the answer states of the questions' texts, from the file beside the pairs or from the LLM."""
     from perspective.llm.loading import load_llm
-    from perspective.teacher.states import compute_states
+    from perspective.teacher.states import compute_states, write_question
 
     states = replace(pairs, path=pairs.path.with_name(f"{pairs.path.stem}-states.npy"), schema="answer states")
     if states.is_finished(overwrite):
         return read_vectors(states.path, len(questions.texts))
-    return compute_states(states, questions.texts, perspective, partial(load_llm, judge.llm, **judge.loading()))
+    return compute_states(
+        states, questions.texts, (write_question(perspective),), partial(load_llm, judge.llm, **judge.loading())
+    )
 
 
 def _rank_corpus(files: JudgePairsSettings, settings: PairJudgingSettings) -> Questions:

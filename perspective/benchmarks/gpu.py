@@ -38,7 +38,7 @@ from perspective.models.embedding import count_tokens, embed_texts
 from perspective.options import FolderOptions, option
 from perspective.runtime.devices import pick_attention, pick_device, pick_reading_dtype
 from perspective.runtime.memory import free_cache
-from perspective.teacher.states import read_states
+from perspective.teacher.states import read_states, write_question
 from perspective.training.finetuning import finetune_embedder
 from perspective.training.settings import TrainSettings
 
@@ -145,9 +145,9 @@ def run_choice(bench: Bench) -> Work:
 def run_states(bench: Bench) -> Work:
     """Read answer states, as the script `read_states` does."""
     texts = bench.write_texts(bench.size.n_state_texts)
-    read_states(bench.llm, texts[: len(texts) // 16], "intent", bench.output("warm.npy"))
+    read_states(bench.llm, texts[: len(texts) // 16], (write_question("intent"),), bench.output("warm.npy"))
     output = bench.output("states.npy")
-    seconds = _time(lambda: read_states(bench.llm, texts, "intent", output))
+    seconds = _time(lambda: read_states(bench.llm, texts, (write_question("intent"),), output))
     n_parameters = count_parameters(bench.llm.model)
     return Work(bench.size.llm_name, n_parameters, len(texts), output.facts["n_tokens"], seconds)
 

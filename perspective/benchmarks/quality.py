@@ -51,6 +51,7 @@ from perspective.layout import (
     Layout,
     after_path,
     converted_path,
+    judged_teacher_path,
     predictions_path,
     states_path,
     study_folder,
@@ -148,15 +149,18 @@ class StudyRun:
         self.call("1_predict_triplet.read_states", "--llm", self.settings.llm, "--output_path", self.folder)
         return states_path(self.dataset, "small", self.judge_name, self.folder)
 
-    def teach(self, *options: str) -> Path:
-        """Return the teacher that `convert_states` makes with these options."""
+    def teach(self, *options: str, judgments: Path | None = None) -> Path:
+        """Return the teacher that `convert_states` makes with these options, and with judged triplets."""
         folder = self.folder / "-".join(("teacher", *(name.lstrip("-") for name in options)))
-        by_embedder = "--by_embedder" in options
-        states = () if by_embedder else ("--states_path", self.read_states())
+        without_states = "--by_embedder" in options or "none" in options
+        states = () if without_states else ("--states_path", self.read_states())
+        judged = ("--pred_path", judgments) if judgments else ()
         models = ("--embedder", self.settings.embedder, "--llm", self.settings.llm)
-        inputs = ("--feat_path", self.embed(), *states)
+        inputs = ("--feat_path", self.embed(), *states, *judged)
         self.call("2_finetune.convert_states", *models, *inputs, "--output_path", folder, *options)
-        return folder / self._find("self_teacher" if by_embedder else "teacher").name
+        if judgments:
+            return judged_teacher_path(judgments, folder)
+        return folder / self._find("self_teacher" if "--by_embedder" in options else "teacher").name
 
     def judge(self, seed: int, max_query: int = 1024, at_random: bool = False) -> Path:
         """Return triplets judged by the answer states."""
@@ -205,9 +209,9 @@ class StudyRun:
         self.call("2_finetune.finetune", *model, "--train_file", train_file, "--recipe", recipe, "--seed", seed)
         return read_vectors(self.embed(self.folder / name))
 
-    def train_on_teacher(self, seed: int, *options: str) -> np.ndarray:
+    def train_on_teacher(self, seed: int, *options: str, judgments: Path | None = None) -> np.ndarray:
         """Return the vectors of the embedder trained on a teacher."""
-        return self.train(self.teach(*options), "distill", seed)
+        return self.train(self.teach(*options, judgments=judgments), "distill", seed)
 
     def blend(self, seed: int) -> np.ndarray:
         """Return the method's vectors with the answer states beside them, where these are trusted."""
@@ -227,8 +231,9 @@ ARMS: dict[str, Callable[[StudyRun, int], np.ndarray]] = {
     "method": lambda run, seed: run.train_on_teacher(seed),
     "method+llm": lambda run, seed: run.blend(seed),
     "no_llm": lambda run, seed: run.train_on_teacher(seed, "--by_embedder"),
-    "no_guard": lambda run, seed: run.train_on_teacher(seed, "--weight", "1"),
-    "no_smoothing": lambda run, seed: run.train_on_teacher(seed, "--no_smoothed"),
+    "weight_0": lambda run, seed: run.train_on_teacher(seed, "--weight", "0"),
+    "weight_1": lambda run, seed: run.train_on_teacher(seed, "--weight", "1"),
+    "no_diffusion": lambda run, seed: run.train_on_teacher(seed, "--no_diffused"),
     "no_training": lambda run, seed: read_vectors(run.teach()),  # a teacher exists for known texts only
     "triplets": lambda run, seed: run.train(run.convert(run.judge(seed)), "standard", seed),
     "more_triplets": lambda run, seed: run.train(run.convert(run.judge(seed, 4 * 1024)), "standard", seed),
@@ -237,12 +242,14 @@ ARMS: dict[str, Callable[[StudyRun, int], np.ndarray]] = {
     "self_triplets": lambda run, seed: run.train(run.convert_by_embedder(run.judge(seed)), "standard", seed),
     # The published judge does not abstain.
     "published_recipe": lambda run, seed: run.train(run.convert(run.judge(seed), forced=True), "published", seed),
-    "starling": lambda run, seed: run.train(run.convert(run.recorded), "standard", seed),
+    "starling": lambda run, seed: run.train_on_teacher(seed, judgments=run.recorded),
+    "starling_alone": lambda run, seed: run.train_on_teacher(seed, "--states_llm", "none", judgments=run.recorded),
+    "starling_triplets": lambda run, seed: run.train(run.convert(run.recorded), "standard", seed),
     "starling_published_recipe": lambda run, seed: run.train(run.convert(run.recorded), "published", seed),
     "starling_self": lambda run, seed: run.train(run.convert_by_embedder(run.recorded), "standard", seed),
 }
 ONE_SEED = (BASE, "no_training")  # without training and sampling
-RECORDED = ("starling", "starling_published_recipe", "starling_self")
+RECORDED = tuple(arm for arm in ARMS if arm.startswith("starling"))
 
 
 def run_study(settings: StudySettings) -> dict[str, Any]:

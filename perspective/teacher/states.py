@@ -39,7 +39,7 @@ MAX_CHARS_PER_TOKEN = 15
 # Different perspectives, so that none is suggested. They show the form of an answer, one or two
 # words: small LLMs do not follow an instruction for it reliably.
 EXAMPLES = """Text: The soup was cold and the waiter never came back.
-Sentiment: anger
+Sentiment: negative
 
 Text: Das Konzert beginnt um acht Uhr.
 Language: German
@@ -47,26 +47,38 @@ Language: German
 Text: I would like to change the date of my flight to Rome.
 Intent: change booking
 
-Text: She was born in Oslo in 1932. The entity of Oslo.
-Entity: city
+Text: Once upon a time a fox lived at the edge of the forest.
+Genre: fairy tale
 
 """
+# Questions that have nothing to do with any perspective; see `trust.specificity`.
+OTHER_QUESTIONS = ("Summary", "Text type")
 
 
-def write_frame(perspective: str) -> tuple[str, str]:
-    r"""Return the prompt before and after each text.
+def write_question(perspective: str) -> str:
+    r"""Return the prompt after each text.
 
-    >>> write_frame("entity type")[1]
+    >>> write_question("entity type")
     '\nEntity type:'
     """
     perspective = make_harmless(perspective, max_chars=200)
-    return f"{EXAMPLES}Text:", f"\n{perspective[:1].upper()}{perspective[1:]}:"
+    return f"\n{perspective[:1].upper()}{perspective[1:]}:"
+
+
+def write_control_questions(perspective: str) -> tuple[str, ...]:
+    r"""Return the question, the same in another wording, and other questions.
+
+    >>> write_control_questions("topic")
+    ('\nTopic:', '\nThe topic of this text:', '\nSummary:', '\nText type:')
+    """
+    reworded = f"\nThe {make_harmless(perspective, max_chars=200)} of this text:"
+    return write_question(perspective), reworded, *(f"\n{other}:" for other in OTHER_QUESTIONS)
 
 
 def compute_states(
     output: Output,
     texts: Sequence[str],
-    perspective: str,
+    questions: Sequence[str],
     load: Callable[[], LLM],
     engine: EngineSettings | None = None,
     max_text_tokens: int = MAX_TEXT_TOKENS,
@@ -76,22 +88,22 @@ def compute_states(
     Args:
         output: The file to write.
         texts: All texts.
-        perspective: What texts of one cluster should share, in a word or two ("intent").
+        questions: Prompts after each text, as from `write_question`; their states stand side by side.
         load: Loads the LLM.
         engine: Where the LLM runs; in this process when None.
         max_text_tokens: Number of tokens of a text that are read.
 
     Returns:
-        float32 array `(n_texts, dim)`.
+        float32 array `(n_texts, n_questions * dim)`.
 
     Raises:
         ModelError: As `read_states`.
     """
     if engine and engine.engine == "ray":
-        write_vectors_on_ray(output, texts, partial(_load_reader, load, perspective, max_text_tokens), engine)
+        write_vectors_on_ray(output, texts, partial(_load_reader, load, questions, max_text_tokens), engine)
     else:
         llm = load()
-        states = read_states(llm, texts, perspective, output, max_text_tokens)
+        states = read_states(llm, texts, questions, output, max_text_tokens)
         output.facts |= {**describe_model(llm.name), **describe_precision(llm.model)}
         output.facts |= {"n_texts": len(states), "dim": states.shape[1]}
         output.write_vectors(states)
@@ -100,7 +112,7 @@ def compute_states(
 
 
 def read_states(
-    llm: LLM, texts: Sequence[str], perspective: str, output: Output, max_text_tokens: int = MAX_TEXT_TOKENS
+    llm: LLM, texts: Sequence[str], questions: Sequence[str], output: Output, max_text_tokens: int = MAX_TEXT_TOKENS
 ) -> np.ndarray:
     """Compute the answer state of every text; a killed run resumes.
 
@@ -110,20 +122,21 @@ def read_states(
     Args:
         llm: Any causal LM.
         texts: All texts.
-        perspective: What texts of one cluster should share.
+        questions: Prompts after each text.
         output: The file of the states; its fingerprint identifies the blocks.
         max_text_tokens: Number of tokens of a text that are read.
 
     Returns:
-        float32 array `(n_texts, dim)`.
+        float32 array `(n_texts, n_questions * dim)`.
 
     Raises:
         DataError: Existing blocks have other inputs or settings.
         ModelError: The LLM's context is too short for the prompt.
     """
-    reader = StateReader(llm, perspective, max_text_tokens)
+    reader = StateReader(llm, questions, max_text_tokens)
     rows, order = reader.arrange(texts)
-    reader.coverage.warn(llm.name, reader.max_text_tokens, LLMS_THAT_FIT, "--max_text_tokens reads more")
+    if len(questions) == 1:  # the control questions are about a sample of the same texts
+        reader.coverage.warn(llm.name, reader.max_text_tokens, LLMS_THAT_FIT, "--max_text_tokens reads more")
     output.facts |= reader.coverage.facts()
     folder = output.open_partial()
     result: np.ndarray | None = None
@@ -137,7 +150,8 @@ def read_states(
             progress.update(len(block))
     if result is None:
         raise DataError("there is no text to read")
-    output.facts["n_tokens"] = sum(map(len, rows)) + reader.n_shared  # the shared prompt counted once
+    # The shared prompt counted once.
+    output.facts["n_tokens"] = reader.n_shared + sum(map(len, rows)) + len(rows) * reader.n_question
     return result
 
 
@@ -146,7 +160,7 @@ class StateReader:
 
     Args:
         llm: Any causal LM.
-        perspective: What texts of one cluster should share.
+        questions: Prompts after each text.
         max_text_tokens: Number of tokens of a text that are read, if the LLM's context has room.
 
     Attributes:
@@ -156,18 +170,19 @@ class StateReader:
         ModelError: The LLM's context is too short for the prompt.
     """
 
-    def __init__(self, llm: LLM, perspective: str, max_text_tokens: int = MAX_TEXT_TOKENS) -> None:
+    def __init__(self, llm: LLM, questions: Sequence[str], max_text_tokens: int = MAX_TEXT_TOKENS) -> None:
         self._llm = llm
-        self._frame = _Frame.make(llm, perspective, max_text_tokens)
+        self._frame = _Frame.make(llm, questions, max_text_tokens)
         self.coverage = Coverage()
         self.max_text_tokens = self._frame.max_text_tokens
         self.n_shared = len(self._frame.before)  # tokens that all texts share
-        max_tokens = self.n_shared + self._frame.max_text_tokens + len(self._frame.after)
+        self.n_question = sum(map(len, self._frame.questions))  # tokens after each text
+        max_tokens = self.n_shared + self._frame.max_text_tokens + max(map(len, self._frame.questions))
         self._reader = PromptReader(llm, self._read_ends, max_tokens)
         self._reader.begin(self._frame.before)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the answer states `(n_texts, dim)`, row i for text i."""
+        """Return the answer states `(n_texts, n_questions * dim)`, row i for text i."""
         rows, order = self.arrange(texts)
         return self.read(order.tolist(), rows)[np.argsort(order)]
 
@@ -177,12 +192,14 @@ class StateReader:
         return rows, np.array(sorted(range(len(rows)), key=lambda row: rows[row].tobytes()))
 
     def read(self, block: Sequence[int], rows: Sequence[np.ndarray]) -> np.ndarray:
-        """Read the rows of a block; float32 `(len(block), dim)`, in the block's order.
+        """Read the rows of a block; float32 `(len(block), n_questions * dim)`, in the block's order.
 
         Raises:
             ModelError: A state has NaN or infinity.
         """
-        states = self._reader.read([(*self._frame.before, *rows[row].tolist()) for row in block]).cpu().numpy()
+        before, questions = self._frame.before, self._frame.questions
+        prompts = [(*before, *rows[row].tolist(), *question) for row in block for question in questions]
+        states = self._reader.read(prompts).cpu().numpy().reshape(len(block), -1)
         if not np.isfinite(states).all():  # checked before the block is saved and reused
             raise ModelError(
                 f"{self._llm.name}: gives NaN or infinity in {self._llm.model.dtype}; set COMPUTE_DTYPE=float32"
@@ -194,8 +211,8 @@ class StateReader:
         return states[rows, columns].float()
 
 
-def _load_reader(load: Callable[[], LLM], perspective: str, max_text_tokens: int) -> StateReader:
-    return StateReader(load(), perspective, max_text_tokens)
+def _load_reader(load: Callable[[], LLM], questions: Sequence[str], max_text_tokens: int) -> StateReader:
+    return StateReader(load(), questions, max_text_tokens)
 
 
 @dataclass(frozen=True)
@@ -204,21 +221,21 @@ class _Frame:
 
     llm: LLM
     before: tuple[int, ...]
-    after: tuple[int, ...]
+    questions: tuple[tuple[int, ...], ...]
     max_text_tokens: int
 
     @classmethod
-    def make(cls, llm: LLM, perspective: str, most: int) -> _Frame:
-        before, after = write_frame(perspective)
+    def make(cls, llm: LLM, questions: Sequence[str], most: int) -> _Frame:
+        before = f"{EXAMPLES}Text:"
         # Keep special tokens that the tokenizer puts first (BOS), drop those it puts last.
         with_special = llm.tokenizer(before)["input_ids"]
         plain = llm.tokenizer(before, add_special_tokens=False)["input_ids"]
         start = next((i for i in range(len(with_special)) if with_special[i : i + len(plain)] == plain), 0)
-        tail = llm.tokenizer(after, add_special_tokens=False)["input_ids"]
-        max_text_tokens = min(most, llm.max_tokens - start - len(plain) - len(tail))
+        tails = [tuple(llm.tokenizer(question, add_special_tokens=False)["input_ids"]) for question in questions]
+        max_text_tokens = min(most, llm.max_tokens - start - len(plain) - max(map(len, tails)))
         if max_text_tokens < 1:
             raise ModelError(f"{llm.name}: its context of {llm.max_tokens} tokens is too short for the prompt")
-        return cls(llm, tuple(with_special[: start + len(plain)]), tuple(tail), max_text_tokens)
+        return cls(llm, tuple(with_special[: start + len(plain)]), tuple(tails), max_text_tokens)
 
     def tokenize(self, texts: Sequence[str], coverage: Coverage) -> list[np.ndarray]:
         markers, unknown = list_special_tokens(self.llm.tokenizer), self.llm.tokenizer.unk_token_id
@@ -233,5 +250,5 @@ class _Frame:
             for text, prepared, row in zip(chunk, clean, ids, strict=True):
                 is_cut = len(row) > most or len(text) > max_chars
                 coverage.add(len(prepared), len(row), 0 if unknown is None else row.count(unknown), is_cut)
-            rows += [np.array([*row[:most], *self.after], dtype=np.int32) for row in ids]
+            rows += [np.array(row[:most], dtype=np.int32) for row in ids]
         return rows

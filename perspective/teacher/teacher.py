@@ -1,24 +1,26 @@
-"""Make the teacher from answer states: the vectors that the embedder learns. No labels are used.
+"""Make the teacher: the vectors that the embedder learns. No labels are used.
 
-The teacher concatenates the embedder's vectors with the LLM's answer states and smooths them over
-neighbours. A criterion without labels decides for each data set whether the LLM is trusted: its
-states are used only if they make the clusters more stable than the embedder's vectors alone.
+All evidence meets here. Judged triplets bend the embedder's space, answer states stand beside it with the
+weight that they earn, and both choose the neighbours over which the vectors are diffused.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from perspective.artifacts import Judgment
 from perspective.errors import DataError
 from perspective.options import option
-from perspective.trust.stability import Trust, decide_trust
-from perspective.vectors import blend, center_rows, half_whiten, normalize_rows, smooth
+from perspective.teacher.graph import connect_neighbors, diffuse
+from perspective.teacher.triplet_map import fit_triplet_map
+from perspective.trust.specificity import Trust, decide_trust
+from perspective.vectors import blend, center_rows, half_whiten, keep_directions, normalize_rows
 
-N_NEIGHBORS = 10
-# With fewer texts, too many neighbours are of other classes: smoothing 360 demo texts cost 3 NMI points.
-MIN_TEXTS_TO_SMOOTH = 500
+MIN_TEXTS = 9
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,14 @@ class TeachSettings:
     """How the teacher is made.
 
     Attributes:
-        weight: Weight of the answer states against the embedder's 1; None to decide by stability.
-        smoothed: Whether rows are averaged with their neighbours.
+        weight: Weight of the answer states against the embedder's 1; None to decide it without labels.
+        diffused: Whether vectors are diffused over the graph of neighbours.
     """
 
     weight: float | None = option(
         "weight of the answer states against the embedder's 1; default: decided without labels", default=None
     )
-    smoothed: bool = option("average the teacher over nearest neighbours", default=True)
+    diffused: bool = option("diffuse the teacher over the graph of neighbours", default=True)
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -41,39 +43,83 @@ class TeachSettings:
             raise DataError(f"--weight {self.weight}: must be a number of at least 0")
 
 
-def make_teacher(
-    vectors: np.ndarray, states: np.ndarray | None, settings: TeachSettings
-) -> tuple[np.ndarray | None, Trust]:
+@dataclass(frozen=True)
+class Evidence:
+    """What LLMs say about the texts; everything may be missing.
+
+    Attributes:
+        states: Answer states `(n_texts, state_dim)`, not whitened.
+        control: Answer states of a sample, by question, from `read_control`: the same question, the same in
+            another wording, other questions; `(n_sample, state_dim)` each.
+        judgments: Answers about triplets, of any judge.
+    """
+
+    states: np.ndarray | None = None
+    control: Sequence[np.ndarray] = ()
+    judgments: Sequence[Judgment] = ()
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher and how much of it comes from which evidence.
+
+    Attributes:
+        vectors: In the embedder's space, float32 `(n_texts, dim)`.
+        trust: Weight of the answer states.
+        facts: Figures for the sidecar.
+    """
+
+    vectors: np.ndarray
+    trust: Trust
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def describe(self, evidence: Evidence) -> str:
+        """Return in one line what the teacher is made of."""
+        parts = [self.trust.describe()] if evidence.states is not None else []
+        if evidence.judgments:
+            used = self.facts["triplet_map"]
+            parts.append(
+                f"{used['n_judgments']} judged triplets "
+                + ("predict each other: used" if used["used"] else "do not predict each other: not used")
+            )
+        return "; ".join(parts) or "the embedder alone"
+
+
+def make_teacher(vectors: np.ndarray, evidence: Evidence, settings: TeachSettings) -> Teacher:
     """Make the vectors that the embedder learns.
 
     Args:
         vectors: Vectors of the embedder before fine-tuning, `(n_texts, dim)`.
-        states: Answer states `(n_texts, state_dim)`, not whitened; None for the embedder alone, the
-            self-training control.
-        settings: Weight and smoothing.
-
-    Returns:
-        The teacher in the embedder's space, float32 `(n_texts, dim)`, or None if there is nothing to
-        learn (the states are not trusted and the texts are too few to smooth); and the trust decision.
+        evidence: Of LLMs; without any, the teacher is that of the self-training control.
+        settings: Weight and diffusion.
 
     Raises:
         DataError: There are too few texts.
     """
-    if len(vectors) < 9:
-        raise DataError(f"{len(vectors)} texts: too few for a teacher; give at least 9")
-    centered = center_rows(vectors)
-    if states is None:
-        trust, teacher = Trust(0.0, {}), centered
-    else:
-        whitened = half_whiten(states)
-        trust = decide_trust(centered, whitened) if settings.weight is None else Trust(settings.weight, {})
-        teacher = blend(centered, whitened, trust.weight) if trust.weight else centered
-    smoothed = settings.smoothed and len(vectors) >= MIN_TEXTS_TO_SMOOTH
-    if not trust.weight and not smoothed:
-        return None, trust
-    if smoothed:
-        teacher = smooth(teacher, N_NEIGHBORS)
-    return fit_to_embedder(teacher, vectors), trust
+    if len(vectors) < MIN_TEXTS:
+        raise DataError(f"{len(vectors)} texts: too few for a teacher; give at least {MIN_TEXTS}")
+    rows, facts = center_rows(vectors), {}
+    if evidence.judgments:
+        triplet_map = fit_triplet_map(rows, evidence.judgments)
+        rows, facts["triplet_map"] = triplet_map.apply(rows), triplet_map.describe()
+    states, trust = None, Trust(0.0)
+    if evidence.states is not None:
+        states, trust = half_whiten(evidence.states), _decide_trust(evidence, settings)
+    blended = rows
+    if states is not None and trust.weight:
+        blended = normalize_rows(keep_directions(blend(rows, states, trust.weight), vectors.shape[1]))
+    if settings.diffused:
+        blended = diffuse(blended, connect_neighbors(blended, rows, states, trust.weight))
+    return Teacher(fit_to_embedder(blended, vectors), trust, facts)
+
+
+def _decide_trust(evidence: Evidence, settings: TeachSettings) -> Trust:
+    if settings.weight is not None:
+        return Trust(settings.weight)
+    if not evidence.control:
+        return Trust(0.0)
+    asked, reworded, *others = evidence.control
+    return decide_trust(asked, reworded, others)
 
 
 def fit_to_embedder(teacher: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -93,12 +139,9 @@ def fit_to_embedder(teacher: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """
     mean = vectors.mean(axis=0)
     centered = vectors - mean
-    rows = teacher - teacher.mean(axis=0)
-    directions = np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, : vectors.shape[1]]
-    rows = rows @ directions  # (n_texts, at most dim)
+    rows = keep_directions(teacher, vectors.shape[1])
     # Not scipy's orthogonal_procrustes: the embedder's vectors may have no variance in a few directions (two of
-    # MiniLM's 384). There the rotation is arbitrary and the two differ by more than rounding: the ACC of the
-    # teacher itself on stackexchange is 40.00 with scipy, 39.96 here. The published figures were made with this.
+    # MiniLM's 384). There the rotation is arbitrary and the two differ by more than rounding.
     left, _, right = np.linalg.svd(rows.T @ centered, full_matrices=False)
     radius = float(np.sqrt((centered**2).sum(axis=1).mean()))
     fitted = mean + radius * normalize_rows(rows @ (left @ right))

@@ -65,6 +65,10 @@ def distill_embedder(
         from perspective.training.shared_batches import SharedMSELoss as loss_class
     run = RunSettings.collect(settings.resolve(), settings)
     prompt = get_prompt(model) or None
+    # The word vectors keep their place, so words that these texts lack keep their meaning; and their optimiser
+    # steps, half of all, are saved.
+    if (body := model.transformers_model) is not None:
+        body.get_input_embeddings().requires_grad_(False)
     initial_state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
     compared = np.random.default_rng(settings.seed).permutation(len(texts))[:N_COMPARED]
     measure = partial(_measure_error, model, [texts[row] for row in compared], teacher[compared])

@@ -1,1 +1,1 @@
-"""Trust decided without labels: reliability of a judge, evidence from several sources, stability."""
+"""Trust decided without labels: reliability of a judge, evidence from several sources, specificity of answer states."""

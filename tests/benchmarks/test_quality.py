@@ -46,20 +46,17 @@ def labelled(tmp_path, monkeypatch, sentences):
 def test_the_study_runs_and_resumes(tmp_path, monkeypatch, labelled, embedder_folder, llm_folder):
     """Arms of each kind at tiny size; a finished cell is not measured again."""
     models = (str(embedder_folder), str(llm_folder))
-    arms = ["method", "method+llm", "no_llm", "no_guard", "no_training", "random_triplets", "self_triplets", "starling"]
+    arms = ["method", "method+llm", "no_llm", "weight_1", "no_training", "random_triplets", "self_triplets", "starling"]
     settings = study.StudySettings(
         datasets=["banking77"], arms=arms, seeds=[7], embedder=models[0], llm=models[1], output_path=str(tmp_path)
     )
-    # Random weights are not trusted otherwise, and the blend needs trusted states.
-    monkeypatch.setattr("perspective.trust.stability.MIN_RISE", -1.0)
+    monkeypatch.setattr("perspective.trust.specificity.MIN_CONTROL_TEXTS", 30)
     results = study.run_study(settings)
     cells = results["banking77"]
     assert set(cells) == {"untouched", *arms} - {"starling"}  # there are no recorded answers
     assert all(np.isfinite(cell["ACC"]).all() for seeds in cells.values() for cell in seeds.values())
-    # Too few texts to smooth: without an LLM the embedder stays as it is.
-    assert cells["no_llm"]["7"] == cells["untouched"]["100"]
     trained = [path.name for path in settings.folder.iterdir() if path.is_dir() and path.name.endswith("seed=7")]
-    assert sum("-distill" in name for name in trained) == 2  # "method" and "no_guard" share a teacher, hence a model
+    assert sum("-distill" in name for name in trained) == 3  # "method", "weight_1" and "no_llm"
     assert sum("-standard" in name for name in trained) == 2
     assert json.loads((tmp_path / f"{settings.folder.name}.json").read_text()) == results
     monkeypatch.setattr(study, "ARMS", dict.fromkeys(study.ARMS))

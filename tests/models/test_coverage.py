@@ -55,7 +55,7 @@ def test_an_llm_reads_more_of_long_texts_by_an_option(llm_folder, tmp_path, capl
     outputs = [Output(tmp_path / f"{most}.npy", "answer states", {"most": most}) for most in (5, 60)]
     with caplog.at_level(logging.WARNING):
         few, many = (
-            read_states(llm, texts, "intent", output, most) for output, most in zip(outputs, (5, 60), strict=True)
+            read_states(llm, texts, ["\nIntent:"], output, most) for output, most in zip(outputs, (5, 60), strict=True)
         )
     assert outputs[0].facts["coverage"]["n_cut"] >= 1 and outputs[1].facts["coverage"]["n_cut"] == 0
     assert "texts are longer, and their ends are not read; --max_text_tokens reads more" in caplog.text
@@ -70,7 +70,7 @@ def test_the_default_leaves_earlier_files_valid():
 @pytest.mark.real
 def test_korean_is_not_read_by_the_default_models(caplog):
     embedder = LoadedEmbedding(load_embedder("minilm", device="cpu"), None)
-    reader = StateReader(load_llm("smollm2"), "intent")
+    reader = StateReader(load_llm("smollm2"), ["\nIntent:"])
     embedder(ENGLISH)
     reader.arrange(ENGLISH)
     for found in (embedder.coverage, reader.coverage):

@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import pickle
+import random
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from helpers import ROOT, STAGES, run_stage, stage_command, stage_environment, w
 from perspective.artifacts import (
     JudgeRecord,
     Output,
+    hash_file,
     load_judgments,
     load_triplets,
     read_json,
@@ -151,7 +153,7 @@ def test_the_answer_judge_teaches(pipeline, tmp_path, embedder_folder, llm_folde
     run_stage("convert_states", *convert)
     teacher = tmp_path / "tiny_small_embedder-llm-teacher.npy"
     record = read_record(teacher)
-    assert record.llm_weight == 0 and record.unchanged  # an LLM of random weights is not trusted
+    assert record.llm_weight == 0 and not record.unchanged  # too few texts to decide a weight by
     assert record.judge.name == "llm" and record.judge.reads_states
     run_stage("convert_states", *convert, "--weight", 1, "--overwrite")
 
@@ -353,6 +355,43 @@ def test_labels_change_no_decision(pipeline, tmp_path, texts_file):
         results.append((rows, answers, pipeline.training.read_text()))
     assert results[0] == results[1] == results[2]
     assert all(record["output"] is None for record in read_json(pipeline.triplets))
+
+
+def test_labels_change_no_decision_of_the_default_path(pipeline, tmp_path, texts_file, sentences):
+    """From the vectors to the distilled embedder: true, shuffled and no labels give the same bytes."""
+    texts = [f"{text} {i % 7}" for i, text in enumerate(sentences(520, n_words=5))]  # enough for a teacher in any case
+    labels = ["card" if "card" in text or "bank" in text else "other" for text in texts]
+    shuffled = random.Random(1).sample(labels, len(labels))
+    name = "tiny_small_embedder"
+    judged = f"{name}_m=40_seed=100-llm"
+    results = []
+    for labels_now in (labels, shuffled, None):
+        records = [{"input": text} for text in texts]
+        if labels_now:
+            records = [{**record, "label": label} for record, label in zip(records, labels_now, strict=True)]
+        write_jsonl(texts_file, records)
+        pipeline.embed("--overwrite")
+        pipeline.sample("--overwrite")
+        pipeline.read("--overwrite")
+        pipeline.judge("--judge", "answer", "--states_path", pipeline.states, "--overwrite")
+        run_stage("convert_triplet", *pipeline.data, "--pred_path", tmp_path / f"{judged}-pred.json", "--output_path",
+                  tmp_path, "--overwrite")  # fmt: skip
+        run_stage("convert_states", "--dataset", "tiny", "--embedder", pipeline.embedder, "--llm", "llm", "--feat_path",
+                  pipeline.embeds, "--states_path", pipeline.states, "--output_path", tmp_path,
+                  "--overwrite")  # fmt: skip
+        teacher = tmp_path / f"{name}-llm-teacher.npy"
+        run_stage("finetune", *pipeline.data, "--embedder", pipeline.embedder, "--train_file", teacher, "--output_dir",
+                  pipeline.checkpoint, "--num_train_epochs", 1, "--overwrite")  # fmt: skip
+        pipeline.embed("--checkpoint", pipeline.checkpoint, "--overwrite")
+        files = [pipeline.embeds, pipeline.states, teacher, tmp_path / f"{judged}-train.json",
+                 pipeline.checkpoint / "model.safetensors", tmp_path / "tiny_small_embeds_checkpoint.npy"]  # fmt: skip
+        records = [read_json(path) for path in (pipeline.triplets, tmp_path / f"{judged}-pred.json")]
+        gold = [record.pop("output") for record in records[0]], [record.pop("output") for record in records[1]]
+        assert any(gold[0]) == any(gold[1]) == bool(labels_now)  # the labels were there to be seen
+        facts = [read_record(path).model_dump() for path in (teacher, pipeline.checkpoint)]
+        results.append(({path.name: hash_file(path) for path in files}, records, facts))
+    assert results[0] == results[1] == results[2]
+    assert np.abs(np.load(pipeline.embeds) - np.load(files[-1])).max() > 1e-3  # something was learnt
 
 
 def test_without_labels_the_measures_need_none(pipeline, tmp_path, texts_file, caplog):

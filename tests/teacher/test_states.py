@@ -8,7 +8,7 @@ from perspective.judging.answer import AnswerJudge
 from perspective.judging.protocol import Question
 from perspective.llm.loading import LLM, load_llm
 from perspective.teacher import states as states_module
-from perspective.teacher.states import read_states, write_frame
+from perspective.teacher.states import EXAMPLES, read_states, write_control_questions, write_question
 
 
 @pytest.fixture(scope="module")
@@ -17,15 +17,14 @@ def llm(llm_folder):
 
 
 def read(llm, texts, path, perspective="intent"):
-    return read_states(llm, texts, perspective, Output(path, "answer states", {"perspective": perspective}))
+    questions = (write_question(perspective),)
+    return read_states(llm, texts, questions, Output(path, "answer states", {"perspective": perspective}))
 
 
-def read_one(llm, text):
+def read_one(llm, text, question="\nIntent:"):
     """Return the state of one text, without cache, padding or batch."""
-    before, after = write_frame("intent")
-    ids = (
-        llm.tokenizer(before)["input_ids"] + llm.tokenizer(f" {text}")["input_ids"] + llm.tokenizer(after)["input_ids"]
-    )
+    parts = (f"{EXAMPLES}Text:", f" {text}", question)
+    ids = [token for part in parts for token in llm.tokenizer(part)["input_ids"]]
     with torch.inference_mode():
         return llm.model.base_model(torch.tensor([ids])).last_hidden_state[0, -1].numpy()
 
@@ -37,11 +36,20 @@ def test_batches_and_caches_do_not_change_states(llm, tmp_path, sentences, one_t
     assert np.allclose(got, [read_one(llm, text) for text in texts], atol=1e-4)
 
 
+def test_several_questions_are_answered_side_by_side(llm, tmp_path, sentences, one_thread):
+    texts, questions = sentences(6), write_control_questions("intent")
+    got = read_states(llm, texts, questions, Output(tmp_path / "s.npy", "control states", {}))
+    assert got.shape == (6, 4 * 32)
+    for i, question in enumerate(questions):
+        expected = [read_one(llm, text, question) for text in texts]
+        assert np.allclose(got[:, 32 * i : 32 * (i + 1)], expected, atol=1e-4)
+
+
 def test_bos_is_put_first(build, tmp_path, one_thread):
     tokenizer = build.bpe(("<s>", "</s>"), chat_template=None, bos="<s>")
     llm = load_llm(str(build.save_llama(tmp_path / "llm", "LlamaForCausalLM", tokenizer)))
-    before, after = write_frame("intent")
-    plain = [llm.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, " lost card", after)]
+    parts = (f"{EXAMPLES}Text:", " lost card", "\nIntent:")
+    plain = [llm.tokenizer(part, add_special_tokens=False)["input_ids"] for part in parts]
     ids = torch.tensor([[llm.tokenizer.bos_token_id, *sum(plain, [])]])
     with torch.inference_mode():
         expected = llm.model.base_model(ids).last_hidden_state[0, -1].numpy()

@@ -23,7 +23,7 @@ from perspective.judging.choice import ChoiceJudge
 from perspective.judging.protocol import choose_wording
 from perspective.layout import PREDICT_STAGE
 from perspective.llm.loading import load_llm
-from perspective.teacher.states import read_states
+from perspective.teacher.states import read_states, write_question
 
 N_QUESTIONS, N_PLAIN = 64, 8  # triplets judged by ours, and those of them that are judged one prompt at a time
 
@@ -80,7 +80,7 @@ def bench_states(settings: SpeedSettings) -> list[Row]:
     def ours(texts: list[str] = texts) -> None:
         with tempfile.TemporaryDirectory() as folder:
             output = Output(Path(folder) / "states.npy", "answer states", {})
-            read_states(llm, texts, perspective, output)
+            read_states(llm, texts, (write_question(perspective),), output)
             facts.update(output.facts)
 
     ours(texts[:64])

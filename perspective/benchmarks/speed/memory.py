@@ -15,7 +15,7 @@ from perspective.judging.choice import ChoiceJudge
 from perspective.llm.loading import load_llm
 from perspective.models.embedders import load_embedder
 from perspective.models.embedding import embed_texts
-from perspective.teacher.states import read_states
+from perspective.teacher.states import read_states, write_question
 from perspective.training.distillation import distill_embedder
 from perspective.training.finetuning import finetune_embedder
 from perspective.training.settings import TrainSettings
@@ -65,7 +65,7 @@ def judge_many(n_triplets: int) -> float:
 def read_many(n_texts: int) -> float:
     """Read answer states; return the seconds."""
     llm, texts = load_llm("smollm2"), repeat_texts(n_texts)
-    return _with_output("states.npy", lambda output: read_states(llm, texts, "intent", output))
+    return _with_output("states.npy", lambda output: read_states(llm, texts, (write_question("intent"),), output))
 
 
 def train_many(n_triplets: int) -> float:

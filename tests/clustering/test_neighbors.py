@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
+from perspective.clustering.neighbors import find_neighbors
 from perspective.data.held_out import read_modules
 from perspective.models.embedders import load_embedder
 from perspective.models.embedding import embed_texts
-from perspective.neighbors import find_neighbors
-from perspective.vectors import center_rows, normalize_rows, smooth
+from perspective.vectors import center_rows, normalize_rows
 
 
 def share_found(found, exact):
@@ -26,10 +26,6 @@ def test_few_rows_are_compared_exactly(clustered):
     """As scikit-learn does, to the last number: earlier teachers stay the same."""
     index = NearestNeighbors(n_neighbors=11, algorithm="brute").fit(clustered)
     assert (find_neighbors(clustered, 11) == index.kneighbors(clustered, return_distance=False)).all()
-    kept, rows = clustered[:50], index.kneighbors(clustered[:50], return_distance=False)
-    assert (
-        smooth(clustered, 10)[:50] == normalize_rows(0.5 * kept + 0.5 * normalize_rows(clustered[rows].mean(1)))
-    ).all()
 
 
 def test_the_index_agrees_with_the_exact_search(clustered):
