@@ -182,6 +182,11 @@ def measures_path(embeds: Path) -> Path:
     return embeds.with_name(f"{embeds.stem}_measures.json")
 
 
+def clusterings_path(embeds: Path) -> Path:
+    """Return the path of the classes and the clusterings that vectors were measured by."""
+    return embeds.with_name(f"{embeds.stem}_clusterings.npy")
+
+
 def predictions_path(triplets: Path, judge: str, folder: Path | None = None) -> Path:
     """Return the path of the judgments of a triplet file, which may itself hold recorded judgments."""
     name = f"{triplets.stem.removesuffix('-pred')}-{slugify_model(judge)}-pred.json"

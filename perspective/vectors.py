@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from perspective.artifacts import Triplet, stack_rows
 
+ROWS_AT_A_TIME = 2**16  # bounds memory beyond arguments and results; fewer rows are one chunk
+
 
 def normalize_rows(vectors: np.ndarray) -> np.ndarray:
     """Scale each row to length 1; a row of zeros is unchanged."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+    result = np.empty(vectors.shape, dtype=np.result_type(vectors.dtype, np.float32))
+    for rows in _chunks(len(vectors)):
+        lengths = np.linalg.norm(vectors[rows], axis=1, keepdims=True)
+        np.divide(vectors[rows], np.maximum(lengths, np.finfo(np.float32).tiny), out=result[rows])
+    return result
 
 
 def center_rows(vectors: np.ndarray) -> np.ndarray:
     """Subtract the mean row, then scale each row to length 1."""
     vectors = np.asarray(vectors, dtype=np.float32)
-    return normalize_rows(vectors - vectors.mean(axis=0))
+    mean, result = vectors.mean(axis=0), np.empty_like(vectors)
+    for rows in _chunks(len(vectors)):
+        result[rows] = normalize_rows(vectors[rows] - mean)
+    return result
 
 
 def half_whiten(vectors: np.ndarray) -> np.ndarray:
@@ -35,13 +43,20 @@ def half_whiten(vectors: np.ndarray) -> np.ndarray:
     Returns:
         float32 array `(n, dim)` of unit rows, in the basis of the principal directions.
     """
-    rows = center_rows(vectors)
-    rows = rows - rows.mean(axis=0)
-    variance, directions = np.linalg.eigh(rows.T.astype(np.float64) @ rows / len(rows))
+    centered = center_rows(vectors)
+    mean = centered.mean(axis=0)
+    products = np.zeros((centered.shape[1],) * 2)
+    for rows in _chunks(len(centered)):
+        part = centered[rows] - mean
+        products += part.T.astype(np.float64) @ part
+    variance, directions = np.linalg.eigh(products / len(centered))
     # Directions without variance are rounding noise: left out, not scaled up.
     kept = variance > variance[-1] * 1e-7
     scale = variance[kept] ** -0.25
-    return normalize_rows((rows @ directions[:, kept]) * scale).astype(np.float32)
+    result = centered[:, : kept.sum()]  # written over, chunk by chunk
+    for rows in _chunks(len(centered)):
+        result[rows] = normalize_rows(((centered[rows] - mean) @ directions[:, kept]) * scale)
+    return np.ascontiguousarray(result)
 
 
 def blend(vectors: np.ndarray, states: np.ndarray, weight: float) -> np.ndarray:
@@ -63,13 +78,36 @@ def keep_directions(vectors: np.ndarray, dim: int) -> np.ndarray:
     Returns:
         Array `(n, at most dim)`, the strongest direction first.
     """
-    return (vectors - vectors.mean(axis=0)) @ find_directions(vectors, dim)
+    return _project(lambda rows: vectors[rows], len(vectors), dim)
+
+
+def blend_directions(vectors: np.ndarray, states: np.ndarray, weight: float, dim: int) -> np.ndarray:
+    """Return `keep_directions(blend(vectors, states, weight), dim)`, in memory for the result only."""
+    return _project(lambda rows: blend(vectors[rows], states[rows], weight), len(vectors), dim)
 
 
 def find_directions(vectors: np.ndarray, dim: int) -> np.ndarray:
     """Return the first principal directions as columns, `(any, at most dim)`, the strongest first."""
-    rows = vectors - vectors.mean(axis=0)
-    return np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :dim]
+    return _find_directions(lambda rows: vectors[rows], len(vectors), dim)[0]
+
+
+def _project(read: Callable[[slice], np.ndarray], n_rows: int, dim: int) -> np.ndarray:
+    directions, mean = _find_directions(read, n_rows, dim)
+    result = np.empty((n_rows, directions.shape[1]), dtype=directions.dtype)
+    for rows in _chunks(n_rows):
+        result[rows] = (read(rows) - mean) @ directions
+    return result
+
+
+def _find_directions(read: Callable[[slice], np.ndarray], n_rows: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
+    chunks = _chunks(n_rows)
+    mean = sum(read(rows).mean(axis=0) * ((rows.stop - rows.start) / n_rows) for rows in chunks)
+    products = sum(part.T @ part for part in (read(rows) - mean for rows in chunks))
+    return np.linalg.eigh(products)[1][:, ::-1][:, :dim], mean
+
+
+def _chunks(n_rows: int) -> list[slice]:
+    return [slice(start, min(start + ROWS_AT_A_TIME, n_rows)) for start in range(0, n_rows, ROWS_AT_A_TIME)]
 
 
 def find_nearer_choices(vectors: np.ndarray, triplets: Sequence[Triplet]) -> np.ndarray:

@@ -21,6 +21,8 @@ clustering before and after. Finished stages are recognised and skipped; a kille
   --embedder NAME      minilm (default, no download), gte, e5, a sentence-transformers id, a folder
   --llm NAME           smollm2 (default, no download), starling, starling-rm, a hub id, a folder,
                        a .gguf file, or with --base_url a model name on the server
+  --max_text_tokens N  tokens of each text that the judge "answer" reads (default: 256); a warning says
+                       how many texts are longer
   --load_in FORM       4bit or 8bit: a larger LLM on a smaller CUDA card
   --base_url URL       an OpenAI-compatible server judges; its key from LLM_SERVER_KEY, OpenAI's from
                        OPENAI_API_KEY
@@ -57,6 +59,7 @@ names=()
 data=()   # ... read texts
 labels=() # ... read labels
 reader=() # ... read answer states or judge
+states=() # ... read answer states
 judge=()  # ... judge
 recipe=()
 overwrite=()
@@ -64,8 +67,9 @@ data_path=""
 recorded=""
 rounds=1
 states_llm=smollm2
-OPTIONS=(--dataset --data_path --text_column --label_column --perspective --embedder --llm --load_in --judge
-    --base_url --budget --price_in --price_out --recorded_path --states_llm --recipe --rounds --scale --max_query --seed
+OPTIONS=(--dataset --data_path --text_column --label_column --perspective --embedder --llm --max_text_tokens --load_in
+    --judge --base_url --budget --price_in --price_out --recorded_path --states_llm --recipe --rounds --scale --max_query
+    --seed
     --overwrite --help)
 
 absolute() { # prints an absolute path, since the working directory changes
@@ -113,6 +117,7 @@ while (($#)); do
         judge+=("$option" "$value")
         ;;
     --perspective | --load_in) reader+=("$option" "$value") ;;
+    --max_text_tokens) states+=("$option" "$value") ;;
     --base_url | --budget | --price_in | --price_out) judge+=("$option" "$value") ;;
     --recorded_path)
         [[ -f "$value" ]] || fail "$value: no such file"
@@ -190,7 +195,7 @@ run_stages() {
         step "2 sample triplets" "$STAGE1/triplet_sampling.sh" ${texts[@]+"${texts[@]}"} ${labels[@]+"${labels[@]}"}
     fi
     if [[ "$states_llm" != none ]]; then
-        LLM="$states_llm" step "3 read answer states" "$STAGE1/read_states.sh" ${reader[@]+"${reader[@]}"} ${texts[@]+"${texts[@]}"}
+        LLM="$states_llm" step "3 read answer states" "$STAGE1/read_states.sh" ${states[@]+"${states[@]}"} ${reader[@]+"${reader[@]}"} ${texts[@]+"${texts[@]}"}
     fi
     if [[ -n "$triplets" ]]; then
         step "3 judge triplets" "$STAGE1/predict_triplet.sh" ${reader[@]+"${reader[@]}"} ${judge[@]+"${judge[@]}"} ${texts[@]+"${texts[@]}"}

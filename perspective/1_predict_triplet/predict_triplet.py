@@ -19,7 +19,7 @@ from perspective.artifacts import Output, load_judgments, load_triplets, read_ve
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import JudgeError
-from perspective.judging.protocol import choose_wording
+from perspective.judging.protocol import choose_wording, count_long_texts
 from perspective.judging.session import discard_partial, is_complete, judge_triplets, lock_judgments, partial_path
 from perspective.judging.settings import JudgeSettings, JudgingTask, build_judge, record_judge
 from perspective.layout import PREDICT_STAGE, Layout, predictions_path
@@ -28,6 +28,8 @@ from perspective.options import OutputOptions, PerspectiveOptions, RunOptions, o
 from perspective.trust.reliability import assess_reliability
 
 logger = logging.getLogger(__name__)
+
+READING_JUDGES = ("pair", "choice", "reward", "server")  # the others do not read the texts of triplets
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         texts = load_texts(corpus)
         triplets = load_triplets(triplet_path, len(texts), corpus.dataset)
+        if kind in READING_JUDGES:
+            output.facts |= count_long_texts(texts, triplets)
         states = read_vectors(inputs["answer_states"], len(texts)) if kind == "answer" else None
         finished = output.record.judge  # of a file with open questions
         earlier = load_judgments(path, len(texts), corpus.dataset) if finished else []

@@ -24,17 +24,19 @@ from perspective.models.registry import describe_model, find_local
 from perspective.options import LLMOptions, OutputOptions, PerspectiveOptions
 from perspective.runtime.devices import reading_precision
 from perspective.runtime.ray import EngineSettings
+from perspective.teacher.reading import ReadSettings
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Compute the answer states."""
-    kinds = (CorpusSettings, LLMOptions, PerspectiveOptions, EngineSettings, OutputOptions)
-    corpus, llm, wording, engine, out = parse_settings(kinds, argv, __doc__)
+    kinds = (CorpusSettings, LLMOptions, PerspectiveOptions, ReadSettings, EngineSettings, OutputOptions)
+    corpus, llm, wording, reading, engine, out = parse_settings(kinds, argv, __doc__)
     perspective = choose_wording(PREDICT_STAGE / "prompts.json", corpus.dataset, wording.perspective).perspective
     name = name_judge_files(llm.llm, "answer")
     path = states_path(corpus.dataset, corpus.scale, name, Path(out.output_path) if out.output_path else None)
     made_from = {"llm": llm.llm, "llm_revision": llm.llm_revision, "load_in": llm.load_in, "perspective": perspective}
+    made_from |= reading.made_from()
 
     def open_output(path: Path, kind: str) -> Output:
         output = Output(
@@ -61,13 +63,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     load_again = partial(load_llm, llm.llm, **llm.loading())
     load = load_again if engine.engine == "ray" else cache(load_again)  # Ray's workers load the LLM themselves
-    texts = load_texts(corpus)
+    texts, most = load_texts(corpus), reading.max_text_tokens
     states, control = outputs
     if states in unfinished:
-        compute_states(states, texts, (write_question(perspective),), load, engine)
+        compute_states(states, texts, (write_question(perspective),), load, engine, most)
     if control in unfinished:
         sample = [texts[row] for row in sample_control_rows(len(texts))]
-        compute_states(control, sample, write_control_questions(perspective)[1:], load, engine)
+        compute_states(control, sample, write_control_questions(perspective)[1:], load, engine, most)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Reads:  measures/ and after_measures/ of the given runs
 Writes: after_measures/comparison_<embedder>-<judge>.md, .csv and .png; the measures in the model cards
 
-python -m perspective.2_finetune.compare --datasets banking77 mtop_domain --llm smollm2
+python -m perspective.2_finetune.compare --datasets banking77 mtop_domain --llm smollm2 --seeds 100 13 21
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from perspective.artifacts import atomic_path, display_path, read_json, write_text
 from perspective.cli import entry_point, parse_settings
 from perspective.evaluation.comparison import (
+    Comparison,
     add_measures_to_card,
     draw_comparison,
     format_csv,
@@ -35,6 +37,12 @@ class CompareSettings:
 
     datasets: list[str] = option("names of the data sets", group="input", aliases=("--dataset",))
     scale: Scale = option("small or large", default="small", group="input")
+    seeds: list[int] | None = option(
+        "training seeds of the same run; those that were measured are compared together. A verdict needs three; "
+        "default: --seed",
+        default=None,
+        group="input",
+    )
 
 
 def _log_files(layout: Layout) -> None:
@@ -50,27 +58,39 @@ def _log_files(layout: Layout) -> None:
     logger.info("%s\n%s", layout.dataset, "\n".join(lines))
 
 
+def _load(layouts: Sequence[Layout], after: Sequence[Path]) -> Comparison:
+    first = layouts[0]
+    before = measures_path(first.embeds)
+    return load_comparison(before, after, first.checkpoint, first.dataset, first.embedder, with_texts=True)
+
+
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Compare, print and write."""
     settings, run, out = parse_settings((CompareSettings, LearnedRunOptions, FolderOptions), argv, __doc__)
-    layouts = [
-        Layout(name, settings.scale, run.embedder, run.max_query, run.seed, run.llm, run.recipe)
-        for name in settings.datasets
-    ]
+    seeds = list(dict.fromkeys(settings.seeds or [run.seed]))
     comparisons = []
-    for layout in layouts:
-        _log_files(layout)
-        before, after = measures_path(layout.embeds), measures_path(layout.after_embeds)
+    for name in settings.datasets:
+        layouts = [
+            Layout(name, settings.scale, run.embedder, run.max_query, seed, run.llm, run.recipe) for seed in seeds
+        ]
+        layouts = [layout for layout in layouts if measures_path(layout.after_embeds).exists()] or layouts[:1]
+        if len(layouts) < len(seeds):
+            logger.info("%s: measured for %d of the %d training seeds", name, len(layouts), len(seeds))
+        for layout in layouts:
+            _log_files(layout)
+        before = measures_path(layouts[0].embeds)
         if before.exists() and "ACC" not in read_json(before):
-            logger.info("%s: no labels, so nothing to compare; see %s", layout.dataset, display_path(after))
+            after = display_path(measures_path(layouts[0].after_embeds))
+            logger.info("%s: no labels, so nothing to compare; see %s", name, after)
             continue
-        comparison = load_comparison(before, after, layout.checkpoint, layout.dataset, run.embedder)
-        add_measures_to_card(layout.checkpoint, comparison)
+        comparison = _load(layouts, [measures_path(layout.after_embeds) for layout in layouts])
+        for layout in layouts:
+            add_measures_to_card(layout.checkpoint, comparison)
         comparisons.append(comparison)
-        blended = measures_path(layout.after_blend)
-        if blended.exists():
-            blend = load_comparison(before, blended, layout.checkpoint, layout.dataset, run.embedder)
+        blends = [path for path in (measures_path(layout.after_blend) for layout in layouts) if path.exists()]
+        if blends:
+            blend = _load(layouts, blends)
             comparisons.append(replace(blend, judge=f"{blend.judge}, at inference too"))
     if not comparisons:
         return

@@ -1,9 +1,9 @@
 """Embed the texts and measure how well they cluster.
 
 Reads:  datasets/<dataset>/<scale>.jsonl, or --data_path
-Writes: measures/<dataset>_<scale>_embeds_<embedder>.npy and ..._measures.json; with --finetuned
-        or --checkpoint the same in after_measures/; with --blend also ...-blend.npy and its
-        measures, for running the LLM at inference too
+Writes: measures/<dataset>_<scale>_embeds_<embedder>.npy, ..._measures.json and, where there are labels,
+        ..._clusterings.npy; with --finetuned or --checkpoint the same in after_measures/; with --blend
+        also ...-blend.npy and its measures, for running the LLM at inference too
 
 python -m perspective.2_finetune.get_embedding --dataset banking77 --embedder minilm
 
@@ -20,12 +20,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from perspective.artifacts import Output, discard_result, read_record, read_vectors
+from perspective.artifacts import Output, discard_result, read_json, read_record, read_vectors
 from perspective.cli import parse_settings, shared_entry_point
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import DataError
 from perspective.evaluation.labels import LabelOptions, load_labels
-from perspective.layout import Layout, after_path, blend_path, measures_path
+from perspective.layout import Layout, after_path, blend_path, clusterings_path, measures_path
+from perspective.models.coverage import EMBEDDERS_THAT_FIT
 from perspective.models.embedding import EmbedSettings, load_embedding
 from perspective.models.prompts import PROMPTS, read_prompt
 from perspective.models.registry import describe_model, find_local
@@ -82,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             embed = load()
             vectors = share_texts(embed, texts)
             if vectors is not None:
+                embed.coverage.warn(run.embedder, embed.model.max_seq_length, EMBEDDERS_THAT_FIT)
+                output.facts |= embed.coverage.facts()  # of this process's share of the texts
                 output.facts |= {"n_texts": len(texts), "dim": vectors.shape[1], **describe_precision(embed.model)}
                 output.write_vectors(vectors)
     end_process_group()
@@ -101,7 +104,8 @@ def add_answer_states(
     weight = read_record(checkpoint).llm_weight
     if not weight:
         logger.info("the answer states are not trusted: no blend is made")
-        for stale in (blend_path(embeds), measures_path(blend_path(embeds))):
+        blend = blend_path(embeds)
+        for stale in (blend, measures_path(blend), clusterings_path(blend)):
             discard_result(stale)  # from an earlier run with the same name
         return
     inputs = {"embeddings": embeds, "answer_states": layout.states}
@@ -118,10 +122,14 @@ def measure(corpus: CorpusSettings, embeds: Path, n_texts: int, files: MeasureSe
     made_from = {"scale": corpus.scale, "label_column": files.label_column}
     inputs = {"embeddings": embeds, "texts": corpus.path}
     output = Output(measures_path(embeds), "measures", made_from, inputs)
-    if output.is_finished(files.overwrite):
+    clusterings = Output(clusterings_path(embeds), "clusterings", made_from, inputs)
+    # Measures by an earlier version are without the clusterings, which a comparison over training seeds needs.
+    if output.is_finished(files.overwrite) and (
+        "ACC" not in read_json(output.path) or clusterings.is_finished(quiet=True)
+    ):
         return
     from perspective.clustering.n_clusters import score_without_labels
-    from perspective.evaluation.clustering_scores import METRICS, score_clustering
+    from perspective.evaluation.clustering_scores import METRICS, cluster_labelled, score_clusterings
 
     vectors = read_vectors(embeds, n_texts)
     labels = load_labels(corpus, files.label_column)  # labels are used only to measure
@@ -133,7 +141,9 @@ def measure(corpus: CorpusSettings, embeds: Path, n_texts: int, files: MeasureSe
             measures["n_clusters_estimated"],
         )
     else:
-        measures = score_clustering(vectors, labels, corpus.scale)
+        found = cluster_labelled(vectors, labels, corpus.scale)
+        clusterings.write_vectors(found)
+        measures = score_clusterings(found, len(vectors))
         scores = [f"{metric} {measures[f'{metric}_mean']:.2f} ± {measures[f'{metric}_std']:.2f}" for metric in METRICS]
         logger.info("%s: %s", corpus.dataset, ", ".join(scores))
         if "n_labelled" in measures:

@@ -12,6 +12,7 @@ import numpy as np
 
 from perspective.errors import DataError
 
+MAPPED_BYTES = 2**30
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # a half of a pair, as JSON spells it
 
 
@@ -73,7 +74,7 @@ def is_encodable(value: Any) -> bool:  # noqa: ANN401  whatever JSON holds
 
 
 def read_vectors(path: Path, n_texts: int | None = None) -> np.ndarray:
-    """Read vectors from a `.npy` file.
+    """Read vectors from a `.npy` file; one of more than `MAPPED_BYTES` stays on disk until its rows are used.
 
     Args:
         path: A float array `(n_texts, dim)`.
@@ -86,7 +87,9 @@ def read_vectors(path: Path, n_texts: int | None = None) -> np.ndarray:
         DataError: The file is a pickle, of another shape, or holds NaN or infinity.
     """
     try:
-        vectors = np.load(path, allow_pickle=False)
+        is_large = Path(path).stat().st_size > MAPPED_BYTES
+        # c: changes stay in memory. asarray: an array like any other.
+        vectors = np.asarray(np.load(path, mmap_mode="c" if is_large else None, allow_pickle=False))
     except OSError:
         raise
     except Exception as error:  # numpy raises a different type for each way a header can be broken

@@ -41,6 +41,7 @@ from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import DataError, suggest_name
 from perspective.evaluation.clustering_scores import METRICS, pair_gains, score_clustering
+from perspective.evaluation.intervals import format_gain
 from perspective.evaluation.labels import load_labels
 from perspective.judging.settings import name_judge_files
 from perspective.layout import STUDY_BASE as BASE
@@ -312,7 +313,8 @@ def format_study(results: Mapping[str, Any]) -> str:
     """Return the table: mean gain over the untouched embedder ± its standard deviation.
 
     Gains are paired: each k-means seed of each training seed minus the same k-means seed of the
-    untouched embedder.
+    untouched embedder. A star marks a gain, or a loss, whose 95% interval over three or more training
+    seeds leaves out 0. It holds for these texts: cells have scores, not clusterings.
     """
     datasets = [name for name in DATASETS if BASE in results.get(name, {})]
     rows = [[f"{BASE} (ACC / NMI)", "", *(_format_base(results[name][BASE]) for name in datasets), ""]]
@@ -320,7 +322,7 @@ def format_study(results: Mapping[str, Any]) -> str:
         if arm == BASE or not any(results[name].get(arm) for name in datasets):
             continue
         gains = {name: _gains(results[name], arm) for name in datasets if results[name].get(arm)}
-        cells = [_format_gain(gains[name]) if name in gains else "" for name in datasets]
+        cells = [_format_gain(results[name], arm) if name in gains else "" for name in datasets]
         n_seeds = sorted({len(results[name][arm]) for name in gains})
         mean = " / ".join(f"{np.mean([gain[m].mean() for gain in gains.values()]):+.2f}" for m in ("ACC", "NMI"))
         rows.append([arm, "-".join(map(str, n_seeds)), *cells, mean if len(gains) == len(datasets) else ""])
@@ -336,8 +338,8 @@ def _format_base(cells: Mapping[str, Any]) -> str:
     return " / ".join(f"{np.mean(cell[metric]):.2f} ± {np.std(cell[metric]):.2f}" for metric in ("ACC", "NMI"))
 
 
-def _format_gain(gains: Mapping[str, np.ndarray]) -> str:
-    return " / ".join(f"{gains[metric].mean():+.2f} ± {gains[metric].std():.2f}" for metric in ("ACC", "NMI"))
+def _format_gain(of_dataset: Mapping[str, Any], arm: str) -> str:
+    return " / ".join(format_gain(of_dataset[arm], of_dataset[BASE], metric) for metric in ("ACC", "NMI"))
 
 
 @entry_point

@@ -46,32 +46,53 @@ def pair_gains(cells: Mapping[str, Any], base: Mapping[str, Any], metric: str) -
     return np.array([cell[metric] for cell in cells.values()]) - np.array(of_base[metric])
 
 
-def score_clustering(vectors: np.ndarray, labels: Labels, scale: str = "small") -> dict[str, Any]:
-    """Measure k-means against the labels: ACC, NMI and ARI in percent, over the published seeds.
+def cluster_labelled(vectors: np.ndarray, labels: Labels, scale: str = "small") -> np.ndarray:
+    """Cluster the texts that have a label by k-means, over the published seeds.
 
     Args:
-        vectors: Array `(n_texts, dim)`.
+        vectors: Array `(n, dim)`.
         labels: One a text; texts without a label are left out. The number of clusters is that of classes.
         scale: As in `cluster_vectors`.
+
+    Returns:
+        Integer array `(1 + n_seeds, n_labelled)`: the classes, then a clustering for each of `SEEDS`.
+    """
+    from perspective.clustering.kmeans import SEEDS, cluster_by_seed
+
+    rows = find_labelled(labels)
+    vectors = vectors if len(rows) == len(labels) else vectors[rows]
+    classes, label_ids = np.unique(np.asarray(labels)[rows].astype(str), return_inverse=True)
+    runs = cluster_by_seed(vectors, len(classes), scale)
+    return np.stack([label_ids, *tqdm(runs, desc="k-means", unit="seed", total=len(SEEDS))])
+
+
+def score_clusterings(clusterings: np.ndarray, n_texts: int) -> dict[str, Any]:
+    """Measure clusterings against the classes: ACC, NMI and ARI in percent.
+
+    Args:
+        clusterings: From `cluster_labelled`.
+        n_texts: Number of texts, with and without a label.
 
     Returns:
         For each metric the values, their mean and (population) standard deviation; `n_labelled` if texts were left out.
     """
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-    from perspective.clustering.kmeans import SEEDS, cluster_by_seed
+    from perspective.clustering.kmeans import SEEDS
 
-    rows = find_labelled(labels)
-    n_texts, vectors = len(labels), vectors if len(rows) == len(labels) else vectors[rows]
-    classes, label_ids = np.unique(np.asarray(labels)[rows].astype(str), return_inverse=True)
+    label_ids, *runs = clusterings
     measures: dict[str, Any] = {metric: [] for metric in METRICS}
-    runs = cluster_by_seed(vectors, len(classes), scale)
-    for clusters in tqdm(runs, desc="k-means", unit="seed", total=len(SEEDS)):
+    for clusters in runs:
         measures["ACC"].append(100 * clustering_accuracy(label_ids, clusters))
         measures["NMI"].append(100 * float(normalized_mutual_info_score(label_ids, clusters)))
         measures["ARI"].append(100 * float(adjusted_rand_score(label_ids, clusters)))
     for metric in METRICS:
         measures[f"{metric}_mean"] = float(np.mean(measures[metric]))
         measures[f"{metric}_std"] = float(np.std(measures[metric]))
-    partial = {} if len(rows) == n_texts else {"n_labelled": len(rows)}
-    return {**measures, "n_clusters": len(classes), "seeds": list(SEEDS), **partial}
+    partial = {} if len(label_ids) == n_texts else {"n_labelled": len(label_ids)}
+    return {**measures, "n_clusters": len(np.unique(label_ids)), "seeds": list(SEEDS), **partial}
+
+
+def score_clustering(vectors: np.ndarray, labels: Labels, scale: str = "small") -> dict[str, Any]:
+    """Cluster vectors and measure the clusterings, see `cluster_labelled` and `score_clusterings`."""
+    return score_clusterings(cluster_labelled(vectors, labels, scale), len(labels))

@@ -11,14 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from perspective.artifacts import ROOT, read_json, read_record, write_text
+from perspective.artifacts import ROOT, read_json, read_record, read_vectors, write_text
 from perspective.artifacts.markdown import format_table
 from perspective.errors import DataError
 from perspective.evaluation.clustering_scores import METRICS
+from perspective.evaluation.intervals import MIN_TRAINING_SEEDS, Interval, find_interval, measure_text_variance
+from perspective.layout import clusterings_path
 from perspective.plots import make_figure, save_figure
 
 PUBLISHED = ROOT / "measures" / "published.json"
 CARD_HEADING = "## Measured"
+NOTE = (
+    "± is the standard deviation over seeds. In brackets is the 95% interval of the difference, over training seeds, "
+    "k-means seeds and texts; without three training seeds there is none, and no verdict."
+)
+EMBED, EMBED_AGAIN = "get_embedding_gte.sh", "get_finetuned_embedding_gte.sh"
 
 
 @dataclass(frozen=True)
@@ -31,8 +38,9 @@ class Comparison:
         judge: Name of the judge.
         unchanged: Whether the embedder was left unchanged, because no judgments were reliable.
         before: Measures of the base embedder.
-        after: Measures of the fine-tuned embedder.
+        runs: Measures of the fine-tuned embedder, one for each training seed.
         published: Published means (before, after) of the same embedder, by metric, or None.
+        text_variance: Variance of each metric's difference over texts; None if not measured.
     """
 
     dataset: str
@@ -40,34 +48,51 @@ class Comparison:
     judge: str
     unchanged: bool
     before: Mapping[str, Any]
-    after: Mapping[str, Any]
+    runs: Sequence[Mapping[str, Any]]
     published: Mapping[str, tuple[float, float]] | None = None
+    text_variance: Mapping[str, float] | None = None
+
+    def scores_after(self, metric: str) -> np.ndarray:
+        """Scores in percent, `(n_training_seeds, n_kmeans_seeds)`."""
+        return np.array([run[metric] for run in self.runs])
 
     def difference(self, metric: str) -> float:
         """Mean after minus mean before, in points."""
-        return float(self.after[f"{metric}_mean"] - self.before[f"{metric}_mean"])
+        return float(self.scores_after(metric).mean() - self.before[f"{metric}_mean"])
 
     def spread(self, metric: str) -> float:
-        """Standard deviation of the paired differences over the k-means seeds, in points."""
-        return float(np.std(np.array(self.after[metric]) - np.array(self.before[metric])))
+        """Standard deviation of the differences, paired by k-means seed, over all seeds, in points."""
+        return float(np.std(self.scores_after(metric) - np.array(self.before[metric])))
+
+    def interval(self, metric: str) -> Interval:
+        """Interval of the difference over training seeds, k-means seeds and, where measured, texts."""
+        variance = self.text_variance[metric] if self.text_variance else 0.0
+        return find_interval(self.scores_after(metric), np.array(self.before[metric]), variance)
 
     def verdict(self, metric: str) -> str:
-        """Return "gain" or "loss" only for a difference larger than the spread."""
-        if self.unchanged:
-            return "unchanged"
-        if abs(self.difference(metric)) <= self.spread(metric):
-            return "within spread"
-        return "gain" if self.difference(metric) > 0 else "loss"
+        """Return "gain" or "loss" only where the interval over three or more training seeds leaves out 0."""
+        return "unchanged" if self.unchanged else self.interval(metric).verdict
 
 
-def load_comparison(before: Path, after: Path, checkpoint: Path, dataset: str, embedder: str) -> Comparison:
-    """Read the measures of one run.
+def load_comparison(
+    before: Path, after: Sequence[Path], checkpoint: Path, dataset: str, embedder: str, with_texts: bool = False
+) -> Comparison:
+    """Read the measures of a run, or of runs with several training seeds.
+
+    Args:
+        before: Measures of the base embedder.
+        after: Measures of the fine-tuned embedders, one for each training seed.
+        checkpoint: One of these embedders.
+        dataset: Name of the data set.
+        embedder: Short name of the embedder.
+        with_texts: Whether the interval over three or more training seeds is also over texts, from the
+            clusterings beside the measures.
 
     Raises:
         DataError: A file is missing, or has no ACC (a data set without labels).
     """
     measures = []
-    for path, stage in ((before, "get_embedding_gte.sh"), (after, "get_finetuned_embedding_gte.sh")):
+    for path, stage in ((before, EMBED), *((path, EMBED_AGAIN) for path in after)):
         if not path.exists():
             raise DataError(f"{path}: no such file; run perspective/2_finetune/scripts/{stage} first")
         measures.append(read_json(path))
@@ -80,9 +105,23 @@ def load_comparison(before: Path, after: Path, checkpoint: Path, dataset: str, e
         judge=record.judge.name if record.judge else "?",
         unchanged=record.unchanged,
         before=measures[0],
-        after=measures[1],
+        runs=measures[1:],
         published=_find_published(dataset, embedder),
+        text_variance=_measure_texts(before, after) if with_texts and len(after) >= MIN_TRAINING_SEEDS else None,
     )
+
+
+def _measure_texts(before: Path, after: Sequence[Path]) -> dict[str, float]:
+    found = []
+    for measures, stage in ((before, EMBED), *((path, EMBED_AGAIN) for path in after)):
+        path = clusterings_path(measures.with_name(f"{measures.stem.removesuffix('_measures')}.npy"))
+        if not path.exists():
+            raise DataError(f"{path}: no such file; run perspective/2_finetune/scripts/{stage} again, which adds it")
+        found.append(read_vectors(path).astype(int))
+        if not np.array_equal(found[-1][0], found[0][0]):
+            raise DataError(f"{path}: made with other labels than the measures before; measure both again")
+    (labels, *first), *runs = found
+    return measure_text_variance(labels, np.stack(first), np.concatenate([run[1:] for run in runs]))
 
 
 def _find_published(dataset: str, embedder: str) -> dict[str, tuple[float, float]] | None:
@@ -109,8 +148,8 @@ def make_rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
                     one.judge,
                     metric,
                     f"{one.before[f'{metric}_mean']:.2f} ± {one.before[f'{metric}_std']:.2f}",
-                    f"{one.after[f'{metric}_mean']:.2f} ± {one.after[f'{metric}_std']:.2f}",
-                    f"{one.difference(metric):+.2f} ± {one.spread(metric):.2f}",
+                    f"{one.scores_after(metric).mean():.2f} ± {one.scores_after(metric).std():.2f}",
+                    str(one.interval(metric)),
                     one.verdict(metric),
                     f"{published[0]:.2f} -> {published[1]:.2f}" if published else "",
                 )
@@ -146,15 +185,16 @@ def draw_comparison(comparisons: Sequence[Comparison], path: Path) -> None:
     positions = np.arange(len(comparisons))
     for axis, metric in zip(axes, METRICS, strict=True):
         for offset, name in ((-0.2, "before"), (0.2, "after")):
-            measures = [getattr(one, name) for one in comparisons]
+            is_before = name == "before"
+            scores = [np.array(one.before[metric]) if is_before else one.scores_after(metric) for one in comparisons]
             bars = axis.bar(
                 positions + offset,
-                [one[f"{metric}_mean"] for one in measures],
+                [values.mean() for values in scores],
                 0.38,
-                yerr=[one[f"{metric}_std"] for one in measures],
+                yerr=[values.std() for values in scores],
                 capsize=3,
                 label=name,
-                color="#9aa7b8" if name == "before" else "#2f6db3",
+                color="#9aa7b8" if is_before else "#2f6db3",
             )
             axis.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
         axis.set_xticks(positions, [one.dataset for one in comparisons], rotation=20, ha="right", fontsize=8)
@@ -171,4 +211,7 @@ def add_measures_to_card(checkpoint: Path, comparison: Comparison) -> None:
     if not card.exists():
         return
     text = card.read_text(encoding="utf-8").split(f"\n{CARD_HEADING}")[0].rstrip()
-    write_text(card, f"{text}\n\n{CARD_HEADING}\n\n{format_markdown([comparison])}")
+    n_seeds = len(comparison.runs)
+    seeds = "one training seed" if n_seeds == 1 else f"{n_seeds} training seeds"
+    note = f"{NOTE} Measured over {seeds}."
+    write_text(card, f"{text}\n\n{CARD_HEADING}\n\n{note}\n\n{format_markdown([comparison])}")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from perspective.artifacts import LABELS, Judgment, Triplet, mirror_prediction, read_json
+from perspective.artifacts import LABELS, Judgment, Triplet, mirror_prediction, read_json, stack_rows
 from perspective.errors import DataError, JudgeError
-from perspective.llm.chat import make_harmless
+from perspective.llm.chat import MAX_TEXT_CHARS, make_harmless
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,26 @@ _UNDECIDED = re.compile(
     re.IGNORECASE,
 )
 _OTHER_CHOICE = re.compile(r"\bchoice\W*(?![12]\b)\d", re.IGNORECASE)
+
+
+def count_long_texts(texts: Sequence[str], triplets: Sequence[Triplet]) -> dict[str, int]:
+    """Count the texts of triplets of which judges read only the beginning; log a warning if there are any.
+
+    Args:
+        texts: All texts.
+        triplets: Row numbers.
+
+    Returns:
+        `n_cut_texts`, for the provenance.
+    """
+    rows = {int(row) for row in stack_rows(triplets).ravel()} if triplets else set()
+    n_cut = sum(len(texts[row]) > MAX_TEXT_CHARS for row in rows)
+    if n_cut:
+        logger.warning(
+            "judges read the first %s characters: %s of %s texts are longer, and their ends are not read",
+            *(f"{count:,}" for count in (MAX_TEXT_CHARS, n_cut, len(rows))),
+        )
+    return {"n_cut_texts": n_cut}
 
 
 @dataclass(frozen=True)

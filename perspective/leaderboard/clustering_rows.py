@@ -54,10 +54,11 @@ def read_pair(path: Path, root: Path) -> Rows:
     checkpoint = root / made.input_paths.get("checkpoint", "none")
     if not checkpoint.resolve().is_relative_to(root.resolve()):
         raise DataError(f"{path}: {sidecar_path(embeds).name} names a checkpoint outside of {root}")
-    one = load_comparison(before, path, checkpoint, dataset, embedder)
+    one = load_comparison(before, [path], checkpoint, dataset, embedder)
+    (after,) = one.runs
     rows = []
     for metric in METRICS:
-        if len(one.before[metric]) != len(one.after[metric]):
+        if len(one.before[metric]) != len(after[metric]):
             raise DataError(f"{path}: {metric} over another number of seeds than in {before.name}; measure both again")
         published = one.published.get(metric) if one.published else None
         rows.append(
@@ -68,8 +69,8 @@ def read_pair(path: Path, root: Path) -> Rows:
                 "metric": metric,
                 "before": one.before[f"{metric}_mean"],
                 "before_std": one.before[f"{metric}_std"],
-                "after": one.after[f"{metric}_mean"],
-                "after_std": one.after[f"{metric}_std"],
+                "after": after[f"{metric}_mean"],
+                "after_std": after[f"{metric}_std"],
                 "gain": one.difference(metric),
                 "gain_std": one.spread(metric),
                 "verdict": one.verdict(metric),

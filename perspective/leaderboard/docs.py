@@ -151,7 +151,7 @@ def tabulate_gains(study: str, *chosen: str) -> str:
         if arm == BASE:
             continue
         cells = [
-            " / ".join(measured.show_gain_spread(study, arm, name, metric) for metric in SHOWN)
+            " / ".join(measured.show_marked_gain(study, arm, name, metric) for metric in SHOWN)
             if measured.has_arm(study, arm, name)
             else ""
             for name in DATASETS
@@ -180,7 +180,7 @@ def tabulate_published() -> str:
 def show_quick_start() -> str:
     """The output of the first command, as `compare.sh` prints it."""
     before, after = (measured.load(path) for path in measured.QUICK_START.values())
-    run = Comparison("banking77", "minilm", "smollm2", unchanged=False, before=before, after=after)
+    run = Comparison("banking77", "minilm", "smollm2", unchanged=False, before=before, runs=[after])
     return f"```\n{format_text([run])}\n```\n"
 
 

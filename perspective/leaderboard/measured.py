@@ -12,6 +12,7 @@ import numpy as np
 from perspective.artifacts import ROOT, read_json
 from perspective.errors import DataError, suggest_name
 from perspective.evaluation.clustering_scores import pair_gains
+from perspective.evaluation.intervals import format_gain
 from perspective.layout import AFTER_MEASURES, MEASURES, study_folder
 from perspective.layout import STUDY_BASE as BASE
 from perspective.layout import STUDY_DATASETS as DATASETS
@@ -116,6 +117,12 @@ def show_gain_spread(study: str, arm: str, dataset: str, metric: str) -> str:
     """+2.08 ± 2.71, over training and k-means seeds."""
     gains = load_gains(study, arm, dataset, metric)
     return f"{gains.mean():+.2f} ± {gains.std():.2f}"
+
+
+def show_marked_gain(study: str, arm: str, dataset: str, metric: str) -> str:
+    """+1.56 ± 0.71*, with a star where the interval over three or more training seeds leaves out 0."""
+    arms = find(load_study(study), dataset, of=study)
+    return format_gain(find(arms, arm, of=study), find(arms, BASE, of=study), metric)
 
 
 def show_published(dataset: str, metric: str, when: str) -> str:

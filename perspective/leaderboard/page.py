@@ -145,7 +145,7 @@ def _show_clustering(runs: pd.DataFrame, study: pd.DataFrame) -> None:
         st.subheader("Study of the method")
         _show_table(tabulate_study(study, metric))
     st.caption(
-        "Percent, mean ± standard deviation over the k-means seeds; marked in the runs: a gain beyond its spread. "
+        "Percent, mean ± standard deviation over the k-means seeds of one training seed. "
         f"In the study, in brackets, the gain over {BASE}, paired by seed."
     )
 

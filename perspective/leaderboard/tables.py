@@ -180,9 +180,7 @@ def tabulate_clustering(rows: pd.DataFrame, metric: str) -> Table:
             },
         }
     ).fillna("")
-    best = pd.DataFrame(False, index=shown.index, columns=shown.columns)
-    best["after"] = values["verdict"].eq("gain")
-    return Table(values, shown, best)
+    return Table(values, shown, pd.DataFrame(False, index=shown.index, columns=shown.columns))
 
 
 def _add_means(cells: pd.DataFrame, names: list[str]) -> pd.DataFrame:

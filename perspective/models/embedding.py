@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 from perspective.errors import DataError
+from perspective.models.coverage import Coverage
 from perspective.models.embedders import load_embedder
 from perspective.models.prompts import set_prompt
 from perspective.options import ModelOptions, option
@@ -18,6 +19,7 @@ from perspective.runtime.memory import BatchLimit, halve_on_out_of_memory, limit
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 CHUNK_TEXTS = 2**15  # texts sorted by length together: limits both padding and memory
 CPU_LIMIT = BatchLimit(items=64, padding=0.1)  # a CPU pays for every token of padding
@@ -77,21 +79,23 @@ class EncoderSide:
         return self.encode_side(inputs, **options)
 
 
-@dataclass(frozen=True)
+@dataclass
 class LoadedEmbedding:
     """An embedder and its batch size.
 
     Attributes:
         model: The embedder.
         batch_size: Texts per batch; chosen by the device when None.
+        coverage: Counts of the texts embedded so far.
     """
 
     model: SentenceTransformer
     batch_size: int | None
+    coverage: Coverage = field(default_factory=Coverage)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Return float32 vectors `(n_texts, dim)` from `embed_texts`."""
-        return embed_texts(self.model, texts, self.batch_size)
+        return embed_texts(self.model, texts, self.batch_size, self.coverage)
 
 
 def load_embedding(name: str, settings: EmbedSettings, instruction: str | None) -> LoadedEmbedding:
@@ -108,7 +112,9 @@ def load_embedding(name: str, settings: EmbedSettings, instruction: str | None) 
     return LoadedEmbedding(model, settings.batch_size)
 
 
-def embed_texts(encoder: Encoder, texts: Sequence[str], batch_size: int | None = None) -> np.ndarray:
+def embed_texts(
+    encoder: Encoder, texts: Sequence[str], batch_size: int | None = None, coverage: Coverage | None = None
+) -> np.ndarray:
     """Encode texts with the encoder's own prompt, pooling and normalisation.
 
     Texts are encoded in chunks of `CHUNK_TEXTS`, so that memory use beyond the vectors is bounded, and
@@ -118,6 +124,7 @@ def embed_texts(encoder: Encoder, texts: Sequence[str], batch_size: int | None =
         encoder: An embedder.
         texts: The texts, truncated at the embedder's maximum length.
         batch_size: Texts per batch; chosen by the device when None.
+        coverage: Filled with counts of the texts, if given.
 
     Returns:
         float32 array `(n_texts, dim)`; row i is text i.
@@ -138,7 +145,7 @@ def embed_texts(encoder: Encoder, texts: Sequence[str], batch_size: int | None =
     with tqdm(total=len(texts), desc="embedding", unit="text", disable=not is_main()) as progress:
         for start in range(0, len(texts), CHUNK_TEXTS):
             chunk = texts[start : start + CHUNK_TEXTS]
-            sized = list(zip(chunk, count_tokens(encoder, chunk), strict=True))
+            sized = list(zip(chunk, count_tokens(encoder, chunk, coverage), strict=True))
             found = _encode_chunk(sized, encode_fitting, limit, progress)
             bad = ~np.isfinite(found).all(axis=1)
             if bad.any():
@@ -154,15 +161,41 @@ def embed_texts(encoder: Encoder, texts: Sequence[str], batch_size: int | None =
     return vectors
 
 
-def count_tokens(encoder: Encoder, texts: Sequence[str]) -> list[int]:
-    """Return the number of tokens per text after truncation; an estimate without a tokenizer."""
+def count_tokens(encoder: Encoder, texts: Sequence[str], coverage: Coverage | None = None) -> list[int]:
+    """Return the number of tokens per text after truncation; an estimate without a tokenizer.
+
+    Args:
+        encoder: An embedder.
+        texts: The texts, without its prompt.
+        coverage: Filled with counts of the texts, if given and the embedder has a tokenizer.
+    """
     from transformers import PreTrainedTokenizerBase
 
     longest = getattr(encoder, "max_seq_length", None) or 512
     tokenizer = getattr(encoder, "tokenizer", None)
-    if isinstance(tokenizer, PreTrainedTokenizerBase):
-        return [len(ids) for ids in tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]]
-    return [min(longest, 2 + len(text) // CHARS_PER_TOKEN) for text in texts]
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return [min(longest, 2 + len(text) // CHARS_PER_TOKEN) for text in texts]
+    encoded = tokenizer(list(texts), truncation=True, max_length=longest)
+    if coverage is not None:
+        _count_coverage(coverage, texts, encoded, tokenizer, longest)
+    return [len(ids) for ids in encoded["input_ids"]]
+
+
+def _count_coverage(
+    coverage: Coverage,
+    texts: Sequence[str],
+    encoded: BatchEncoding,
+    tokenizer: PreTrainedTokenizerBase,
+    longest: int,
+) -> None:
+    n_special, unknown = tokenizer.num_special_tokens_to_add(), tokenizer.unk_token_id
+    for row, (text, ids) in enumerate(zip(texts, encoded["input_ids"], strict=True)):
+        fast = encoded.encodings[row] if encoded.encodings else None
+        is_cut = bool(fast.overflowing) if fast else len(ids) >= longest
+        # Of a text that is cut, the characters before the last token that is left.
+        ends = [end for _, end in fast.offsets] if fast and is_cut else []
+        n_chars = max(ends, default=len(text))
+        coverage.add(n_chars, len(ids) - n_special, 0 if unknown is None else ids.count(unknown), is_cut)
 
 
 def _size(sized: _Sized) -> int:

@@ -20,18 +20,21 @@ from tqdm import tqdm
 
 from perspective.artifacts import Output, keep_block, read_vectors
 from perspective.errors import DataError, ModelError
-from perspective.llm.chat import list_special_tokens, make_harmless
+from perspective.llm.chat import MAX_TEXT_CHARS, list_special_tokens, make_harmless
 from perspective.llm.loading import LLM
 from perspective.llm.packing import PromptReader
+from perspective.models.coverage import LLMS_THAT_FIT, Coverage
 from perspective.models.registry import describe_model
 from perspective.runtime.devices import describe_precision
 from perspective.runtime.ray import EngineSettings, write_vectors_on_ray
+from perspective.teacher.reading import MAX_TEXT_TOKENS
 
 logger = logging.getLogger(__name__)
 
 BLOCK_TEXTS = 256  # texts per saved block
 CHUNK_TEXTS = 2**15  # texts tokenised at a time
-MAX_TEXT_TOKENS = 256
+# Longer texts are cut before they are tokenised; English has four. Not more: at 256 tokens it is the judges' limit.
+MAX_CHARS_PER_TOKEN = 15
 
 # Different perspectives, so that none is suggested. They show the form of an answer, one or two
 # words: small LLMs do not follow an instruction for it reliably.
@@ -78,6 +81,7 @@ def compute_states(
     questions: Sequence[str],
     load: Callable[[], LLM],
     engine: EngineSettings | None = None,
+    max_text_tokens: int = MAX_TEXT_TOKENS,
 ) -> np.ndarray:
     """Compute the answer states of all texts and write them.
 
@@ -87,6 +91,7 @@ def compute_states(
         questions: Prompts after each text, as from `write_question`; their states stand side by side.
         load: Loads the LLM.
         engine: Where the LLM runs; in this process when None.
+        max_text_tokens: Number of tokens of a text that are read.
 
     Returns:
         float32 array `(n_texts, n_questions * dim)`.
@@ -95,10 +100,10 @@ def compute_states(
         ModelError: As `read_states`.
     """
     if engine and engine.engine == "ray":
-        write_vectors_on_ray(output, texts, partial(_load_reader, load, questions), engine)
+        write_vectors_on_ray(output, texts, partial(_load_reader, load, questions, max_text_tokens), engine)
     else:
         llm = load()
-        states = read_states(llm, texts, questions, output)
+        states = read_states(llm, texts, questions, output, max_text_tokens)
         output.facts |= {**describe_model(llm.name), **describe_precision(llm.model)}
         output.facts |= {"n_texts": len(states), "dim": states.shape[1]}
         output.write_vectors(states)
@@ -106,7 +111,9 @@ def compute_states(
     return read_vectors(output.path, len(texts))
 
 
-def read_states(llm: LLM, texts: Sequence[str], questions: Sequence[str], output: Output) -> np.ndarray:
+def read_states(
+    llm: LLM, texts: Sequence[str], questions: Sequence[str], output: Output, max_text_tokens: int = MAX_TEXT_TOKENS
+) -> np.ndarray:
     """Compute the answer state of every text; a killed run resumes.
 
     Texts with a common beginning are read together, block by block; finished blocks are kept in
@@ -117,6 +124,7 @@ def read_states(llm: LLM, texts: Sequence[str], questions: Sequence[str], output
         texts: All texts.
         questions: Prompts after each text.
         output: The file of the states; its fingerprint identifies the blocks.
+        max_text_tokens: Number of tokens of a text that are read.
 
     Returns:
         float32 array `(n_texts, n_questions * dim)`.
@@ -125,8 +133,11 @@ def read_states(llm: LLM, texts: Sequence[str], questions: Sequence[str], output
         DataError: Existing blocks have other inputs or settings.
         ModelError: The LLM's context is too short for the prompt.
     """
-    reader = StateReader(llm, questions)
+    reader = StateReader(llm, questions, max_text_tokens)
     rows, order = reader.arrange(texts)
+    if len(questions) == 1:  # the control questions are about a sample of the same texts
+        reader.coverage.warn(llm.name, reader.max_text_tokens, LLMS_THAT_FIT, "--max_text_tokens reads more")
+    output.facts |= reader.coverage.facts()
     folder = output.open_partial()
     result: np.ndarray | None = None
     with tqdm(total=len(texts), desc="reading", unit="text") as progress:
@@ -150,14 +161,20 @@ class StateReader:
     Args:
         llm: Any causal LM.
         questions: Prompts after each text.
+        max_text_tokens: Number of tokens of a text that are read, if the LLM's context has room.
+
+    Attributes:
+        coverage: Counts of the texts tokenised so far.
 
     Raises:
         ModelError: The LLM's context is too short for the prompt.
     """
 
-    def __init__(self, llm: LLM, questions: Sequence[str]) -> None:
+    def __init__(self, llm: LLM, questions: Sequence[str], max_text_tokens: int = MAX_TEXT_TOKENS) -> None:
         self._llm = llm
-        self._frame = _Frame.make(llm, questions)
+        self._frame = _Frame.make(llm, questions, max_text_tokens)
+        self.coverage = Coverage()
+        self.max_text_tokens = self._frame.max_text_tokens
         self.n_shared = len(self._frame.before)  # tokens that all texts share
         self.n_question = sum(map(len, self._frame.questions))  # tokens after each text
         max_tokens = self.n_shared + self._frame.max_text_tokens + max(map(len, self._frame.questions))
@@ -171,7 +188,7 @@ class StateReader:
 
     def arrange(self, texts: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:
         """Return the tokens of every text, and the reading order: texts with a common beginning together."""
-        rows = self._frame.tokenize(texts)
+        rows = self._frame.tokenize(texts, self.coverage)
         return rows, np.array(sorted(range(len(rows)), key=lambda row: rows[row].tobytes()))
 
     def read(self, block: Sequence[int], rows: Sequence[np.ndarray]) -> np.ndarray:
@@ -194,8 +211,8 @@ class StateReader:
         return states[rows, columns].float()
 
 
-def _load_reader(load: Callable[[], LLM], questions: Sequence[str]) -> StateReader:
-    return StateReader(load(), questions)
+def _load_reader(load: Callable[[], LLM], questions: Sequence[str], max_text_tokens: int) -> StateReader:
+    return StateReader(load(), questions, max_text_tokens)
 
 
 @dataclass(frozen=True)
@@ -208,24 +225,30 @@ class _Frame:
     max_text_tokens: int
 
     @classmethod
-    def make(cls, llm: LLM, questions: Sequence[str]) -> _Frame:
+    def make(cls, llm: LLM, questions: Sequence[str], most: int) -> _Frame:
         before = f"{EXAMPLES}Text:"
         # Keep special tokens that the tokenizer puts first (BOS), drop those it puts last.
         with_special = llm.tokenizer(before)["input_ids"]
         plain = llm.tokenizer(before, add_special_tokens=False)["input_ids"]
         start = next((i for i in range(len(with_special)) if with_special[i : i + len(plain)] == plain), 0)
         tails = [tuple(llm.tokenizer(question, add_special_tokens=False)["input_ids"]) for question in questions]
-        max_text_tokens = min(MAX_TEXT_TOKENS, llm.max_tokens - start - len(plain) - max(map(len, tails)))
+        max_text_tokens = min(most, llm.max_tokens - start - len(plain) - max(map(len, tails)))
         if max_text_tokens < 1:
             raise ModelError(f"{llm.name}: its context of {llm.max_tokens} tokens is too short for the prompt")
         return cls(llm, tuple(with_special[: start + len(plain)]), tuple(tails), max_text_tokens)
 
-    def tokenize(self, texts: Sequence[str]) -> list[np.ndarray]:
-        markers = list_special_tokens(self.llm.tokenizer)
+    def tokenize(self, texts: Sequence[str], coverage: Coverage) -> list[np.ndarray]:
+        markers, unknown = list_special_tokens(self.llm.tokenizer), self.llm.tokenizer.unk_token_id
+        most = self.max_text_tokens
+        max_chars = max(MAX_TEXT_CHARS, MAX_CHARS_PER_TOKEN * most)
         rows = []
         # Arrays, chunk by chunk: token lists of 10^7 texts would not fit in memory.
         for start in range(0, len(texts), CHUNK_TEXTS):
-            clean = [f" {make_harmless(text, markers)}" for text in texts[start : start + CHUNK_TEXTS]]
+            chunk = texts[start : start + CHUNK_TEXTS]
+            clean = [f" {make_harmless(text, markers, max_chars)}" for text in chunk]
             ids = self.llm.tokenizer(clean, add_special_tokens=False)["input_ids"]
-            rows += [np.array(row[: self.max_text_tokens], dtype=np.int32) for row in ids]
+            for text, prepared, row in zip(chunk, clean, ids, strict=True):
+                is_cut = len(row) > most or len(text) > max_chars
+                coverage.add(len(prepared), len(row), 0 if unknown is None else row.count(unknown), is_cut)
+            rows += [np.array(row[:most], dtype=np.int32) for row in ids]
         return rows

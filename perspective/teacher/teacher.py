@@ -18,7 +18,15 @@ from perspective.options import option
 from perspective.teacher.graph import connect_neighbors, diffuse
 from perspective.teacher.triplet_map import fit_triplet_map
 from perspective.trust.specificity import Trust, decide_trust
-from perspective.vectors import blend, center_rows, half_whiten, keep_directions, normalize_rows
+from perspective.vectors import (
+    ROWS_AT_A_TIME,
+    blend,
+    blend_directions,
+    center_rows,
+    half_whiten,
+    keep_directions,
+    normalize_rows,
+)
 
 MIN_TEXTS = 9
 
@@ -107,9 +115,11 @@ def make_teacher(vectors: np.ndarray, evidence: Evidence, settings: TeachSetting
         states, trust = half_whiten(evidence.states), _decide_trust(evidence, settings)
     blended = rows
     if states is not None and trust.weight:
-        blended = normalize_rows(keep_directions(blend(rows, states, trust.weight), vectors.shape[1]))
+        blended = normalize_rows(blend_directions(rows, states, trust.weight, vectors.shape[1]))
     if settings.diffused:
-        blended = diffuse(blended, connect_neighbors(blended, rows, states, trust.weight))
+        graph = connect_neighbors(blended, rows, states, trust.weight)
+        del rows, states  # gigabytes of a million texts
+        blended = diffuse(blended, graph)
     return Teacher(fit_to_embedder(blended, vectors), trust, facts)
 
 
@@ -138,15 +148,20 @@ def fit_to_embedder(teacher: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         float32 array `(n_texts, dim)`.
     """
     mean = vectors.mean(axis=0)
-    centered = vectors - mean
     rows = keep_directions(teacher, vectors.shape[1])
+    chunks = [slice(start, start + ROWS_AT_A_TIME) for start in range(0, len(vectors), ROWS_AT_A_TIME)]
     # Not scipy's orthogonal_procrustes: the embedder's vectors may have no variance in a few directions (two of
     # MiniLM's 384). There the rotation is arbitrary and the two differ by more than rounding.
-    left, _, right = np.linalg.svd(rows.T @ centered, full_matrices=False)
-    radius = float(np.sqrt((centered**2).sum(axis=1).mean()))
-    fitted = mean + radius * normalize_rows(rows @ (left @ right))
-    is_unit = np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
-    return (normalize_rows(fitted) if is_unit else fitted).astype(np.float32)
+    products = sum(rows[chunk].T @ (vectors[chunk] - mean) for chunk in chunks)
+    left, _, right = np.linalg.svd(products, full_matrices=False)
+    squares = np.concatenate([((vectors[chunk] - mean) ** 2).sum(axis=1) for chunk in chunks])
+    radius = float(np.sqrt(squares.mean()))
+    is_unit = all(np.allclose(np.linalg.norm(vectors[chunk], axis=1), 1, atol=1e-3) for chunk in chunks)
+    result = np.empty(vectors.shape, dtype=np.float32)
+    for chunk in chunks:
+        fitted = mean + radius * normalize_rows(rows[chunk] @ (left @ right))
+        result[chunk] = normalize_rows(fitted) if is_unit else fitted
+    return result
 
 
 def blend_for_inference(finetuned: np.ndarray, states: np.ndarray, weight: float) -> np.ndarray:

@@ -27,6 +27,9 @@ def test_the_table_pairs_each_k_means_seed():
     assert "| untouched (ACC / NMI) |  | 62.00 ± 2.00 / 80.00 ± 0.00 |" in table
     # Unpaired, the spread of ACC would be 2.2: that of the seeds, not of the gain.
     assert "| method | 2 | +4.00 ± 1.00 / +2.50 ± 0.87 | +4.00 / +2.50 |" in table
+    # A star needs three training seeds.
+    results["banking77"]["method"]["21"] = cell([65.0, 69.0], [82.0, 83.0])
+    assert "| method | 3 | +4.33 ± 0.94 / +2.50 ± 0.76* | +4.33 / +2.50 |" in study.format_study(results)
 
 
 @pytest.fixture

@@ -33,7 +33,8 @@ def measures(acc, nmi=(70, 70, 70), ari=(50, 50, 50)):
 @pytest.fixture
 def make_comparison():
     def make(before=(60, 62, 64), after=(65, 67, 69), unchanged=False, published=None, dataset="banking77"):
-        return Comparison(dataset, "minilm", "smollm2", unchanged, measures(before), measures(after), published)
+        runs = [measures(run) for run in (after if np.ndim(after) > 1 else [after])]
+        return Comparison(dataset, "minilm", "smollm2", unchanged, measures(before), runs, published)
 
     return make
 
@@ -41,14 +42,15 @@ def make_comparison():
 @pytest.mark.parametrize(
     ("after", "unchanged", "verdict"),
     [
-        ((65, 67, 69), False, "gain"),  # by 5 for each seed, though the seeds lie 4 apart
-        ((55, 57, 59), False, "loss"),
-        ((70, 62, 56), False, "within spread"),  # by 0.67 on average, 7.4 to and fro
-        ((60, 62, 64), False, "within spread"),
-        ((65, 67, 69), True, "unchanged"),
+        ([(75, 77, 79), (76, 78, 80), (74, 77, 79)], False, "gain"),
+        ([(45, 47, 49), (46, 48, 50), (44, 47, 49)], False, "loss"),
+        ([(61, 62, 63), (66, 67, 68), (62, 63, 64)], False, "undecided"),  # 2 more, but runs 5 apart
+        ([(75, 77, 79), (76, 78, 80)], False, "two training seeds"),
+        ([(75, 77, 79)], False, "one training seed"),  # by 15 for each k-means seed: still one run
+        ([(75, 77, 79), (76, 78, 80), (74, 77, 79)], True, "unchanged"),
     ],
 )
-def test_a_difference_within_the_spread_is_none(make_comparison, after, unchanged, verdict):
+def test_a_verdict_needs_three_training_seeds_that_agree(make_comparison, after, unchanged, verdict):
     one = make_comparison(after=after, unchanged=unchanged)
     assert one.verdict("ACC") == verdict
     assert one.difference("ACC") == pytest.approx(np.mean(after) - 62)
@@ -61,11 +63,11 @@ def test_tables_hold_the_same_cells(make_comparison):
         make_comparison(after=(59, 61, 63), dataset="mtop, domain"),
     ]
     rows = make_rows(both)
-    acc = ("banking77", "minilm", "smollm2", "ACC", "62.00 ± 1.63", "67.00 ± 1.63", "+5.00 ± 0.00", "gain")
+    acc = ("banking77", "minilm", "smollm2", "ACC", "62.00 ± 1.63", "67.00 ± 1.63", "+5.00", "one training seed")
     assert rows[0] == (*acc, "64.10 -> 68.25")
-    assert rows[1][3:] == ("NMI", "70.00 ± 0.00", "70.00 ± 0.00", "+0.00 ± 0.00", "within spread", "")
+    assert rows[1][3:] == ("NMI", "70.00 ± 0.00", "70.00 ± 0.00", "+0.00", "one training seed", "")
     assert rows[3][0] == "mtop, domain"
-    assert rows[3][6:8] == ("-1.00 ± 0.00", "loss")
+    assert rows[3][6:8] == ("-1.00", "one training seed")
     assert list(csv.reader(io.StringIO(format_csv(both)))) == [list(row) for row in (COLUMNS, *rows)]
     text = format_text(both).split("\n")
     assert len(text) == 7
@@ -98,7 +100,8 @@ def test_the_card_gets_the_measures_once(make_comparison, tmp_path):
     for after in ((55, 57, 59), (65, 67, 69)):
         add_measures_to_card(tmp_path, make_comparison(after=after))
     text = card.read_text()
-    assert text.startswith("---\ntags: []\n---\n# Model\n\nTrained on 512 triplets.\n\n## Measured\n\n| data set |")
+    assert text.startswith("---\ntags: []\n---\n# Model\n\nTrained on 512 triplets.\n\n## Measured\n\n± is the")
+    assert "Measured over one training seed.\n\n| data set |" in text
     assert text.count("## Measured") == 1
     assert "+5.00" in text
     assert "-5.00" not in text
@@ -123,27 +126,52 @@ def write_record(checkpoint, **record):
     made.write_json({})
 
 
+def compare(run, dataset, embedder, n_seeds=1):
+    before, after, checkpoint = run
+    return load_comparison(before, [after] * n_seeds, checkpoint, dataset, embedder, with_texts=True)
+
+
 def test_load_comparison(run):
-    one = load_comparison(*run, "banking77", "gte")
-    assert (one.judge, one.unchanged, one.verdict("ACC")) == ("smollm2", False, "gain")
+    one = compare(run, "banking77", "gte")
+    assert (one.judge, one.unchanged, one.verdict("ACC")) == ("smollm2", False, "one training seed")
     assert one.published == {"ACC": (1, 2), "NMI": (3, 4), "ARI": (5, 6)}
     # The published figures stand beside the same embedder and data set only.
-    assert load_comparison(*run, "banking77", "minilm").published is None
-    assert load_comparison(*run, "demo", "gte").published is None
+    assert compare(run, "banking77", "minilm").published is None
+    assert compare(run, "demo", "gte").published is None
     write_record(run[2], unchanged=True)
-    assert load_comparison(*run, "demo", "gte").unchanged
+    assert compare(run, "demo", "gte").unchanged
     sidecar_path(run[2]).unlink()
-    assert (load_comparison(*run, "demo", "gte").judge, load_comparison(*run, "demo", "gte").unchanged) == ("?", False)
+    assert (compare(run, "demo", "gte").judge, compare(run, "demo", "gte").unchanged) == ("?", False)
 
 
 def test_what_cannot_be_compared_is_named(run):
     before, after, _ = run
     after.write_text('{"n_clusters_estimated": 5}')
     with pytest.raises(DataError, match=r"after\.json: measured without labels"):
-        load_comparison(*run, "banking77", "gte")
+        compare(run, "banking77", "gte")
     after.unlink()
     with pytest.raises(DataError, match=r"after\.json: no such file; run .*get_finetuned_embedding_gte\.sh first"):
-        load_comparison(*run, "banking77", "gte")
+        compare(run, "banking77", "gte")
     before.unlink()
     with pytest.raises(DataError, match=r"before\.json: no such file; run .*/get_embedding_gte\.sh first"):
-        load_comparison(*run, "banking77", "gte")
+        compare(run, "banking77", "gte")
+
+
+def test_three_training_seeds_are_also_compared_over_texts(run):
+    """The clusterings beside the measures give the variance over texts, which makes the interval longer."""
+    before, after, checkpoint = (run[0].with_name("a_measures.json"), run[1].with_name("b_measures.json"), run[2])
+    run[0].rename(before)
+    run[1].rename(after)
+    moved = (before, after, checkpoint)
+    with pytest.raises(DataError, match=r"a_clusterings\.npy: no such file; run .*get_embedding_gte\.sh again"):
+        compare(moved, "demo", "minilm", 3)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(4, size=80)
+    for name in ("a", "b"):
+        np.save(before.with_name(f"{name}_clusterings.npy"), np.stack([labels, *rng.integers(4, size=(3, 80))]) * 1.0)
+    one = compare(moved, "demo", "minilm", 3)
+    assert one.text_variance.keys() == {"ACC", "NMI", "ARI"} and one.text_variance["ACC"] > 1
+    assert one.verdict("ACC") == "undecided"  # 5 points on 80 texts
+    np.save(after.with_name("b_clusterings.npy"), np.zeros((4, 80)))
+    with pytest.raises(DataError, match=r"b_clusterings\.npy: made with other labels"):
+        compare(moved, "demo", "minilm", 3)
