@@ -17,7 +17,7 @@ import numpy as np
 from perspective.artifacts import Output, hash_file, read_facts, read_json, read_vectors
 from perspective.artifacts.sidecar import validate_record
 from perspective.artifacts.writing import atomic_path
-from perspective.description.records import Clusters, Names
+from perspective.description.records import Clusters, Count, Names
 from perspective.errors import DataError
 from perspective.layout import ClusterFiles
 
@@ -72,6 +72,17 @@ class Clustering:
     centers: np.ndarray
     texts: Sequence[str]
     assignment: Assignment
+
+
+def read_count(files: ClusterFiles) -> Count:
+    """Read the number of clusters.
+
+    Raises:
+        DataError: There is none, or the file is damaged.
+    """
+    if not files.count.exists():
+        raise DataError(f"{files.count}: no such file; run count_clusters.sh first, or give --n_clusters N")
+    return validate_record(Count, read_json(files.count), files.count)
 
 
 def read_clusters(files: ClusterFiles) -> Clusters:
