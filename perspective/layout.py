@@ -202,6 +202,14 @@ class ClusterFiles:
         """A person's edits."""
         return self._file("-edits.yaml")
 
+    def new_vectors(self, new_texts: Path) -> Path:
+        """Vectors of a file of new texts."""
+        return self._file(f"-{name_dataset(new_texts)}-embeds.npy")
+
+    def assigned(self, new_texts: Path) -> Path:
+        """The cluster of each new text; the same rows as CSV lie beside it."""
+        return self._file(f"-{name_dataset(new_texts)}-assigned.parquet")
+
     def _file(self, ending: str) -> Path:
         return self.folder / f"{self.stem}{ending}"
 

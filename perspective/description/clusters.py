@@ -11,8 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from perspective.artifacts import Output, display_path, hash_file, read_facts, read_sidecar, read_vectors
-from perspective.artifacts.sidecar import Fingerprint
+from perspective.artifacts import ROOT, Output, display_path, hash_file, read_facts, read_sidecar, read_vectors
 from perspective.clustering.ward import average_by_cluster
 from perspective.description.assignment import assign_vectors, find_outlier_cosine
 from perspective.description.edits import Edits, apply_edits, list_unknown_names, load_edits
@@ -95,7 +94,11 @@ def write_found(
 
 
 def write_clusters(
-    files: ClusterFiles, embeddings: Path, texts: Sequence[str], added: AddedClusters | None = None
+    files: ClusterFiles,
+    embeddings: Path,
+    texts: Sequence[str],
+    added: AddedClusters | None = None,
+    source: str = "",
 ) -> None:
     """Write the clusters and all that belongs to them, unless they are there and made from the same.
 
@@ -106,23 +109,24 @@ def write_clusters(
         embeddings: Vectors of the texts.
         texts: The texts.
         added: Clusters to add to those that were added before.
+        source: sha256 of the vectors in which they were found.
     """
     finish_writing(files)
     edits = load_edits(files.edits)
-    digest = hashlib.sha256("\0".join(texts).encode("utf-8", "replace")).hexdigest()
     inputs = {"found": files.found, "embeddings": embeddings, "edits": files.edits}
-    output = Output(files.clusters, "clusters", {"texts": digest}, inputs)
+    output = Output(files.clusters, "clusters", {"texts": hash_texts(texts)}, inputs)
     if added is None and _is_current(output, files):
         output.log_finished()
         return
     vectors, found = read_vectors(embeddings, len(texts)), np.load(files.found, allow_pickle=False)
     earlier = _read_added(files, vectors.shape[1], len(texts))
+    sources = [*read_sources(files), *([source] if source else [])] if earlier or added else []
     everything = _join_added(earlier, added)
     method = read_facts(files.found)["method"]
     clustering, anchors, remarks = build_clustering(vectors, texts, found, method, edits, everything)
     for remark in remarks:
         logger.warning("%s: %s (the edit is kept, but has no effect)", display_path(files.edits), remark)
-    output.facts |= {"n_texts": len(texts), "edits_without_effect": remarks}
+    output.facts |= {"n_texts": len(texts), "edits_without_effect": remarks, "updated_from": sources}
     table = make_table(everything.texts, everything.assignment, len(texts)) if everything else None
     write_clustering(output, files, clustering, anchors, table)
 
@@ -209,17 +213,41 @@ def find_free_id(files: ClusterFiles) -> int:
     return max(used) + 1
 
 
+def read_sources(files: ClusterFiles) -> list[str]:
+    """Return the sha256 of the new vectors from which clusters were added."""
+    return list(read_facts(files.clusters).get("updated_from", []))
+
+
+def apply_changed_edits(files: ClusterFiles) -> None:
+    """Make the clusters again if the edits were changed since.
+
+    Raises:
+        DataError: The clusters are damaged, or their vectors are not there any more.
+    """
+    finish_writing(files)
+    made = read_sidecar(files.clusters) if files.clusters.exists() else None
+    if made is None:
+        raise DataError(f"{files.clusters}: no such file, or not made by this stage; run cluster.sh first")
+    if not files.edits.exists():
+        raise DataError(f"{files.edits}: no such file; run cluster.sh first, it writes an empty one")
+    if made.inputs.get("edits") != hash_file(files.edits):
+        write_clusters(files, find_embeddings(files), read_rows(files.texts)[0])
+
+
+def find_embeddings(files: ClusterFiles) -> Path:
+    """Return the path of the vectors that were clustered."""
+    made = read_sidecar(files.clusters)
+    return ROOT / made.input_paths["embeddings"] if made else Path()
+
+
+def hash_texts(texts: Sequence[str]) -> str:
+    """Return the sha256 of texts in their order."""
+    return hashlib.sha256("\0".join(texts).encode("utf-8", "replace")).hexdigest()
+
+
 def _is_current(output: Output, files: ClusterFiles) -> bool:
     """Tell whether the clusters are whole and made from the same; those that are not are made again."""
-    if not output.path.exists():
-        return False
-    found = read_sidecar(output.path)
-    if found is None:
-        return output.is_finished()  # a file from elsewhere: refused
-    wanted = output.fingerprint
-    if any(getattr(found, name) != getattr(wanted, name) for name in Fingerprint.model_fields):
-        return False
-    if found.sha256 != hash_file(output.path):
+    if not output.is_current():
         return False
     try:
         read_clustering(files)
