@@ -19,7 +19,7 @@ from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.description.edits import write_template
 from perspective.description.files import read_count
-from perspective.description.finding import ClusterSettings
+from perspective.description.settings import ClusterSettings
 from perspective.layout import ClusterFiles, Layout
 from perspective.options import LearnedRunOptions, OutputOptions, VectorOptions
 

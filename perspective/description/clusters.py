@@ -26,8 +26,9 @@ from perspective.description.files import (
     read_rows,
     write_clustering,
 )
-from perspective.description.finding import ClusterSettings, find_clusters, keep_ids
+from perspective.description.finding import find_clusters, keep_ids
 from perspective.description.records import NOWHERE, Branch, Cluster, Clusters
+from perspective.description.settings import ClusterSettings
 from perspective.errors import DataError
 from perspective.layout import ClusterFiles
 from perspective.options import Scale

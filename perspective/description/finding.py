@@ -4,40 +4,18 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from perspective.description.records import NOWHERE
+from perspective.description.settings import ClusterSettings
 from perspective.errors import DataError
-from perspective.options import Scale, option
+from perspective.options import Scale
 
 logger = logging.getLogger(__name__)
 
 HDBSCAN_DIM = 15  # densities need few dimensions
 SAME_CLUSTER = 0.5  # texts in common among all texts of both: above a half, at most one other cluster fits
-
-
-@dataclass(frozen=True)
-class ClusterSettings:
-    """How clusters are found."""
-
-    method: Literal["kmeans", "hdbscan"] = option(
-        "kmeans: each text has a cluster; hdbscan: some belong nowhere, and it finds the number itself",
-        default="kmeans",
-    )
-    n_clusters: int | None = option("number of clusters of kmeans; default: that of count_clusters", default=None)
-    min_cluster_size: int | None = option(
-        "smallest cluster of hdbscan; default: a 200th of the texts, at least 5", default=None
-    )
-
-    def __post_init__(self) -> None:
-        """Check values."""
-        for name, least in (("n_clusters", 1), ("min_cluster_size", 2)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise DataError(f"--{name} {value}: must be at least {least}")
 
 
 def find_clusters(unit: np.ndarray, settings: ClusterSettings, seed: int, scale: Scale = "small") -> np.ndarray:

@@ -14,6 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 from perspective.artifacts import Output, atomic_path, hash_file, keep_block, read_vectors
+from perspective.clustering.distances import square_lengths
+from perspective.clustering.ward import average_by_cluster
 from perspective.description.assignment import ROWS_AT_A_TIME, assign_vectors
 from perspective.description.clusters import (
     N_REPRESENTATIVES,
@@ -35,7 +37,6 @@ from perspective.description.files import (
     read_names,
     read_rows,
 )
-from perspective.description.finding import ClusterSettings, find_clusters
 from perspective.description.records import NOWHERE, Cluster
 from perspective.errors import DataError
 from perspective.layout import ClusterFiles
@@ -44,7 +45,7 @@ from perspective.vectors import normalize_rows
 logger = logging.getLogger(__name__)
 
 BLOCK_TEXTS = 2**15  # texts embedded at a time, and kept when a run is killed
-N_OUTLIERS = 10_000  # among more outliers, clusters are looked for in a random sample
+N_OUTLIERS = 5_000  # among more outliers, clusters are looked for in a random sample
 MIN_ADDED = 5  # texts of a cluster that is added, at least
 N_EXAMPLES = 50  # texts of an added cluster that are kept for naming
 
@@ -221,8 +222,9 @@ def write_assignment(
 def find_added(new: NewTexts, anchors: Anchors, free: int, n_texts: int, seed: int) -> AddedClusters | None:
     """Look for clusters among the new texts that belong nowhere.
 
-    Groups are looked for by HDBSCAN; one is added if at least `MIN_ADDED` new texts are as near to its
-    centre as texts of the known clusters are to theirs.
+    They are joined into groups that are about as tight as the known clusters: the mean cosine of two texts of
+    a cluster is the squared length of its centre, and groups need that of the lower quartile. A group is added
+    if at least `MIN_ADDED` new texts are as near to its centre as texts of the known clusters are to theirs.
 
     Args:
         new: The new texts.
@@ -242,11 +244,11 @@ def find_added(new: NewTexts, anchors: Anchors, free: int, n_texts: int, seed: i
     if len(rows) > N_OUTLIERS:
         sample = np.sort(np.random.default_rng(seed).choice(rows, N_OUTLIERS, replace=False))
     unit = np.concatenate([normalize_rows(block) for _, block in new.blocks(sample)])
-    try:
-        found = find_clusters(unit, ClusterSettings("hdbscan", None, max(MIN_ADDED, len(sample) // 200)), seed)
-    except DataError:  # no group is dense enough
+    found = _group(unit, float(np.quantile(square_lengths(anchors.centers), 0.25)))
+    centers = average_by_cluster(unit, found, int(found.max()) + 1)
+    centers = centers[np.bincount(found) >= MIN_ADDED]
+    if not len(centers):
         return None
-    centers = np.stack([unit[found == number].mean(axis=0) for number in range(found.max() + 1)])
     candidates = Anchors(centers, np.arange(len(centers)), anchors.outlier_cosine)
     places = [assign_vectors(block, candidates) for _, block in new.blocks(rows)]
     cluster, confidence, outlier = (
@@ -254,6 +256,16 @@ def find_added(new: NewTexts, anchors: Anchors, free: int, n_texts: int, seed: i
     )
     kept = Assignment(np.where(outlier, NOWHERE, cluster), confidence, outlier)
     return _describe_added(new, rows, kept, centers, free, n_texts)
+
+
+def _group(unit: np.ndarray, least_cosine: float) -> np.ndarray:
+    """Join rows while the mean cosine between two groups is high enough: average linkage; `(n,)` numbers from 0."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
+    distances = np.maximum(1 - unit @ unit.T, 0)
+    np.fill_diagonal(distances, 0)
+    return fcluster(linkage(squareform(distances, checks=False), "average"), 1 - least_cosine, "distance") - 1
 
 
 def _describe_added(
