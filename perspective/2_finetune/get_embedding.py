@@ -126,12 +126,8 @@ def measure(corpus: CorpusSettings, embeds: Path, n_texts: int, files: MeasureSe
     vectors = read_vectors(embeds, n_texts)
     labels = load_labels(corpus, files.label_column)  # labels are used only to measure
     if labels is None:
-        measures = score_without_labels(vectors, corpus.scale)
-        logger.info(
-            "no labels, so no ACC, NMI or ARI; best silhouette %.3f, with %d clusters",
-            measures["silhouette"],
-            measures["n_clusters_estimated"],
-        )
+        measures = score_without_labels(vectors)
+        logger.info("no labels, so no ACC, NMI or ARI; best silhouette %s", measures["silhouette"])
     else:
         measures = score_clustering(vectors, labels, corpus.scale)
         scores = [f"{metric} {measures[f'{metric}_mean']:.2f} ± {measures[f'{metric}_std']:.2f}" for metric in METRICS]

@@ -72,21 +72,22 @@ def is_encodable(value: Any) -> bool:  # noqa: ANN401  whatever JSON holds
     return True
 
 
-def read_vectors(path: Path, n_texts: int | None = None) -> np.ndarray:
+def read_vectors(path: Path, n_texts: int | None = None, mapped: bool = False) -> np.ndarray:
     """Read vectors from a `.npy` file.
 
     Args:
         path: A float array `(n_texts, dim)`.
         n_texts: The number of texts that it must have a row for.
+        mapped: Whether to map the file into memory instead of reading it; its rows are not checked for NaN.
 
     Returns:
-        float32 array `(n_texts, dim)`.
+        float32 array `(n_texts, dim)`; mapped, in the file's own precision.
 
     Raises:
         DataError: The file is a pickle, of another shape, or holds NaN or infinity.
     """
     try:
-        vectors = np.load(path, allow_pickle=False)
+        vectors = np.load(path, allow_pickle=False, mmap_mode="r" if mapped else None)
     except OSError:
         raise
     except Exception as error:  # numpy raises a different type for each way a header can be broken
@@ -99,6 +100,8 @@ def read_vectors(path: Path, n_texts: int | None = None) -> np.ndarray:
         raise DataError(f"{path}: must be 2-D and not empty, got shape {vectors.shape}")
     if n_texts is not None and len(vectors) != n_texts:
         raise DataError(f"{path}: {len(vectors)} rows for {n_texts} texts; embed the texts again")
+    if mapped:
+        return vectors
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, refused below
         vectors = vectors.astype(np.float32, copy=False)
     bad = ~np.isfinite(vectors).all(axis=1)
