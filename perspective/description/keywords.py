@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy import sparse
@@ -24,10 +25,12 @@ MAX_CHARS = 2000  # of a text
 MAX_TERM_CHARS = 40  # longer ones are addresses, hashes and the like
 MIN_LIFT = 1.3  # of the share of a cluster's texts that hold a term, over the share of all texts
 MAX_SPREAD = 0.25  # of the clusters that a term may be spread over
+MIN_PHRASE_SHARE = 0.06  # of a cluster's texts that must hold a phrase
 PAIR_SHARE = 0.5  # a pair of words replaces a word if it has this share of its weight
 
 # Scripts that put no spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff"
+_UNSPACED += "\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _RUNS = re.compile(f"([{_UNSPACED}]+)")
 _GRAMS = range(2, 5)  # characters of a term of such a script
 _HANGUL = re.compile("[\uac00-\ud7a3]{3,10}")
@@ -56,6 +59,15 @@ def split_words(text: str) -> list[str]:
     plain = unicodedata.normalize("NFKC", text[:MAX_CHARS]).casefold().translate(_SEPARATORS)
     words = (word.strip("'") for word in _RUNS.sub(r" \1 ", plain).split())
     return [word for word in words if word and len(word) <= MAX_TERM_CHARS]
+
+
+def is_shown(term: str) -> bool:
+    """Tell whether a term can stand in a name by itself: short endings after an apostrophe cannot.
+
+    >>> is_shown("won't"), is_shown("card's"), is_shown("l'eau"), is_shown("top up")
+    (False, False, True, True)
+    """
+    return not any(re.search(r"'\w{0,2}$", word) for word in term.split())
 
 
 def list_terms(text: str) -> Iterator[str]:
@@ -105,6 +117,52 @@ class TermCounts:
         self._n_texts = len(texts)
         self._is_common = self._find_common()
 
+    def find_phrases(self, texts: Iterable[str], keywords: Sequence[str], n_phrases: int = 5) -> list[str]:
+        """Return phrases of two or three words that texts of a cluster use and that hold its keywords.
+
+        They begin and end with words that are not common to all clusters. Scripts without spaces have none.
+
+        Args:
+            texts: Texts of the cluster.
+            keywords: Its keywords.
+            n_phrases: Number of phrases.
+        """
+        weights: dict[str, float] = {}
+        for place, keyword in enumerate(keywords):
+            for word in keyword.split():
+                weights.setdefault(word, 1 / (place + 1))
+        counts: Counter[tuple[str, ...]] = Counter()
+        texts = list(dict.fromkeys(texts))
+        for text in texts:
+            words = split_words(text)
+            spans = (words[start : start + n] for n in (2, 3) for start in range(len(words) - n + 1))
+            counts.update({tuple(span) for span in spans if self._is_phrase(span, weights)})
+        scores = {
+            span: sum(weights.get(word, 0) for word in set(span)) * np.log1p(count) / np.sqrt(len(span))
+            for span, count in counts.items()
+            if count >= max(2, MIN_PHRASE_SHARE * len(texts))
+        }
+        best = sorted(scores, key=lambda span: (-scores[span], span))[:n_phrases]
+        return [make_harmless(" ".join(span)) for span in best]
+
+    def trim(self, name: str) -> str:
+        """Return a name without common words at its beginning, such as "to" or "I want"; as it is if no word remains."""
+        words = name.split()
+        while words and self._is_function_word(words[0]):
+            words = words[1:]
+        return " ".join(words) or name
+
+    def _is_function_word(self, word: str) -> bool:
+        parts = split_words(word)
+        return not parts or all(part in self._common_words or (len(part) == 1 and part.isalpha()) for part in parts)
+
+    def _is_phrase(self, words: Sequence[str], weights: Mapping[str, float]) -> bool:
+        return (
+            any(word in weights for word in words)
+            and not any(_RUNS.match(word) for word in words)
+            and all(is_shown(word) and not self._is_function_word(word) for word in (words[0], words[-1]))
+        )
+
     def _find_common(self) -> np.ndarray:
         """Return which terms are spread over the clusters, or are pairs with a word that is."""
         # The perplexity of a term's distribution over the clusters is the number of clusters that it is spread over.
@@ -114,7 +172,7 @@ class TermCounts:
         logs.data = -shares.data * np.log(shares.data)
         n_spread = np.exp(np.asarray(logs.sum(axis=0)).ravel())
         common = n_spread > 1 + MAX_SPREAD * (len(self._sizes) - 1)
-        words = {str(term) for term in self.terms[common]}
+        self._common_words = words = frozenset(str(term) for term in self.terms[common])
         return np.array([not words.isdisjoint((term, *term.split())) for term in self.terms], dtype=bool)
 
     def rank(self, clusters: Iterable[int], n_keywords: int = N_KEYWORDS) -> list[str]:
@@ -140,10 +198,11 @@ def _drop_contained(ranked: Sequence[tuple[str, float]]) -> list[str]:
         overlaps = [i for i, (other, _) in enumerate(kept) if _overlap(term, other)]
         if not overlaps:
             kept.append((term, weight))
-        elif len(overlaps) == 1 and len(term) > len(kept[overlaps[0]][0]) and kept[overlaps[0]][0] in term:
+        elif len(overlaps) == 1:
+            other, other_weight = kept[overlaps[0]]
             # The longer one says more, if it is nearly as typical.
-            if weight >= PAIR_SHARE * kept[overlaps[0]][1]:
-                kept[overlaps[0]] = (term, kept[overlaps[0]][1])
+            if len(term) > len(other) and other in term and weight >= PAIR_SHARE * other_weight:
+                kept[overlaps[0]] = (term, other_weight)
     return [term for term, _ in kept]
 
 
