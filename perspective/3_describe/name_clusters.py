@@ -36,8 +36,7 @@ class NamingSettings(PerspectiveOptions):
     """Who names the clusters, and how the names are checked."""
 
     naming_llm: str | None = option(
-        "the LLM that names, if it is not that of --llm: a short name, a hub id, a folder, a .gguf file, a model name on "
-        "a server, or none to name by keywords alone",
+        "the LLM that names, if it is not that of --llm; none: name by keywords alone",
         default=None,
         group="model",
     )

@@ -146,7 +146,7 @@ class TermCounts:
         return [make_harmless(" ".join(span)) for span in best]
 
     def trim(self, name: str) -> str:
-        """Return a name without common words at its beginning, such as "to" or "I want"; as it is if no word remains."""
+        """Return a name without common words at its beginning, such as "to" or "I want", if a word remains."""
         words = name.split()
         while words and self._is_function_word(words[0]):
             words = words[1:]
