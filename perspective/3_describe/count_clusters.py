@@ -1,6 +1,9 @@
 """Estimate the number of clusters without labels.
 
-Reads:  the vectors of the fine-tuned embedder, or --feat_path; the LLM's answer states, if there are any
+The number at which the embedder's clusters agree most with the LLM's answer states says how fine both see the
+texts. The embedder must not have learned from the states: its vectors before fine-tuning are taken.
+
+Reads:  the vectors of the embedder before fine-tuning, or --feat_path; the LLM's answer states, if there are any
 Writes: clusters/<run>-count.json: the chosen number, by what criterion, and what the others say
 
 python -m perspective.3_describe.count_clusters --dataset banking77
@@ -39,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     corpus, run, given, settings, out = parse_settings(kinds, argv, __doc__)
     layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, run.llm, run.recipe)
     files = ClusterFiles(out.folder or layout.description.folder, layout.description.stem)
-    inputs = {"embeddings": Path(given.feat_path or layout.after_embeds), "texts": corpus.path}
+    inputs = {"embeddings": Path(given.feat_path or layout.embeds), "texts": corpus.path}
     if given.states_path or layout.states.exists():
         inputs["answer_states"] = Path(given.states_path or layout.states)
     output = Output(files.count, "number of clusters", {**asdict(settings), "seed": run.seed}, inputs)
