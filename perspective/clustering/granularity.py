@@ -14,6 +14,7 @@ SMALLEST = 2
 TEXTS_PER_CLUSTER = 4  # at the fine end of the grid
 STEP = 1.18  # ratio of two numbers of the grid
 MAX_ITER = 8  # of k-means, which begins with Ward's clusters
+LEAST_SHARE = 0.5  # of the highest value that a peak must have
 BANDWIDTH = 0.25  # of smoothing, in natural logarithms of the number: 1.5 steps of the grid
 
 
@@ -32,7 +33,8 @@ def make_grid(n_texts: int) -> list[int]:
 def find_peak(scores: Mapping[int, float], smoothed: bool = True) -> int | None:
     """Return the number of clusters at the highest peak of a score; None if there is no peak.
 
-    The ends of the grid are no peaks: a score that only rises or falls says nothing about the number.
+    The ends of the grid are no peaks: a score that only rises or falls says nothing about the number, and where an
+    end is far above every peak, the number may lie beyond it.
 
     Args:
         scores: A score by number of clusters, the higher the better.
@@ -48,7 +50,8 @@ def find_peak(scores: Mapping[int, float], smoothed: bool = True) -> int | None:
         values = weights @ values / weights.sum(axis=1)
     inner = range(1, len(sizes) - 1)
     peaks = [place for place in inner if values[place - 1] < values[place] >= values[place + 1]]
-    return sizes[max(peaks, key=lambda place: values[place])] if peaks else None
+    best = max(peaks, key=lambda place: values[place], default=None)
+    return sizes[best] if best is not None and values[best] >= LEAST_SHARE * values.max() else None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from perspective.clustering.distances import square_distances
 from perspective.clustering.granularity import Granularities, find_peak, list_merges, make_grid
 
 SUBSAMPLE = 0.75  # share of the texts in each of the two samples of the stability
+FEWEST_COMPARED = 3  # by chance, two views agree about two clusters as well as about the right number
 N_EIGENVALUES = 300
 N_GRAPH_NEIGHBORS = 10
 HDBSCAN_DIM = 15
@@ -32,7 +33,8 @@ def score_agreement(
     from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
     score = adjusted_mutual_info_score if adjusted_information else adjusted_rand_score
-    return {size: float(score(clusters, other[size])) for size, clusters in one.items()}
+    sizes = [size for size in one if size >= FEWEST_COMPARED]
+    return {size: float(score(one[size], other[size])) for size in sizes}
 
 
 def score_silhouette(view: Granularities, clusterings: Mapping[int, np.ndarray]) -> dict[int, float]:
@@ -46,6 +48,11 @@ def score_silhouette(view: Granularities, clusterings: Mapping[int, np.ndarray])
         for size, clusters in clusterings.items()
         if 2 <= len(np.unique(clusters)) < len(clusters)
     }
+
+
+def find_silhouette_peak(scores: Mapping[int, float]) -> int | None:
+    """Return the number of clusters at the highest peak of the silhouette, which is 0 for a single cluster."""
+    return find_peak({1: 0.0, **scores}, smoothed=False)
 
 
 def score_stability(view: Granularities, grid: list[int], seed: int = 0) -> dict[int, float]:
@@ -156,7 +163,7 @@ def score_without_labels(vectors: np.ndarray) -> dict[str, Any]:
     view = Granularities.of(vectors[draw_sample(len(vectors))])
     scores = score_silhouette(view, view.cluster_all(make_grid(len(view.rows))))
     return {
-        "n_clusters_estimated": find_peak(scores, smoothed=False),
+        "n_clusters_estimated": find_silhouette_peak(scores),
         "silhouette": max(scores.values(), default=None),
         "silhouette_by_n_clusters": {str(size): score for size, score in scores.items()},
         "note": "no labels: ACC, NMI and ARI need them",

@@ -209,8 +209,8 @@ def find_free_id(files: ClusterFiles) -> int:
     used = {NOWHERE, *load_edits(files.edits).list_ids()}
     if files.found.exists():
         used.add(int(np.load(files.found, allow_pickle=False).max()))
-    if files.clusters.exists():
-        used.update(one.id for one in read_clustering(files).record.clusters)
+    if old := _read_if_whole(files):
+        used.update(one.id for one in old.record.clusters)
     return max(used) + 1
 
 
@@ -256,6 +256,17 @@ def _is_current(output: Output, files: ClusterFiles) -> bool:
     except DataError:
         return False
     return files.table.exists()
+
+
+def _read_if_whole(files: ClusterFiles) -> Clustering | None:
+    """Return the clusters; None if there are none, or if they are damaged and will be made again."""
+    if not files.clusters.exists():
+        return None
+    try:
+        return read_clustering(files)
+    except DataError as error:
+        logger.warning("%s", error)
+        return None
 
 
 def _average(unit: np.ndarray, cluster: np.ndarray, ids: np.ndarray, pinned: np.ndarray) -> np.ndarray:
@@ -316,9 +327,8 @@ def _describe(
 
 def _read_added(files: ClusterFiles, dim: int, n_texts: int) -> AddedClusters | None:
     """Return the clusters that were added before; None if there are none, or if they are of other vectors."""
-    if not (files.added.exists() and files.clusters.exists()):
+    if not files.added.exists() or not (old := _read_if_whole(files)):
         return None
-    old = read_clustering(files)
     texts, assignment = read_rows(files.added)
     added = set(assignment.cluster.tolist())
     places = [place for place, one in enumerate(old.record.clusters) if one.id in added]

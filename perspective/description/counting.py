@@ -13,6 +13,7 @@ from perspective.clustering.n_clusters import (
     count_dense_groups,
     draw_sample,
     find_eigengap,
+    find_silhouette_peak,
     score_agreement,
     score_granularity,
     score_silhouette,
@@ -88,16 +89,18 @@ class _Measures:
 
     def estimate(self, name: Criterion) -> Estimate:
         """Return the estimate of a criterion; the first call also pays for what they share."""
-        started = time.perf_counter()
+        started = time.process_time()
         if not self._grid:
             return Estimate(n_clusters=None, seconds=0)
         if not self._clusterings:
             self._clusterings = self._view.cluster_all(self._grid)
         found = getattr(self, f"_by_{name}")()
-        scores = found if isinstance(found, dict) else {}
-        number = find_peak(scores) if isinstance(found, dict) else found
+        scores: dict[int, float] = found if isinstance(found, dict) else {}
+        number = (
+            (find_silhouette_peak if name == "silhouette" else find_peak)(scores) if isinstance(found, dict) else found
+        )
         scores = {size: scores[size] for size in scores if size in self._clusterings}
-        return Estimate(n_clusters=number, seconds=round(time.perf_counter() - started, 2), scores=scores)
+        return Estimate(n_clusters=number, seconds=round(time.process_time() - started, 2), scores=scores)
 
     def _by_views(self) -> dict[int, float]:
         assert self._whitened is not None

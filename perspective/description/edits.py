@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, field_validator
 
 from perspective.artifacts import write_text
 from perspective.artifacts.writing import replace_surrogates
@@ -40,6 +40,15 @@ pin:
 HINT = 'the comments of a new file show how it is written: move this one away and run cluster.sh, or write "key: value"'
 
 
+def _need_two(ids: list[int]) -> list[int]:
+    if len(set(ids)) < 2 or len(set(ids)) < len(ids):
+        raise ValueError(f"{ids} must be two or more different ids")
+    return ids
+
+
+Ids = Annotated[list[int], AfterValidator(_need_two)]
+
+
 class Edits(BaseModel):
     """A person's edits, in the order in which they are applied: split, merge, pin, rename.
 
@@ -53,8 +62,8 @@ class Edits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rename: dict[int, str] = {}
-    merge: list[list[int]] = []
-    split: dict[int, list[int]] = {}
+    merge: list[Ids] = []
+    split: dict[int, Ids] = {}
     pin: dict[int | str, int] = {}
 
     @field_validator("*", mode="before")
@@ -62,14 +71,6 @@ class Edits(BaseModel):
     def _take_empty(cls, value: Any, info: Any) -> Any:  # noqa: ANN401  whatever YAML holds
         """A heading with nothing below it is no edit."""
         return ([] if info.field_name == "merge" else {}) if value is None else value
-
-    @field_validator("merge", "split")
-    @classmethod
-    def _need_two(cls, value: Any) -> Any:  # noqa: ANN401
-        for ids in value.values() if isinstance(value, dict) else value:
-            if len(set(ids)) < 2 or len(set(ids)) < len(ids):
-                raise ValueError(f"{ids} must be two or more different ids")
-        return value
 
     def list_ids(self) -> set[int]:
         """Return all ids that the edits mention; none of them is given to another cluster."""

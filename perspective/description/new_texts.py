@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 BLOCK_TEXTS = 2**15  # texts embedded at a time, and kept when a run is killed
 N_OUTLIERS = 5_000  # among more outliers, clusters are looked for in a random sample
 MIN_ADDED = 5  # texts of a cluster that is added, at least
+LOOSEST = 0.1
 N_EXAMPLES = 50  # texts of an added cluster that are kept for naming
 
 
@@ -244,7 +245,7 @@ def find_added(new: NewTexts, anchors: Anchors, free: int, n_texts: int, seed: i
     if len(rows) > N_OUTLIERS:
         sample = np.sort(np.random.default_rng(seed).choice(rows, N_OUTLIERS, replace=False))
     unit = np.concatenate([normalize_rows(block) for _, block in new.blocks(sample)])
-    found = _group(unit, float(np.quantile(square_lengths(anchors.centers), 0.25)))
+    found = _group(unit, float(np.quantile(square_lengths(anchors.centers), LOOSEST)))
     centers = average_by_cluster(unit, found, int(found.max()) + 1)
     centers = centers[np.bincount(found) >= MIN_ADDED]
     if not len(centers):

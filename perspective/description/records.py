@@ -14,7 +14,7 @@ class Estimate(BaseModel):
 
     Attributes:
         n_clusters: The estimate; None where the criterion gives none for these vectors.
-        seconds: What it took.
+        seconds: CPU time that it took.
         scores: Value of the criterion by number of clusters, where it tries several.
     """
 

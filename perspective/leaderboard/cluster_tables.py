@@ -33,7 +33,7 @@ def tabulate_counting() -> str:
         hits = [sum(abs(ratio - 1) <= percent / 100 for ratio in _ratios(everything, one)) for one in CRITERIA]
         rows.append([f"within {percent}%, of {len(results)}", "", "", *hits])
     seconds = [[result["estimates"][one]["seconds"] for result in everything] for one in CRITERIA]
-    rows.append(["seconds, at most", "", "", *(f"{max(values):.1f}" for values in seconds)])
+    rows.append(["CPU seconds, at most", "", "", *(f"{max(values):.1f}" for values in seconds)])
     return format_table(["data set", "texts", "classes", *(f"`{one}`" for one in CRITERIA)], rows)
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from perspective.artifacts import Output, keep_block, read_vectors
 from perspective.errors import DataError, ModelError
-from perspective.llm.chat import list_special_tokens, make_harmless
+from perspective.llm.chat import list_special_tokens, make_harmless, tokenize_beginning
 from perspective.llm.loading import LLM
 from perspective.llm.packing import PromptReader
 from perspective.models.registry import describe_model
@@ -194,15 +194,12 @@ class _Frame:
     @classmethod
     def make(cls, llm: LLM, perspective: str) -> _Frame:
         before, after = write_frame(perspective)
-        # Keep special tokens that the tokenizer puts first (BOS), drop those it puts last.
-        with_special = llm.tokenizer(before)["input_ids"]
-        plain = llm.tokenizer(before, add_special_tokens=False)["input_ids"]
-        start = next((i for i in range(len(with_special)) if with_special[i : i + len(plain)] == plain), 0)
+        head = tokenize_beginning(llm.tokenizer, before)
         tail = llm.tokenizer(after, add_special_tokens=False)["input_ids"]
-        max_text_tokens = min(MAX_TEXT_TOKENS, llm.max_tokens - start - len(plain) - len(tail))
+        max_text_tokens = min(MAX_TEXT_TOKENS, llm.max_tokens - len(head) - len(tail))
         if max_text_tokens < 1:
             raise ModelError(f"{llm.name}: its context of {llm.max_tokens} tokens is too short for the prompt")
-        return cls(llm, tuple(with_special[: start + len(plain)]), tuple(tail), max_text_tokens)
+        return cls(llm, tuple(head), tuple(tail), max_text_tokens)
 
     def tokenize(self, texts: Sequence[str]) -> list[np.ndarray]:
         markers = list_special_tokens(self.llm.tokenizer)
