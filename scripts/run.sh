@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the whole pipeline: set-up, data, the six stages, the comparison before and after.
+# Runs the whole pipeline: set-up, data, the six stages, the comparison before and after, the page about the clusters.
 set -euo pipefail
 
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -32,6 +32,8 @@ clustering before and after. Finished stages are recognised and skipped; a kille
   --judge NAME         answer (default for a local LLM: reads each text once), pair, choice, reward
   --recipe NAME        distill (default for answer), standard (triplets), published (triplets; batch
                        2, learning rate 5e-7, 8 epochs)
+  --n_clusters N       number of clusters that the page shows (default: estimated without labels)
+  --no_describe        leave out step 7: clusters, their names, the map and the page
   --rounds N           adapt the adapted embedder again, N rounds in total; stops early if the LLM
                        adds nothing more (default: 1)
   --scale NAME         small (default) or large
@@ -61,9 +63,12 @@ overwrite=()
 data_path=""
 recorded=""
 rounds=1
+describe=1
+n_clusters=()
+server=() # of judge: those that name_clusters.sh takes too
 OPTIONS=(--dataset --data_path --text_column --label_column --perspective --embedder --llm --load_in --judge
     --base_url --budget --price_in --price_out --recorded_path --recipe --rounds --scale --max_query --seed
-    --overwrite --help)
+    --n_clusters --no_describe --overwrite --help)
 
 absolute() { # prints an absolute path, since the working directory changes
     case "$1" in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac
@@ -79,6 +84,11 @@ while (($#)); do
         ;;
     --overwrite)
         overwrite=(--overwrite)
+        shift
+        continue
+        ;;
+    --no_describe)
+        describe=""
         shift
         continue
         ;;
@@ -110,7 +120,14 @@ while (($#)); do
         judge+=("$option" "$value")
         ;;
     --perspective | --load_in) reader+=("$option" "$value") ;;
-    --base_url | --budget | --price_in | --price_out) judge+=("$option" "$value") ;;
+    --base_url | --budget | --price_in | --price_out)
+        judge+=("$option" "$value")
+        server+=("$option" "$value")
+        ;;
+    --n_clusters)
+        [[ "$value" =~ ^[1-9][0-9]*$ ]] || fail "--n_clusters $value: must be a whole number of at least 1"
+        n_clusters=("$option" "$value")
+        ;;
     --recorded_path)
         [[ -f "$value" ]] || fail "$value: no such file"
         recorded="$(absolute "$value")"
@@ -138,6 +155,7 @@ bash "$HERE/setup.sh"
 source "$HERE/common.sh"
 STAGE1="$ROOT/perspective/1_predict_triplet/scripts"
 STAGE2="$ROOT/perspective/2_finetune/scripts"
+STAGE3="$ROOT/perspective/3_describe/scripts"
 
 # data
 if [[ -n "$data_path" ]]; then
@@ -194,11 +212,22 @@ run_stages() {
     bash "$HERE/compare.sh" ${recipe[@]+"${recipe[@]}"}
 }
 
+# Describes the clusters of the run that the settings name; its last line says what to open.
+describe_clusters() {
+    local namer="$llm"
+    [[ "$kind" != reward ]] || namer=none # it scores texts and writes none: keywords are the names
+    step "7 describe: count clusters" "$STAGE3/count_clusters.sh" ${recipe[@]+"${recipe[@]}"} ${n_clusters[@]+"${n_clusters[@]}"} ${texts[@]+"${texts[@]}"}
+    step "7 describe: cluster" "$STAGE3/cluster.sh" ${recipe[@]+"${recipe[@]}"} ${n_clusters[@]+"${n_clusters[@]}"} ${texts[@]+"${texts[@]}"}
+    step "7 describe: name clusters" "$STAGE3/name_clusters.sh" --naming_llm "$namer" ${recipe[@]+"${recipe[@]}"} ${reader[@]+"${reader[@]}"} ${server[@]+"${server[@]}"} ${texts[@]+"${texts[@]}"}
+    step "7 describe: draw the map" "$STAGE3/draw_map.sh" ${recipe[@]+"${recipe[@]}"} ${overwrite[@]+"${overwrite[@]}"}
+}
+
 run_stages 1
 all_datasets="$DATASETS"
 first="$EMBEDDER"
 for dataset in $all_datasets; do
     export DATASETS="$dataset" EMBEDDER="$first"
+    adapted="$first" # the embedder that the last round adapted
     for ((round = 2; round <= rounds; round++)); do
         # Each round starts from the embedder of the previous one.
         EMBEDDER="$("$PYTHON" -m perspective.layout "$dataset" "$SCALE" "$EMBEDDER" "$MAX_QUERY" "$SEED" "$name" "${recipe[1]:-}")"
@@ -208,5 +237,7 @@ for dataset in $all_datasets; do
         run_stages "$round" || status=$?
         [[ $status -ne 3 ]] || break
         [[ $status -eq 0 ]] || exit "$status"
+        adapted="$EMBEDDER"
     done
+    [[ -z "$describe" ]] || EMBEDDER="$adapted" LLM="$name" describe_clusters
 done

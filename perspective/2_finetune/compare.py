@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _log_files(layout)
         before, after = measures_path(layout.embeds), measures_path(layout.after_embeds)
         if before.exists() and "ACC" not in read_json(before):
-            logger.info("%s: no labels, so nothing to compare; see %s", layout.dataset, display_path(after))
+            logger.info("%s: no labels to compare by; draw_map.sh says what is known without", layout.dataset)
             continue
         comparison = load_comparison(before, after, layout.checkpoint, layout.dataset, run.embedder)
         add_measures_to_card(layout.checkpoint, comparison)

@@ -24,12 +24,12 @@ class Page {
   get tabs() {
     const { data } = this;
     return [
-      ...(this.query ? [["search", `Search (${count(this.found.length)})`, () => this.showFound()]] : []),
+      ...(this.query ? [["search", `Search ${count(this.found.length)}`, () => this.showFound()]] : []),
       ...(this.listed ? [["listed", "Texts", () => this.showListed()]] : []),
-      ["clusters", `Clusters (${data.clusters.length})`, () => showClusters(this)],
+      ["clusters", `Clusters ${data.clusters.length}`, () => showClusters(this)],
       ["tree", "Tree", () => showTree(this)],
-      ...(data.has_before ? [["moved", `Moved (${count(data.moved.length)})`, () => showMoved(this)]] : []),
-      ["outliers", `Outliers (${count(data.outliers.length)})`, () => showOutliers(this)],
+      ...(data.has_before ? [["moved", `Moved ${count(data.moved.length)}`, () => showMoved(this)]] : []),
+      ["outliers", `Outliers ${count(data.outliers.length)}`, () => showOutliers(this)],
       ["verdict", "How good?", () => showVerdict(this)],
     ];
   }

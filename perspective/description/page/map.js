@@ -162,13 +162,13 @@ class MapView {
     new Uint32Array(pixels.buffer).fill((255 << 24) | (blue << 16) | (green << 8) | red);
     const n = this.data.cluster.length;
     const crowd = Math.sqrt((this.width * this.height) / Math.max(n, 1));
-    const radius = Math.min(5, Math.max(1.1, crowd * 0.085 * Math.sqrt(this.zoom))) * this.ratio;
+    const radius = Math.min(6, Math.max(1.1, crowd * 0.16 * this.zoom ** 0.4)) * this.ratio;
     const opacity = n > 20000 ? 0.65 : 0.85;
     const disc = makeDisc(radius);
     const faint = makeDisc(radius * 0.85);
     if (this.on) {
       const { quiet } = this.colors;
-      for (let i = 0; i < n; i++) if (!this.on[i]) this.blend(pixels, i, faint, quiet, 0.28);
+      for (let i = 0; i < n; i++) if (!this.on[i]) this.blend(pixels, i, faint, quiet, 0.4);
     }
     for (let i = 0; i < n; i++) {
       if (!this.on || this.on[i]) this.blend(pixels, i, disc, this.colors.of(this.data.cluster[i]), opacity);
