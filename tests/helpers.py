@@ -27,6 +27,7 @@ STAGES = {
     "finetune": "perspective.2_finetune.finetune",
     "count_clusters": "perspective.3_describe.count_clusters",
     "cluster": "perspective.3_describe.cluster",
+    "draw_map": "perspective.3_describe.draw_map",
     "assign": "perspective.3_describe.assign",
 }
 
