@@ -189,8 +189,13 @@ class ClusterFiles:
 
     @property
     def map(self) -> Path:
-        """Position of each text on the map, `(n_texts, 2)`."""
+        """Places of each text on the map before and after, and the share of neighbours kept: `(n_texts, 5)`."""
         return self._file("-map.npy")
+
+    @property
+    def explore(self) -> Path:
+        """The texts with clusters, names and places in one table, for other programs."""
+        return self._file("-explore.parquet")
 
     @property
     def page(self) -> Path:

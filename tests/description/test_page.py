@@ -123,7 +123,7 @@ def test_clusters_are_found_again_as_far_as_they_are_stable():
     own = np.array([0, 0, 0, 1, 1, 1, -1])
     again = find_again(own, 3, [np.array([4, 4, 4, 2, 2, 7, 2])])
     assert again[0] == 1 and again[1] == 0.5  # also the text of no cluster is in the other one
-    assert and np.isnan(again[2])
+    assert np.isnan(again[2])
     assert np.isnan(find_again(own, 3, [])).all()
 
 
