@@ -29,6 +29,7 @@ STAGES = {
     "cluster": "perspective.3_describe.cluster",
     "draw_map": "perspective.3_describe.draw_map",
     "assign": "perspective.3_describe.assign",
+    "name_clusters": "perspective.3_describe.name_clusters",
 }
 
 

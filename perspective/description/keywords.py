@@ -186,7 +186,9 @@ class TermCounts:
         # One text more without the term, so that a cluster of one text has no preference for its rarest word.
         weights = share * np.log(share / usual)
         lifted = (share > usual * MIN_LIFT if size < self._n_texts else share > 0) & ~self._is_common[places]
-        order = sorted(np.flatnonzero(lifted), key=lambda i: (-weights[i], -share[i], self.terms[places[i]]))
+        order = sorted(
+            np.flatnonzero(lifted), key=lambda i: (-weights[i], -len(self.terms[places[i]]), self.terms[places[i]])
+        )
         ranked = [(str(self.terms[places[i]]), float(weights[i])) for i in order[: 8 * n_keywords]]
         return [make_harmless(term) for term in _drop_contained(ranked)][:n_keywords]
 
@@ -195,15 +197,19 @@ def _drop_contained(ranked: Sequence[tuple[str, float]]) -> list[str]:
     """Drop terms that are part of another, or hold one, so that keywords do not repeat each other."""
     kept: list[tuple[str, float]] = []
     for term, weight in ranked:
-        overlaps = [i for i, (other, _) in enumerate(kept) if _overlap(term, other)]
+        overlaps = [one for one in kept if _overlap(term, one[0])]
         if not overlaps:
             kept.append((term, weight))
-        elif len(overlaps) == 1:
-            other, other_weight = kept[overlaps[0]]
+        elif all(other in term and weight >= _needed_share(term) * found for other, found in overlaps):
             # The longer one says more, if it is nearly as typical.
-            if len(term) > len(other) and other in term and weight >= PAIR_SHARE * other_weight:
-                kept[overlaps[0]] = (term, other_weight)
+            kept[kept.index(overlaps[0])] = (term, overlaps[0][1])
+            kept = [one for one in kept if one not in overlaps]
     return [term for term, _ in kept]
+
+
+def _needed_share(term: str) -> float:
+    # A longer piece of a script without spaces may begin or end within a word, unless it is as frequent.
+    return PAIR_SHARE if " " in term or not _RUNS.match(term) else 1.0
 
 
 def _overlap(one: str, other: str) -> bool:

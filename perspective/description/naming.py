@@ -38,6 +38,7 @@ N_CONTRASTS = 4
 N_ASKED_KEYWORDS = 3
 N_PHRASE_TEXTS = 200  # of a cluster, in which phrases are looked for
 TOLERANCE = 0.07  # of the share of checked texts by which an LLM's name may be worse than the keywords
+MAX_SHARING = 4  # clusters with one name that may be one
 SLACK = 0.05  # in cosine, by which a shorter name, or an LLM's name of a branch, may be worse
 WORDS_BONUS = 0.03  # in cosine, for names of two words and more: a single word says less than its nearness
 UNCLEAR = "unclear"  # name of a cluster whose texts have no words in common that can be shown
@@ -146,6 +147,8 @@ class _Chooser:
         """Choose the name of each group, other than those that are taken, as normalised, by id of the group."""
         names = [name for group in groups for name in (*group.written, *group.stand_ins)]
         self._embed_new([*names, *map(self._counts.trim, names)])
+        best: dict[int, tuple[str, str]] = {}
+        sharing: dict[tuple[bool, str], list[int]] = defaultdict(list)
         for group in groups:
             avoided = (taken or {}).get(group.id, set())
             written, stand_ins = (
@@ -153,9 +156,16 @@ class _Chooser:
                 for names in (group.written, group.stand_ins)
             )
             stand_in = self._find_best(group, stand_ins) or (group.stand_ins or [UNCLEAR])[0]
-            best = self._find_best(group, written)
-            group.is_written = bool(best) and self._holds(group, best, stand_in)
-            group.name = best if group.is_written else stand_in
+            best[group.id] = (self._find_best(group, written), stand_in)
+            sharing[group.is_branch, normalize_name(best[group.id][0])] += group.clusters
+        for group in groups:
+            name, stand_in = best[group.id]
+            # Clusters that got one name may be one: the name is compared with the texts of all others.
+            together = sharing[group.is_branch, normalize_name(name)]
+            may_be_one = len(together) <= MAX_SHARING and self._check.has_others(together) and not group.is_branch
+            own = together if may_be_one else group.clusters
+            group.is_written = bool(name) and self._holds(group, name, stand_in, own)
+            group.name = name if group.is_written else stand_in
 
     def check(self, groups: Sequence[Group]) -> None:
         """Record the check of the names that are shown."""
@@ -172,18 +182,21 @@ class _Chooser:
         best = names[int(np.argmax(scores + bonus))]
         shorter = clean_name(self._counts.trim(best))
         if " " in shorter and self._score(group, [shorter])[0] >= scores.max() - SLACK:
-            group.written.setdefault(shorter, group.written.get(best, ""))
+            if best in group.written:
+                group.written.setdefault(shorter, group.written[best])
             return shorter
         return best
 
-    def _holds(self, group: Group, name: str, stand_in: str) -> bool:
-        """Tell whether the LLM's name is nearly as near to the cluster's texts as the keywords are."""
-        scores = self._score(group, [name, stand_in])
-        n_checked, nearest = self._check.count(group.clusters, np.array([self._vectors[name], self._vectors[stand_in]]))
+    def _holds(self, group: Group, name: str, stand_in: str, own: Sequence[int]) -> bool:
+        """Tell whether the LLM's name is nearly as near to the texts of its clusters as the keywords are."""
+        worst = self._score(group, [stand_in])[0] - SLACK
+        score = self._check.score(own, self._vectors[name][None])[0]
+        n_checked, nearest = self._check.count(own, self._vectors[name][None])
         if not n_checked:  # there is nothing else
-            return not group.is_branch and bool(scores[0] >= scores[1] - SLACK)
-        is_own = scores[0] >= (scores[1] - SLACK if group.is_branch else min(0, scores[1]))
-        return bool(is_own and nearest[0] >= nearest[1] - TOLERANCE * n_checked)
+            return not group.is_branch and bool(score >= worst)
+        n_others, others = self._check.count(group.clusters, self._vectors[stand_in][None])
+        is_own = score >= (worst if group.is_branch else min(0.0, worst))
+        return bool(is_own and nearest[0] / n_checked >= others[0] / max(n_others, 1) - TOLERANCE)
 
     def _score(self, group: Group, names: Sequence[str]) -> np.ndarray:
         self._embed_new(names)
