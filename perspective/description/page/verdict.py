@@ -228,9 +228,7 @@ def find_again(clusters: np.ndarray, n_clusters: int, clusterings: Sequence[np.n
     return found
 
 
-def find_origins(
-    before: np.ndarray, after: np.ndarray, clusters: np.ndarray, n_clusters: int
-) -> np.ndarray:
+def find_origins(before: np.ndarray, after: np.ndarray, clusters: np.ndarray, n_clusters: int) -> np.ndarray:
     """Return the cluster that each text was nearest to before the embedder was adapted, `(n_texts,)`.
 
     The centres are the means of each cluster's texts. A text that is not nearest to its own cluster's centre now
