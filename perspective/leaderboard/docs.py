@@ -28,7 +28,7 @@ from perspective.cli import entry_point, parse_settings
 from perspective.errors import DataError, suggest_name
 from perspective.evaluation.clustering_scores import METRICS
 from perspective.evaluation.comparison import Comparison, format_text
-from perspective.leaderboard import measured
+from perspective.leaderboard import cluster_tables, measured
 from perspective.leaderboard.measured import BASE, DATASETS, MEAN
 from perspective.plots import make_figure
 
@@ -65,7 +65,7 @@ def fill_page(text: str, name: str) -> str:
     Raises:
         DataError: A marker names nothing that is known, or has no end.
     """
-    for pattern, opening, known in ((TABLE, "<!-- table:", TABLES), (FIGURE, "<!-- = ", measured.FIGURES)):
+    for pattern, opening, known in ((TABLE, "<!-- table:", TABLES), (FIGURE, "<!-- = ", FIGURES)):
         text, n_filled = pattern.subn(partial(_fill, known=known, page=name), text)
         if n_filled != text.count(opening):
             raise DataError(f'{name}: a marker "{opening}" has no end, or stands inside another')
@@ -234,7 +234,12 @@ TABLES: dict[str, Callable[..., str]] = {
     "speed": tabulate_speed,
     "speed_machine": describe_machine,
     "retrieval": tabulate_retrieval,
+    "counting": cluster_tables.tabulate_counting,
+    "unseen_texts": cluster_tables.tabulate_unseen,
+    "unknown_classes": cluster_tables.tabulate_unknown,
 }
+
+FIGURES = {**measured.FIGURES, "assigning_size": cluster_tables.show_assigning_size}
 
 
 def picture_data() -> dict[str, Any]:
