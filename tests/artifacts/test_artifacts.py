@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from perspective.artifacts import (
-    reading,
     JudgeRecord,
     Judgment,
     Output,
@@ -20,6 +19,7 @@ from perspective.artifacts import (
     read_json,
     read_record,
     read_vectors,
+    reading,
     save_judgments,
     save_training_triplets,
     save_triplets,
