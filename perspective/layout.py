@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -247,6 +248,20 @@ def name_dataset(path: Path) -> str:
     """
     stem = unicodedata.normalize("NFC", path.stem)  # macOS hands out decomposed names
     return shorten_name("".join(char if unicodedata.category(char)[0] in "LMN" else "_" for char in stem))
+
+
+def name_sample(dataset: str, n_texts: int) -> str:
+    """Return the name of a sample of a data set, itself a data set."""
+    return f"{dataset}_n={n_texts}"
+
+
+def source_dataset(dataset: str) -> str:
+    """Return the data set that a sample was drawn from; any other is its own.
+
+    >>> source_dataset(name_sample("banking77", 1000)), source_dataset("banking77")
+    ('banking77', 'banking77')
+    """
+    return re.sub(r"_n=\d+$", "", dataset)
 
 
 def check_name(option: str, name: str) -> None:

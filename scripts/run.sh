@@ -40,6 +40,8 @@ clustering before and after. Finished stages are recognised and skipped; a kille
   --n_clusters N       number of clusters that the page shows (default: estimated without labels)
   --no_describe        leave out step 7: clusters, their names, the map and the page
   --rounds N           adapt the adapted embedder again, N rounds in total (default: 1)
+  --adapt_on N         adapt the embedder on a random sample of N texts (20000 suits a million), then embed
+                       all texts with it, into after_measures/
   --scale NAME         small (default) or large
   --max_query N        number of triplets to judge, if any are (default: 1024)
   --seed N             random seed of sampling and training (default: 100)
@@ -68,13 +70,14 @@ overwrite=()
 data_path=""
 recorded=""
 rounds=1
+adapt_on=""
 states_llm=smollm2
 describe=1
 n_clusters=()
 server=() # of judge: those that name_clusters.sh takes too
 OPTIONS=(--dataset --data_path --text_column --label_column --perspective --embedder --llm --max_text_tokens --load_in
-    --judge --base_url --budget --price_in --price_out --recorded_path --states_llm --recipe --rounds --scale --max_query
-    --seed --n_clusters --no_describe --overwrite --help)
+    --judge --base_url --budget --price_in --price_out --recorded_path --states_llm --recipe --rounds --adapt_on --scale
+    --max_query --seed --n_clusters --no_describe --overwrite --help)
 
 absolute() { # prints an absolute path, since the working directory changes
     case "$1" in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac
@@ -141,6 +144,10 @@ while (($#)); do
         judge+=("$option" "$recorded")
         ;;
     --states_llm) states_llm="$value" ;;
+    --adapt_on)
+        [[ "$value" =~ ^[1-9][0-9]*$ ]] || fail "--adapt_on $value: must be a whole number of at least 1"
+        adapt_on="$value"
+        ;;
     --recipe) recipe+=("$option" "$value") ;;
     --rounds)
         [[ "$value" =~ ^[1-9][0-9]*$ ]] || fail "--rounds $value: must be a whole number of at least 1"
@@ -156,6 +163,7 @@ done
 [[ ${#data[@]} -eq 0 || -n "$data_path" ]] || fail "--text_column needs --data_path"
 [[ ${#names[@]} -le 1 || -z "$data_path" ]] || fail "--data_path takes one --dataset, which names it"
 [[ $rounds -eq 1 || -z "$recorded" ]] || fail "--rounds needs a judge that can be asked again; --recorded_path cannot"
+[[ -z "$adapt_on" || -z "$recorded" ]] || fail "--adapt_on takes triplets of its sample; --recorded_path has others"
 [[ ${#names[@]} -le 1 || -z "$recorded" ]] || fail "--recorded_path takes one --dataset"
 
 bash "$HERE/setup.sh"
@@ -178,6 +186,19 @@ else
         echo "no data set can be fetched: continuing with the demo texts in datasets/demo" >&2
         DATASETS=demo
     }
+fi
+whole=(${data[@]+"${data[@]}"} ${overwrite[@]+"${overwrite[@]}"}) # options that read all texts
+read -ra sources <<<"$DATASETS"
+if [[ -n "$adapt_on" ]]; then
+    # The sample is a data set of its own: the stages run on it as on any other.
+    samples=()
+    for source in "${sources[@]}"; do
+        samples+=("$("$PYTHON" -m perspective.data.sample --dataset "$source" --scale "$SCALE" --adapt_on "$adapt_on" \
+            ${whole[@]+"${whole[@]}"} ${labels[@]+"${labels[@]}"})")
+    done
+    DATASETS="${samples[*]}"
+    data=()
+    labels=()
 fi
 export DATASETS
 
@@ -241,19 +262,29 @@ describe_clusters() {
     step "7 describe: draw the map" "$STAGE3/draw_map.sh" ${recipe[@]+"${recipe[@]}"} ${overwrite[@]+"${overwrite[@]}"}
 }
 
+# Prints the checkpoint of data set $1 that was adapted from $EMBEDDER.
+find_checkpoint() {
+    "$PYTHON" -m perspective.layout "$1" "$SCALE" "$EMBEDDER" "$MAX_QUERY" "$SEED" "$name" "${recipe[1]:-}"
+}
+
 run_stages
-all_datasets="$DATASETS"
+read -ra all_datasets <<<"$DATASETS"
 first="$EMBEDDER"
-for dataset in $all_datasets; do
+for i in "${!all_datasets[@]}"; do
+    dataset="${all_datasets[i]}"
     export DATASETS="$dataset" EMBEDDER="$first"
     adapted="$first" # the embedder that the last round adapted
     for ((round = 2; round <= rounds; round++)); do
         # Each round starts from the embedder of the previous one.
-        EMBEDDER="$("$PYTHON" -m perspective.layout "$dataset" "$SCALE" "$EMBEDDER" "$MAX_QUERY" "$SEED" "$name" "${recipe[1]:-}")"
+        EMBEDDER="$(find_checkpoint "$dataset")"
         export EMBEDDER
         echo "== round $round of $dataset" >&2
         run_stages
         adapted="$EMBEDDER"
     done
     [[ -z "$describe" ]] || EMBEDDER="$adapted" LLM="$name" describe_clusters
+    if [[ -n "$adapt_on" ]]; then
+        checkpoint="$(find_checkpoint "$dataset")"
+        DATASETS="${sources[i]}" step "7 embed all texts" "$STAGE2/get_embedding_gte.sh" --checkpoint "$checkpoint" --no_measure ${whole[@]+"${whole[@]}"}
+    fi
 done

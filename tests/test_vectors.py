@@ -1,7 +1,10 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from perspective.vectors import blend, center_rows, half_whiten, keep_directions, normalize_rows
+from perspective import vectors as vectors_module
+from perspective.vectors import blend, blend_directions, center_rows, half_whiten, keep_directions, normalize_rows
 
 
 @pytest.fixture
@@ -54,3 +57,37 @@ def test_the_strongest_directions_are_kept(mixture):
     assert kept.shape == (300, 5) and np.allclose(kept.mean(axis=0), 0, atol=1e-5)
     assert (np.diff(kept.var(axis=0)) <= 1e-6).all()
     assert keep_directions(vectors, 99).shape == vectors.shape
+
+
+def test_chunks_give_the_same_as_one(mixture, monkeypatch):
+    rows = mixture[0]
+    states = np.random.default_rng(6).normal(size=(300, 24)).astype(np.float32)
+    unit = normalize_rows(states)
+
+    def compute():
+        return (
+            normalize_rows(rows),
+            center_rows(rows),
+            half_whiten(states),
+            np.abs(keep_directions(states, 5)),  # directions have no sign
+            np.abs(blend_directions(center_rows(rows), unit, 0.5, 5)),
+        )
+
+    whole = compute()
+    assert np.allclose(whole[-1], np.abs(keep_directions(blend(center_rows(rows), unit, 0.5), 5)), atol=1e-5)
+    monkeypatch.setattr(vectors_module, "ROWS_AT_A_TIME", 64)
+    for one, other in zip(whole, compute(), strict=True):
+        assert one.dtype == other.dtype == np.float32
+        assert np.allclose(one, other, atol=1e-4)
+
+
+def test_memory_stays_near_arguments_and_result(monkeypatch):
+    """A million texts have gigabytes of states: whitening makes one array of their size, not five."""
+    states = np.random.default_rng(7).normal(size=(40_000, 64)).astype(np.float32)
+    monkeypatch.setattr(vectors_module, "ROWS_AT_A_TIME", 2000)
+    half_whiten(states[:3000])  # what is loaded on the way
+    tracemalloc.start()
+    half_whiten(states)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * states.nbytes

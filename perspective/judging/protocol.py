@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from perspective.artifacts import LABELS, Judgment, Triplet, mirror_prediction, read_json, stack_rows
 from perspective.errors import DataError, JudgeError
+from perspective.layout import source_dataset
 from perspective.llm.chat import MAX_TEXT_CHARS, make_harmless
 
 logger = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ def choose_wording(prompts_path: Path, dataset: str, perspective: str | None = N
     Raises:
         DataError: The data set's entry has another form.
     """
-    entry = read_json(prompts_path).get(dataset) if perspective is None else None
+    entry = read_json(prompts_path).get(source_dataset(dataset)) if perspective is None else None
     if isinstance(entry, str):
         return Wording(DEFAULT_PERSPECTIVE, entry)
     if isinstance(entry, dict):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from perspective.artifacts import ROOT, read_json, read_record
 from perspective.errors import DataError, suggest_name
-from perspective.layout import slugify_model
+from perspective.layout import slugify_model, source_dataset
 from perspective.models.registry import EMBEDDERS
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def read_prompt(path: Path, dataset: str) -> str:
     Raises:
         DataError: The data set has no prompt.
     """
-    prompts = read_json(path)
+    prompts, dataset = read_json(path), source_dataset(dataset)
     if dataset not in prompts:
         raise DataError(
             f'{path}: no prompt for "{dataset}": {suggest_name(dataset, prompts)}; add one line for your data'

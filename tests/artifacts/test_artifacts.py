@@ -19,6 +19,7 @@ from perspective.artifacts import (
     read_json,
     read_record,
     read_vectors,
+    reading,
     save_judgments,
     save_training_triplets,
     save_triplets,
@@ -381,3 +382,18 @@ def test_broken_training_triplets_are_refused(written, change, message):
     assert load_training_triplets(written([record]))[0].weight == 1.0  # published: without a weight
     with pytest.raises(DataError, match=message):
         load_training_triplets(written([record | change]))
+
+
+def test_large_vectors_are_mapped_and_checked_as_others(tmp_path, monkeypatch):
+    """They stay on disk until they are used; changes do not reach the file."""
+    monkeypatch.setattr(reading, "MAPPED_BYTES", 100)
+    rows = np.arange(60, dtype=np.float32).reshape(20, 3)
+    np.save(tmp_path / "large.npy", rows)
+    found = read_vectors(tmp_path / "large.npy", 20)
+    assert isinstance(found.base, np.memmap) and not isinstance(found, np.memmap)
+    found[0] = -1
+    np.testing.assert_array_equal(read_vectors(tmp_path / "large.npy"), rows)
+    rows[7, 1] = np.nan
+    np.save(tmp_path / "large.npy", rows)
+    with pytest.raises(DataError, match="row 7 holds NaN"):
+        read_vectors(tmp_path / "large.npy")

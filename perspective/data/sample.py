@@ -1,0 +1,79 @@
+"""Draw a random sample of a data set, to adapt the embedder on fewer texts than are embedded in the end.
+
+Reads:  datasets/<dataset>/<scale>.jsonl, or --data_path
+Writes: datasets/<dataset>_n=<adapt_on>/<scale>.jsonl, a data set of its own with each text's "row" in the
+        whole; its name to standard output
+
+python -m perspective.data.sample --dataset banking77 --adapt_on 1000
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from perspective.artifacts import Output
+from perspective.artifacts.jsonl import write_jsonl
+from perspective.cli import entry_point, parse_settings
+from perspective.data.corpus import DATASETS, CorpusSettings, load_texts, read_column
+from perspective.errors import DataError
+from perspective.layout import name_sample
+from perspective.options import OverwriteOptions, option
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class SampleSettings(OverwriteOptions):
+    """Which sample is drawn."""
+
+    adapt_on: int = option("number of texts", default=20_000)
+    label_column: str = option("field or column of the label, copied if there is one", default="label", group="input")
+
+    def __post_init__(self) -> None:
+        """Check the number."""
+        if self.adapt_on < 2:
+            raise DataError(f"--adapt_on {self.adapt_on}: must be at least 2")
+
+
+def draw_rows(n_texts: int, n_sample: int) -> np.ndarray:
+    """Return sorted row numbers of a random sample without repetition, the same in each run.
+
+    >>> draw_rows(6, 3).tolist()
+    [3, 4, 5]
+    """
+    return np.sort(np.random.default_rng(SEED).choice(n_texts, n_sample, replace=False))
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draw and write."""
+    corpus, settings = parse_settings((CorpusSettings, SampleSettings), argv, __doc__)
+    name = name_sample(corpus.dataset, settings.adapt_on)
+    made_from = {"adapt_on": settings.adapt_on, "seed": SEED, "text_column": corpus.text_column}
+    made_from["label_column"] = settings.label_column
+    output = Output(DATASETS / name / f"{corpus.scale}.jsonl", "texts", made_from, {"texts": corpus.path})
+    if not output.is_finished(settings.overwrite):
+        texts = load_texts(corpus)
+        if settings.adapt_on >= len(texts):
+            raise DataError(
+                f"--adapt_on {settings.adapt_on}: {corpus.path} has {len(texts)} texts; leave the option out"
+            )
+        labels = read_column(corpus.path, settings.label_column, required=False)
+        records = []
+        for row in draw_rows(len(texts), settings.adapt_on).tolist():
+            label = labels[row][1]
+            records.append(
+                {"task": name, "input": texts[row], **({} if label is None else {"label": label}), "row": row}
+            )
+        output.facts |= {"n_texts": len(records), "n_texts_of_whole": len(texts)}
+        with output.open() as temporary:
+            write_jsonl(temporary, records)
+    sys.stdout.buffer.write(f"{name}\n".encode())
+
+
+if __name__ == "__main__":
+    main()
