@@ -250,8 +250,8 @@ def _note_measures(measures: tuple[Mapping[str, Any], Mapping[str, Any]] | None)
         return ""
     n_classes, n_seeds = measures[1].get("n_clusters"), len(measures[1].get("seeds", []))
     return (
-        f"k-means with the number of classes ({n_classes}), mean ± standard deviation over {n_seeds} starts. Labels are "
-        "read only to measure: neither the number of clusters shown here nor the clusters come from them."
+        f"k-means with the number of classes ({n_classes}), mean ± standard deviation over {n_seeds} starts. Labels "
+        "are read only to measure: neither the number of clusters shown here nor the clusters come from them."
     )
 
 

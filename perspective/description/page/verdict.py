@@ -133,9 +133,10 @@ def _summarise(record: ResultRecord, trust: Mapping[str, Any]) -> str:
     if isinstance(stability, dict) and len(stability) > 1 and "0" in stability:
         alone, with_llm = stability["0"], max(value for weight, value in stability.items() if weight != "0")
         if trust.get("weight"):
+            learned = end or " The embedder learned from both."
             return (
                 f"{llm} was trusted: with what it reads in each text, clusterings from different starts agree more "
-                f"({with_llm:.3f}) than with the embedder alone ({alone:.3f}).{end or ' The embedder learned from both.'}"
+                f"({with_llm:.3f}) than with the embedder alone ({alone:.3f}).{learned}"
             )
         learned = end or " The embedder learned from its own neighbourhoods alone."
         return (
