@@ -28,6 +28,7 @@ STAGES = {
     "count_clusters": "perspective.3_describe.count_clusters",
     "cluster": "perspective.3_describe.cluster",
     "draw_map": "perspective.3_describe.draw_map",
+    "export_map": "perspective.3_describe.export_map",
     "assign": "perspective.3_describe.assign",
     "name_clusters": "perspective.3_describe.name_clusters",
 }

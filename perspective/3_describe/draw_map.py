@@ -53,15 +53,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         logger.info("drawing the map of %d texts, before and after", len(before))
         map_output.write_vectors(draw_map(before, after, settings).to_array(len(before)))
 
+    from perspective.description.page import assemble_page, build_content, hash_parts
     from perspective.description.page.sources import describe_run, list_sources
 
     sources = list_sources(files, layout)
-    page = Output(files.page, "page", {"title": data.dataset}, sources)
+    page = Output(files.page, "page", {"title": data.dataset, "parts": hash_parts()}, sources)
     if out.overwrite or not page.is_current():
         text_map = read_map(files.map, len(before))
         description = describe_run(sources, files, data.dataset, clustering, text_map, before, after)
-        from perspective.description.page import assemble_page, build_content
-
         page.facts |= {"n_shown": len(text_map.rows)}
         with page.open() as temporary:
             temporary.write_text(assemble_page(build_content(description)), encoding="utf-8")

@@ -20,6 +20,12 @@ PLACE = re.compile(r"\{\{(\w+)\}\}")
 ESCAPED = {char: f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
+def hash_parts() -> str:
+    """Return the hash of the page's own files: another version of them makes another page."""
+    parts = ("page.html", "style.css", *SCRIPTS)
+    return _hash("".join((FOLDER / name).read_text(encoding="utf-8") for name in parts))
+
+
 def assemble_page(content: Mapping[str, Any]) -> str:
     """Return the page.
 

@@ -180,6 +180,8 @@ def _describe_name(number: int, name: Name | None) -> dict[str, Any]:
 def _note_names(names: Names | None, clusters: Sequence[Mapping[str, Any]]) -> str:
     if names is None:
         return "The clusters have no names yet: name_clusters.sh asks the LLM for them."
+    if names.llm == "none":
+        return "The names are keywords: no LLM was asked."
     n_by_llm = sum(cluster["source"] == "llm" for cluster in clusters)
     n_by_keywords = sum(cluster["source"] == "keywords" for cluster in clusters)
     note = f"{n_by_llm} of {len(clusters)} names are by the LLM ({names.llm})"

@@ -4,6 +4,7 @@
 
 const MARGIN = 0.06; // of the map, around the texts
 const MAX_ZOOM = 120;
+const MAX_STRETCH = 1.6; // of one axis against the other
 const SWITCH_MILLISECONDS = 900;
 const HOVER_PIXELS = 14;
 
@@ -16,8 +17,14 @@ class MapView {
     this.top = document.getElementById("labels");
     this.positions = Float32Array.from(data.after);
     this.time = 1; // 0: before, 1: after
-    this.center = [0.5, 0.5];
-    this.zoom = 1;
+    const axis = (which) => [data.before, data.after].flatMap((places) => {
+      let [low, high] = [Infinity, -Infinity];
+      for (let i = which; i < places.length; i += 2) [low, high] = [Math.min(low, places[i]), Math.max(high, places[i])];
+      return [low, high];
+    });
+    this.span = [0, 1].map((which) => Math.max(0.05, Math.max(...axis(which)) - Math.min(...axis(which))));
+    this.middle = [0, 1].map((which) => (Math.max(...axis(which)) + Math.min(...axis(which))) / 2);
+    this.showWhole();
     this.on = null; // Uint8Array: texts that are not dimmed
     this.lines = [];
     this.marked = -1;
@@ -72,7 +79,7 @@ class MapView {
   }
 
   showWhole() {
-    Object.assign(this, { center: [0.5, 0.5], zoom: 1 });
+    Object.assign(this, { center: [...this.middle], zoom: 1 });
     this.draw();
   }
 
@@ -81,21 +88,19 @@ class MapView {
     const xs = texts.map((i) => this.positions[2 * i]).sort((a, b) => a - b);
     const ys = texts.map((i) => this.positions[2 * i + 1]).sort((a, b) => a - b);
     const at = (values, part) => values[Math.min(values.length - 1, Math.floor(values.length * part))];
-    const span = Math.max(at(xs, 0.95) - at(xs, 0.05), at(ys, 0.95) - at(ys, 0.05), 0.02);
+    const part = (values, axis) => (at(values, 0.95) - at(values, 0.05)) / this.span[axis];
     this.center = [at(xs, 0.5), at(ys, 0.5)];
-    this.zoom = Math.min(MAX_ZOOM, Math.max(1, 0.45 / span));
+    this.zoom = Math.min(MAX_ZOOM, Math.max(1, 0.5 / Math.max(part(xs, 0), part(ys, 1), 0.01)));
     this.draw();
   }
 
   // Places
 
-  get unit() { // pixels of the screen for the whole map
-    return Math.min(this.width, this.height) * (1 - 2 * MARGIN) * this.zoom;
-  }
-
-  // Where the map is wider than high it is stretched: distances of t-SNE have no scale to keep.
-  get stretch() {
-    return Math.min(1.7, Math.max(1, (this.width / this.height) * 0.98));
+  // Pixels of the screen for the width and the height of the map. It is stretched to fill the place that there is:
+  // distances of t-SNE have no scale to keep.
+  get scale() {
+    const room = [this.width, this.height].map((pixels, axis) => (pixels * (1 - 2 * MARGIN)) / this.span[axis]);
+    return room.map((pixels) => Math.min(pixels, MAX_STRETCH * Math.min(...room)) * this.zoom);
   }
 
   toScreen(i) {
@@ -103,22 +108,20 @@ class MapView {
   }
 
   place(x, y) {
-    return [
-      (x - this.center[0]) * this.unit * this.stretch + this.width / 2,
-      (this.center[1] - y) * this.unit + this.height / 2,
-    ];
+    const [scaleX, scaleY] = this.scale;
+    return [(x - this.center[0]) * scaleX + this.width / 2, (this.center[1] - y) * scaleY + this.height / 2];
   }
 
   find(x, y) {
     let best = -1;
     let nearest = HOVER_PIXELS ** 2;
-    const scaleX = this.unit * this.stretch;
+    const [scaleX, scaleY] = this.scale;
     const left = this.center[0] + (x - this.width / 2) / scaleX;
-    const up = this.center[1] - (y - this.height / 2) / this.unit;
+    const up = this.center[1] - (y - this.height / 2) / scaleY;
     for (let i = 0; i < this.data.cluster.length; i++) {
       if (this.on && !this.on[i]) continue;
       const distance =
-        ((this.positions[2 * i] - left) * scaleX) ** 2 + ((this.positions[2 * i + 1] - up) * this.unit) ** 2;
+        ((this.positions[2 * i] - left) * scaleX) ** 2 + ((this.positions[2 * i + 1] - up) * scaleY) ** 2;
       if (distance < nearest) [nearest, best] = [distance, i];
     }
     return best;
@@ -161,6 +164,7 @@ class MapView {
     const [red, green, blue] = this.theme.ground;
     new Uint32Array(pixels.buffer).fill((255 << 24) | (blue << 16) | (green << 8) | red);
     const n = this.data.cluster.length;
+    this.inPixels = this.scale.map((pixels) => pixels * this.ratio); // computed once, not for each point
     const crowd = Math.sqrt((this.width * this.height) / Math.max(n, 1));
     const radius = Math.min(6, Math.max(1.1, crowd * 0.16 * this.zoom ** 0.4)) * this.ratio;
     const opacity = n > 20000 ? 0.65 : 0.85;
@@ -178,9 +182,8 @@ class MapView {
 
   blend(pixels, i, disc, [red, green, blue], opacity) {
     const { width, height } = this.base;
-    const unit = this.unit * this.ratio;
-    const x = Math.round((this.positions[2 * i] - this.center[0]) * unit * this.stretch + width / 2);
-    const y = Math.round((this.center[1] - this.positions[2 * i + 1]) * unit + height / 2);
+    const x = Math.round((this.positions[2 * i] - this.center[0]) * this.inPixels[0] + width / 2);
+    const y = Math.round((this.center[1] - this.positions[2 * i + 1]) * this.inPixels[1] + height / 2);
     const { size, alphas } = disc;
     const half = (size - 1) / 2;
     if (x < half || y < half || x >= width - half || y >= height - half) return;
@@ -261,17 +264,18 @@ class MapView {
 
   zoomBy(factor, x = this.width / 2, y = this.height / 2) {
     const zoom = Math.min(MAX_ZOOM, Math.max(0.5, this.zoom * factor));
-    const unit = this.unit;
+    const before = this.scale;
     this.zoom = zoom;
-    const change = 1 / unit - 1 / this.unit;
-    this.center[0] += ((x - this.width / 2) * change) / this.stretch;
-    this.center[1] -= (y - this.height / 2) * change;
+    const [changeX, changeY] = this.scale.map((pixels, axis) => 1 / before[axis] - 1 / pixels);
+    this.center[0] += (x - this.width / 2) * changeX;
+    this.center[1] -= (y - this.height / 2) * changeY;
     this.draw();
   }
 
   pan(x, y) {
-    this.center[0] -= x / this.unit / this.stretch;
-    this.center[1] += y / this.unit;
+    const [scaleX, scaleY] = this.scale;
+    this.center[0] -= x / scaleX;
+    this.center[1] += y / scaleY;
     this.draw();
   }
 

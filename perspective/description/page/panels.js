@@ -84,7 +84,7 @@ function showCluster(page, i) {
   return isOpen ? [row, make("tr", { className: "detail" }, make("td", { colspan: String(COLUMNS.length) }, ...describeCluster(page, i)))] : [row];
 }
 
-const SOURCES = { llm: "named by the LLM", keywords: "named by its keywords: the LLM gave no name that fits", edit: "named by a person", none: "not named yet" };
+const SOURCES = { llm: "named by the LLM", keywords: "named by its keywords, for want of a name by an LLM that fits", edit: "named by a person", none: "not named yet" };
 
 function describeCluster(page, i) {
   const { data } = page;
