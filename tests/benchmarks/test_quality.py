@@ -46,7 +46,16 @@ def labelled(tmp_path, monkeypatch, sentences):
 def test_the_study_runs_and_resumes(tmp_path, monkeypatch, labelled, embedder_folder, llm_folder):
     """Arms of each kind at tiny size; a finished cell is not measured again."""
     models = (str(embedder_folder), str(llm_folder))
-    arms = ["method", "method+llm", "no_llm", "teacher_weight_1", "teacher", "random_triplets", "self_triplets", "starling"]
+    arms = [
+        "method",
+        "method+llm",
+        "no_llm",
+        "teacher_weight_1",
+        "teacher",
+        "random_triplets",
+        "self_triplets",
+        "starling",
+    ]
     settings = study.StudySettings(
         datasets=["banking77"], arms=arms, seeds=[7], embedder=models[0], llm=models[1], output_path=str(tmp_path)
     )
