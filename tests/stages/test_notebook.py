@@ -13,7 +13,7 @@ def test_notebook_runs_whole_on_the_demo(tmp_path, monkeypatch):
     repository = tmp_path / "EMB with LLM"
     repository.mkdir()
     copy_repository(repository)
-    for name, value in {"DATASETS": "demo", "MAX_QUERY": "16", "PYTHONPATH": str(repository)}.items():
+    for name, value in {"DATASETS": "demo", "PYTHONPATH": str(repository)}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MPLBACKEND", raising=False)  # streamlit, in tests before, sets one without pictures
     notebook = nbformat.read(repository / "run.ipynb", as_version=4)
@@ -22,7 +22,7 @@ def test_notebook_runs_whole_on_the_demo(tmp_path, monkeypatch):
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
     assert len(pictures) == 2  # the bar chart and the two-dimensional picture
     text = "".join(output.get("text", "") for output in outputs)
-    assert "Query: " in text and "embedder accuracy" in text and "unchanged" in text
+    assert "answer states trusted with weight" in text and "minilm    smollm2  ACC" in text
 
 
 def test_notebook_is_committed_executed_and_small():
