@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 NOISY_LIBRARIES = (
     *("httpx", "httpcore", "httpx2", "httpcore2", "openai"),
-    *("sentence_transformers", "transformers", "huggingface_hub", "matplotlib"),
+    *("sentence_transformers", "transformers", "huggingface_hub", "matplotlib", "openTSNE"),
 )
 USER_ERROR = 2  # argparse's exit code for a wrong call
 MAX_SEED = 2**32 - 1  # numpy's and scikit-learn's

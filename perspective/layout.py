@@ -124,14 +124,108 @@ class Layout:
         return blend_path(self.after_embeds)
 
     @property
+    def description(self) -> ClusterFiles:
+        """Files of stage 3: the clusters of the fine-tuned embedder's vectors, and what belongs to them."""
+        return ClusterFiles(DESCRIBE_STAGE / "clusters", self.checkpoint.name)
+
+    @property
     def clusters(self) -> Path:
         """Clusters of the fine-tuned embedder's vectors; the other files of stage 3 are named after it."""
-        return DESCRIBE_STAGE / "clusters" / f"{self.checkpoint.name}-clusters.json"
+        return self.description.clusters
 
     @property
     def after_embeds(self) -> Path:
         """Vectors of the fine-tuned embedder."""
         return after_path(self.checkpoint, self.dataset, self.scale)
+
+
+@dataclass(frozen=True)
+class ClusterFiles:
+    """The files of stage 3, all of them beside one another.
+
+    Attributes:
+        folder: Their folder.
+        stem: Start of their names: the name of the checkpoint.
+    """
+
+    folder: Path
+    stem: str
+
+    @property
+    def count(self) -> Path:
+        """The number of clusters, with the estimates of all criteria."""
+        return self._file("-count.json")
+
+    @property
+    def found(self) -> Path:
+        """The cluster of each text as it was found, before edits."""
+        return self._file("-found.npy")
+
+    @property
+    def clusters(self) -> Path:
+        """All clusters and their tree."""
+        return self._file("-clusters.json")
+
+    @property
+    def centers(self) -> Path:
+        """The centre of each cluster, `(n_clusters, dim)`, in the order of the clusters."""
+        return self._file("-centers.npy")
+
+    @property
+    def anchors(self) -> Path:
+        """Centres by which new texts are assigned: a merged cluster keeps one for each of its parts."""
+        return self._file("-anchors.npz")
+
+    @property
+    def texts(self) -> Path:
+        """One row a text: row, cluster, confidence, outlier, text."""
+        return self._file("-texts.parquet")
+
+    @property
+    def table(self) -> Path:
+        """The same rows as CSV."""
+        return self._file("-texts.csv")
+
+    @property
+    def added(self) -> Path:
+        """Examples of texts of clusters that were added later, in the columns of `texts`."""
+        return self._file("-added.parquet")
+
+    @property
+    def names(self) -> Path:
+        """Names of the clusters and of the branches of their tree."""
+        return self._file("-names.json")
+
+    @property
+    def map(self) -> Path:
+        """Places of each text on the map before and after, and the share of neighbours kept: `(n_texts, 5)`."""
+        return self._file("-map.npy")
+
+    @property
+    def explore(self) -> Path:
+        """The texts with clusters, names and places in one table, for other programs."""
+        return self._file("-explore.parquet")
+
+    @property
+    def page(self) -> Path:
+        """The page that shows all of them."""
+        return self._file(".html")
+
+    @property
+    def edits(self) -> Path:
+        """A person's edits."""
+        return self._file("-edits.yaml")
+
+    def new_vectors(self, new_texts: Path) -> Path:
+        """Vectors of a file of new texts."""
+        return self._file(f"-{name_dataset(new_texts)}-embeds.npy")
+
+    def assigned(self, new_texts: Path) -> Path:
+        """The cluster of each new text; the same rows as CSV lie beside it."""
+        return self._file(f"-{name_dataset(new_texts)}-assigned.parquet")
+
+    def _file(self, ending: str) -> Path:
+        return self.folder / f"{self.stem}{ending}"
 
 
 def slugify_model(name: str) -> str:

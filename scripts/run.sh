@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the whole pipeline: set-up, data, the six stages, the comparison before and after.
+# Runs the whole pipeline: set-up, data, the six stages, the comparison before and after, the page about the clusters.
 set -euo pipefail
 
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -37,6 +37,8 @@ clustering before and after. Finished stages are recognised and skipped; a kille
                        none leaves them out
   --recipe NAME        distill (default: learn from a teacher made of all evidence), standard (learn
                        from triplets), published (triplets; batch 2, learning rate 5e-7, 8 epochs)
+  --n_clusters N       number of clusters that the page shows (default: estimated without labels)
+  --no_describe        leave out step 7: clusters, their names, the map and the page
   --rounds N           adapt the adapted embedder again, N rounds in total (default: 1)
   --adapt_on N         adapt the embedder on a random sample of N texts (20000 suits a million), then embed
                        all texts with it, into after_measures/
@@ -70,10 +72,12 @@ recorded=""
 rounds=1
 adapt_on=""
 states_llm=smollm2
+describe=1
+n_clusters=()
+server=() # of judge: those that name_clusters.sh takes too
 OPTIONS=(--dataset --data_path --text_column --label_column --perspective --embedder --llm --max_text_tokens --load_in
     --judge --base_url --budget --price_in --price_out --recorded_path --states_llm --recipe --rounds --adapt_on --scale
-    --max_query --seed
-    --overwrite --help)
+    --max_query --seed --n_clusters --no_describe --overwrite --help)
 
 absolute() { # prints an absolute path, since the working directory changes
     case "$1" in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac
@@ -89,6 +93,11 @@ while (($#)); do
         ;;
     --overwrite)
         overwrite=(--overwrite)
+        shift
+        continue
+        ;;
+    --no_describe)
+        describe=""
         shift
         continue
         ;;
@@ -121,7 +130,14 @@ while (($#)); do
         ;;
     --perspective | --load_in) reader+=("$option" "$value") ;;
     --max_text_tokens) states+=("$option" "$value") ;;
-    --base_url | --budget | --price_in | --price_out) judge+=("$option" "$value") ;;
+    --base_url | --budget | --price_in | --price_out)
+        judge+=("$option" "$value")
+        server+=("$option" "$value")
+        ;;
+    --n_clusters)
+        [[ "$value" =~ ^[1-9][0-9]*$ ]] || fail "--n_clusters $value: must be a whole number of at least 1"
+        n_clusters=("$option" "$value")
+        ;;
     --recorded_path)
         [[ -f "$value" ]] || fail "$value: no such file"
         recorded="$(absolute "$value")"
@@ -155,6 +171,7 @@ bash "$HERE/setup.sh"
 source "$HERE/common.sh"
 STAGE1="$ROOT/perspective/1_predict_triplet/scripts"
 STAGE2="$ROOT/perspective/2_finetune/scripts"
+STAGE3="$ROOT/perspective/3_describe/scripts"
 
 # data
 if [[ -n "$data_path" ]]; then
@@ -216,7 +233,7 @@ run_stages() {
         step "2 sample triplets" "$STAGE1/triplet_sampling.sh" ${texts[@]+"${texts[@]}"} ${labels[@]+"${labels[@]}"}
     fi
     if [[ "$states_llm" != none ]]; then
-        LLM="$states_llm" step "3 read answer states" "$STAGE1/read_states.sh" ${states[@]+"${states[@]}"} ${reader[@]+"${reader[@]}"} ${texts[@]+"${texts[@]}"}
+        LLM="$states_llm" step "2 read answer states" "$STAGE1/read_states.sh" ${states[@]+"${states[@]}"} ${reader[@]+"${reader[@]}"} ${texts[@]+"${texts[@]}"}
     fi
     if [[ -n "$triplets" ]]; then
         step "3 judge triplets" "$STAGE1/predict_triplet.sh" ${reader[@]+"${reader[@]}"} ${judge[@]+"${judge[@]}"} ${texts[@]+"${texts[@]}"}
@@ -240,21 +257,34 @@ find_checkpoint() {
     "$PYTHON" -m perspective.layout "$1" "$SCALE" "$EMBEDDER" "$MAX_QUERY" "$SEED" "$name" "${recipe[1]:-}"
 }
 
+# Describes the clusters of the run that the settings name; its last line says what to open.
+describe_clusters() {
+    local namer="$llm"
+    [[ "$kind" != reward ]] || namer=none # it scores texts and writes none: keywords are the names
+    step "7 describe: count clusters" "$STAGE3/count_clusters.sh" ${recipe[@]+"${recipe[@]}"} ${n_clusters[@]+"${n_clusters[@]}"} ${texts[@]+"${texts[@]}"}
+    step "7 describe: cluster" "$STAGE3/cluster.sh" ${recipe[@]+"${recipe[@]}"} ${n_clusters[@]+"${n_clusters[@]}"} ${texts[@]+"${texts[@]}"}
+    step "7 describe: name clusters" "$STAGE3/name_clusters.sh" --naming_llm "$namer" ${recipe[@]+"${recipe[@]}"} ${reader[@]+"${reader[@]}"} ${server[@]+"${server[@]}"} ${texts[@]+"${texts[@]}"}
+    step "7 describe: draw the map" "$STAGE3/draw_map.sh" ${recipe[@]+"${recipe[@]}"} ${overwrite[@]+"${overwrite[@]}"}
+}
+
 run_stages
 read -ra all_datasets <<<"$DATASETS"
 first="$EMBEDDER"
 for i in "${!all_datasets[@]}"; do
     dataset="${all_datasets[i]}"
     export DATASETS="$dataset" EMBEDDER="$first"
+    adapted="$first" # the embedder that the last round adapted
     for ((round = 2; round <= rounds; round++)); do
         # Each round starts from the embedder of the previous one.
         EMBEDDER="$(find_checkpoint "$dataset")"
         export EMBEDDER
         echo "== round $round of $dataset" >&2
         run_stages
+        adapted="$EMBEDDER"
     done
+    [[ -z "$describe" ]] || EMBEDDER="$adapted" LLM="$name" describe_clusters
     if [[ -n "$adapt_on" ]]; then
         checkpoint="$(find_checkpoint "$dataset")"
-        DATASETS="${sources[i]}" step "7 embed all texts" "$STAGE2/get_embedding_gte.sh" --checkpoint "$checkpoint" --no_measure ${whole[@]+"${whole[@]}"}
+        DATASETS="${sources[i]}" step "8 embed all texts" "$STAGE2/get_embedding_gte.sh" --checkpoint "$checkpoint" --no_measure ${whole[@]+"${whole[@]}"}
     fi
 done

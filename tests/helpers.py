@@ -25,6 +25,11 @@ STAGES = {
     "convert_triplet_self": "perspective.2_finetune.convert_triplet_self",
     "convert_states": "perspective.2_finetune.convert_states",
     "finetune": "perspective.2_finetune.finetune",
+    "count_clusters": "perspective.3_describe.count_clusters",
+    "cluster": "perspective.3_describe.cluster",
+    "draw_map": "perspective.3_describe.draw_map",
+    "assign": "perspective.3_describe.assign",
+    "name_clusters": "perspective.3_describe.name_clusters",
 }
 
 

@@ -81,8 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             _log_files(layout)
         before = measures_path(layouts[0].embeds)
         if before.exists() and "ACC" not in read_json(before):
-            after = display_path(measures_path(layouts[0].after_embeds))
-            logger.info("%s: no labels, so nothing to compare; see %s", name, after)
+            logger.info("%s: no labels to compare by; draw_map.sh says what is known without", name)
             continue
         comparison = _load(layouts, [measures_path(layout.after_embeds) for layout in layouts])
         for layout in layouts:

@@ -134,12 +134,8 @@ def measure(corpus: CorpusSettings, embeds: Path, n_texts: int, files: MeasureSe
     vectors = read_vectors(embeds, n_texts)
     labels = load_labels(corpus, files.label_column)  # labels are used only to measure
     if labels is None:
-        measures = score_without_labels(vectors, corpus.scale)
-        logger.info(
-            "no labels, so no ACC, NMI or ARI; best silhouette %.3f, with %d clusters",
-            measures["silhouette"],
-            measures["n_clusters_estimated"],
-        )
+        measures = score_without_labels(vectors)
+        logger.info("no labels, so no ACC, NMI or ARI; best silhouette %s", measures["silhouette"])
     else:
         found = cluster_labelled(vectors, labels, corpus.scale)
         clusterings.write_vectors(found)

@@ -128,6 +128,20 @@ class Output:
             self.log_finished()
         return True
 
+    def is_current(self) -> bool:
+        """Tell the same of a result that is cheap to make: one made from others is replaced, not refused.
+
+        Raises:
+            DataError: The file was not made by this stage.
+        """
+        finish_replacing(self.path)
+        if not self.path.exists():
+            return False
+        found = read_sidecar(self.path)
+        if found is None:
+            return self.is_finished()  # a file from elsewhere
+        return found.sha256 == hash_file(self.path) and not list(_differences(found, self.fingerprint))
+
     def log_finished(self) -> None:
         """Log that there is nothing to do."""
         logger.info("%s: already made from the same inputs and settings", display_path(self.path))

@@ -231,10 +231,12 @@ ARMS: dict[str, Callable[[StudyRun, int], np.ndarray]] = {
     "method": lambda run, seed: run.train_on_teacher(seed),
     "method+llm": lambda run, seed: run.blend(seed),
     "no_llm": lambda run, seed: run.train_on_teacher(seed, "--by_embedder"),
-    "weight_0": lambda run, seed: run.train_on_teacher(seed, "--weight", "0"),
-    "weight_1": lambda run, seed: run.train_on_teacher(seed, "--weight", "1"),
-    "no_diffusion": lambda run, seed: run.train_on_teacher(seed, "--no_diffused"),
-    "no_training": lambda run, seed: read_vectors(run.teach()),  # a teacher exists for known texts only
+    # Teachers themselves, without training: they exist for known texts only, and show what each part contributes.
+    "teacher": lambda run, seed: read_vectors(run.teach()),
+    "teacher_no_llm": lambda run, seed: read_vectors(run.teach("--by_embedder")),
+    "teacher_weight_0": lambda run, seed: read_vectors(run.teach("--weight", "0")),
+    "teacher_weight_1": lambda run, seed: read_vectors(run.teach("--weight", "1")),
+    "teacher_no_diffusion": lambda run, seed: read_vectors(run.teach("--no_diffused")),
     "triplets": lambda run, seed: run.train(run.convert(run.judge(seed)), "standard", seed),
     "more_triplets": lambda run, seed: run.train(run.convert(run.judge(seed, 4 * 1024)), "standard", seed),
     "no_neither": lambda run, seed: run.train(run.convert(run.judge(seed), forced=True), "standard", seed),
@@ -248,7 +250,7 @@ ARMS: dict[str, Callable[[StudyRun, int], np.ndarray]] = {
     "starling_published_recipe": lambda run, seed: run.train(run.convert(run.recorded), "published", seed),
     "starling_self": lambda run, seed: run.train(run.convert_by_embedder(run.recorded), "standard", seed),
 }
-ONE_SEED = (BASE, "no_training")  # without training and sampling
+ONE_SEED = (BASE, *(arm for arm in ARMS if arm.startswith("teacher")))  # without training and sampling
 RECORDED = tuple(arm for arm in ARMS if arm.startswith("starling"))
 
 

@@ -64,15 +64,22 @@ def load_texts(settings: CorpusSettings) -> list[str]:
             string, fewer than two texts.
     """
     path = settings.path
-    texts: list[str] = []
-    for place, value in read_column(path, settings.text_column, required=True):
-        texts.append(check_text(value, settings.text_column, place))
+    texts = read_texts(path, settings.text_column)
     if len(texts) < 2:
         raise DataError(f"{path}: {len(texts)} text; clustering needs at least two")
     n_duplicates = len(texts) - len(set(texts))
     if n_duplicates:
         logger.info("%s: %d texts, %d of them duplicates (kept)", path.name, len(texts), n_duplicates)
     return texts
+
+
+def read_texts(path: Path, column: str) -> list[str]:
+    """Read the texts of a file, in its order.
+
+    Raises:
+        DataError: Names file, line and fault: bad JSON, a missing field, a text that is empty or not a string.
+    """
+    return [check_text(value, column, place) for place, value in read_column(path, column, required=True)]
 
 
 def read_column(path: Path, column: str, required: bool) -> Sequence[tuple[str, Any]]:

@@ -9,6 +9,38 @@ from pydantic import BaseModel, ConfigDict, Field
 NOWHERE = -1  # cluster of a text that belongs to none
 
 
+class Estimate(BaseModel):
+    """A criterion's estimate of the number of clusters.
+
+    Attributes:
+        n_clusters: The estimate; None where the criterion gives none for these vectors.
+        seconds: CPU time that it took.
+        scores: Value of the criterion by number of clusters, where it tries several.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_clusters: int | None = Field(ge=1)
+    seconds: float = Field(ge=0)
+    scores: dict[int, float] = {}
+
+
+class Count(BaseModel):
+    """The number of clusters.
+
+    Attributes:
+        n_clusters: The chosen number.
+        criterion: The criterion that it is from; "given" if a person chose it.
+        estimates: What each criterion estimates, by name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_clusters: int = Field(ge=1)
+    criterion: str
+    estimates: dict[str, Estimate] = {}
+
+
 class Cluster(BaseModel):
     """One cluster.
 

@@ -29,7 +29,7 @@ def clustering_accuracy(labels: np.ndarray, clusters: np.ndarray) -> float:
 
 
 def pair_gains(cells: Mapping[str, Any], base: Mapping[str, Any], metric: str) -> np.ndarray:
-    """Return scores minus those of a base with one training seed, paired by k-means seed.
+    """Return scores minus those of a base, paired by k-means seed, and by training seed where the base has several.
 
     Args:
         cells: By training seed: `{metric: [per k-means seed]}`; `base` likewise.
@@ -42,8 +42,11 @@ def pair_gains(cells: Mapping[str, Any], base: Mapping[str, Any], metric: str) -
     >>> pair_gains({"1": {"ACC": [62.0, 64.0]}}, {"1": {"ACC": [60.0, 61.0]}}, "ACC").tolist()
     [[2.0, 3.0]]
     """
-    (of_base,) = base.values()
-    return np.array([cell[metric] for cell in cells.values()]) - np.array(of_base[metric])
+    if len(base) == 1:
+        (of_base,) = base.values()
+        return np.array([cell[metric] for cell in cells.values()]) - np.array(of_base[metric])
+    shared = [seed for seed in cells if seed in base]
+    return np.array([np.array(cells[seed][metric]) - np.array(base[seed][metric]) for seed in shared])
 
 
 def cluster_labelled(vectors: np.ndarray, labels: Labels, scale: str = "small") -> np.ndarray:

@@ -64,7 +64,7 @@ def find_interval(after: np.ndarray, before: np.ndarray, text_variance: float = 
 
     Args:
         after: Scores `(n_training_seeds, n_kmeans_seeds)` in points.
-        before: Scores `(n_kmeans_seeds,)`, made without training.
+        before: Scores `(n_kmeans_seeds,)`, made without training; or as `after`, of another arm.
         text_variance: Variance of the difference over texts, from `measure_text_variance`; 0 for an
             interval that holds for these texts only.
 
@@ -75,6 +75,12 @@ def find_interval(after: np.ndarray, before: np.ndarray, text_variance: float = 
     from scipy.stats import t
 
     runs = np.asarray(after, dtype=float).mean(axis=1)  # (n_training_seeds,)
+    before = np.asarray(before, dtype=float)
+    if before.ndim == 2:  # its training seeds vary, and with them its k-means
+        if min(len(runs), len(before)) < MIN_TRAINING_SEEDS:
+            difference = float(runs.mean() - before.mean())
+            return Interval(difference, -np.inf, np.inf, min(len(runs), len(before)))
+        before = before.mean(axis=1)
     difference = float(runs.mean() - np.mean(before))
     if len(runs) < MIN_TRAINING_SEEDS:
         return Interval(difference, -np.inf, np.inf, len(runs))
@@ -103,8 +109,10 @@ def format_gain(cells: Mapping[str, Any], base: Mapping[str, Any], metric: str) 
     '+2.50 ± 0.50'
     """
     gains = pair_gains(cells, base, metric)
-    (of_base,) = base.values()
-    interval = find_interval(np.array([cell[metric] for cell in cells.values()]), np.array(of_base[metric]))
+    of_base = np.array([cell[metric] for cell in base.values()])
+    is_trained = len(of_base) > 1
+    after = np.array([cell[metric] for cell in cells.values()])
+    interval = find_interval(after, of_base if is_trained else of_base[0])
     return f"{gains.mean():+.2f} ± {gains.std():.2f}{'*' if interval.verdict in ('gain', 'loss') else ''}"
 
 

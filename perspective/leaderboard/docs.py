@@ -28,8 +28,9 @@ from perspective.cli import entry_point, parse_settings
 from perspective.errors import DataError, suggest_name
 from perspective.evaluation.clustering_scores import METRICS
 from perspective.evaluation.comparison import Comparison, format_text
-from perspective.leaderboard import measured
-from perspective.leaderboard.measured import BASE, DATASETS, MEAN
+from perspective.layout import STUDY_DATASETS
+from perspective.leaderboard import cluster_tables, measured
+from perspective.leaderboard.measured import BASE, DATASETS, MEAN, TUNING
 from perspective.plots import make_figure
 
 logger = logging.getLogger(__name__)
@@ -43,8 +44,7 @@ FIGURE = re.compile(rf"(<!-- = ([^>]+?) -->){BODY}(<!-- / -->)", re.DOTALL)
 # The rows of the headline: name, then study and arm, or when of the published figures.
 HEADLINE = (
     ("MiniLM (22M), as it comes", ("smollm2", BASE), "#c3ccd8"),
-    ("MiniLM, adapted with SmolLM2-135M", ("smollm2", "method"), "#6fa3dc"),
-    ("MiniLM, adapted with Qwen2.5-Coder-0.5B", ("qwen05", "method"), "#1f5fa8"),
+    ("MiniLM, adapted with SmolLM2-135M", ("smollm2", "method"), "#1f5fa8"),
     ("gte-large (335M), as it comes (published)", ("before",), "#e3cfa4"),
     ("gte-large, adapted with Starling-LM-7B (published)", ("after",), "#b8862b"),
 )
@@ -65,7 +65,7 @@ def fill_page(text: str, name: str) -> str:
     Raises:
         DataError: A marker names nothing that is known, or has no end.
     """
-    for pattern, opening, known in ((TABLE, "<!-- table:", TABLES), (FIGURE, "<!-- = ", measured.FIGURES)):
+    for pattern, opening, known in ((TABLE, "<!-- table:", TABLES), (FIGURE, "<!-- = ", FIGURES)):
         text, n_filled = pattern.subn(partial(_fill, known=known, page=name), text)
         if n_filled != text.count(opening):
             raise DataError(f'{name}: a marker "{opening}" has no end, or stands inside another')
@@ -117,30 +117,32 @@ def tabulate_untouched() -> str:
     """The data sets, and the untouched MiniLM on them."""
     sources = measured.load(measured.SOURCES)
     rows = []
-    for name in DATASETS:
+    for name in STUDY_DATASETS:
         scores = [measured.load_scores("smollm2", BASE, name, metric) for metric in METRICS]
         counts = [f"{sources[name][count]:,}" for count in ("n_texts", "n_classes")]
         rows.append([name, sources[name]["perspective"], *counts, *(f"{s.mean():.2f} ± {s.std():.2f}" for s in scores)])
     return format_table(["data set", "perspective", "texts", "classes", *METRICS], rows)
 
 
-def tabulate_scores(*runs: str) -> str:
-    """Scores of arms, each named `study/arm`: ACC / NMI on the four data sets and their mean."""
+def tabulate_sets(study: str) -> str:
+    """Every data set of a study: before, after, the gain, and how much of it is the LLM's."""
     rows = []
-    for run in runs:
-        study, _, arm = run.partition("/")
-        embedder, llm = measured.find(measured.STUDIES, study, of="studies")
+    for name in STUDY_DATASETS:
+        if not measured.has_arm(study, "method", name):
+            continue
         cells = [
-            " / ".join(
-                f"{scores.mean():.2f} ± {scores.std():.2f}"
-                for scores in (measured.load_scores(study, arm, dataset, metric) for metric in SHOWN)
-            )
-            for dataset in DATASETS
+            " / ".join(f"{measured.mean_score(study, arm, name, m):.1f}" for m in SHOWN) for arm in (BASE, "method")
         ]
-        mean = " / ".join(measured.show_score(study, arm, MEAN, metric) for metric in SHOWN)
-        seeds = "" if arm == BASE else measured.count_seeds(study, arm)
-        rows.append([embedder, "" if arm == BASE else llm, arm, seeds, *cells, mean])
-    return format_table(["embedder", "LLM", "arm", "training seeds", *DATASETS, "mean"], rows)
+        gains = [
+            " / ".join(measured.show_marked_gain(study, "method", name, metric, against) for metric in SHOWN)
+            if measured.has_arm(study, against, name)
+            else ""
+            for against in (BASE, "no_llm")
+        ]
+        n_seeds = str(len(measured.load_study(study)[name]["method"]))
+        rows.append([name, "tuning" if name in TUNING else "confirmation", n_seeds, *cells, *gains])
+    columns = ["ACC / NMI", "role", "training seeds", "as it comes", "adapted", "gain", "of it the LLM's share"]
+    return format_table(columns, rows)
 
 
 def tabulate_gains(study: str, *chosen: str) -> str:
@@ -227,14 +229,19 @@ def tabulate_retrieval() -> str:
 TABLES: dict[str, Callable[..., str]] = {
     "headline": tabulate_headline,
     "untouched": tabulate_untouched,
-    "scores": tabulate_scores,
+    "sets": tabulate_sets,
     "gains": tabulate_gains,
     "published": tabulate_published,
     "quick_start": show_quick_start,
     "speed": tabulate_speed,
     "speed_machine": describe_machine,
     "retrieval": tabulate_retrieval,
+    "counting": cluster_tables.tabulate_counting,
+    "unseen_texts": cluster_tables.tabulate_unseen,
+    "unknown_classes": cluster_tables.tabulate_unknown,
 }
+
+FIGURES = {**measured.FIGURES, "assigning_size": cluster_tables.show_assigning_size}
 
 
 def picture_data() -> dict[str, Any]:

@@ -66,6 +66,14 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, user: str, assistant: str | 
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=assistant is None))
 
 
+def tokenize_beginning(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the tokens of the beginning of a prompt: with special tokens put first (BOS), without those put last."""
+    with_special = tokenizer(text)["input_ids"]
+    plain = tokenizer(text, add_special_tokens=False)["input_ids"]
+    start = next((i for i in range(len(with_special)) if with_special[i : i + len(plain)] == plain), 0)
+    return list(with_special[: start + len(plain)])
+
+
 def list_special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """Return the special tokens, which must not occur in texts, longest first."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}

@@ -1,7 +1,8 @@
-"""Greedy generation for a batch of prompts."""
+"""Greedy generation for a batch of prompts, whose shared beginning is read once."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ class AnswerWriter:
         self.llm = llm
         self.max_new_tokens = max_new_tokens
         self.facts = facts
+        self._beginning: tuple[int, ...] = ()
+        self._cache: Any = None
         self._write_fitting = halve_on_out_of_memory(self._write_batch, lambda prompt: len(prompt) + max_new_tokens)
 
     def write(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -37,21 +40,43 @@ class AnswerWriter:
         """
         return self._write_fitting(prompts)
 
+    def begin(self, shared: Sequence[int]) -> None:
+        """Read the beginning that all further prompts share, once; empty to forget it.
+
+        Prompts are still given whole. Not for models that keep no cache of keys and values.
+        """
+        self._beginning = tuple(shared)
+        self._cache = None
+        if shared:
+            with torch.inference_mode():
+                ids = torch.tensor([list(shared)], device=self.llm.device)
+                self._cache = self.llm.model(ids, use_cache=True, logits_to_keep=1).past_key_values
+            self.facts["n_tokens"] += len(shared)
+
     @torch.inference_mode()
     def _write_batch(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         tokenizer = self.llm.tokenizer
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
         longest = max(map(len, prompts))
-        # Left padding, so that generation continues directly after each prompt.
-        ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
-        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        n_before = len(self._beginning)
+        # Padding before the part that differs, so that generation continues directly after each prompt.
+        ids = torch.tensor(
+            [[*prompt[:n_before], *[pad] * (longest - len(prompt)), *prompt[n_before:]] for prompt in prompts]
+        )
+        mask = torch.tensor(
+            [[1] * n_before + [0] * (longest - len(prompt)) + [1] * (len(prompt) - n_before) for prompt in prompts]
+        )
+        cache = copy.deepcopy(self._cache)
+        if cache is not None:
+            cache.batch_repeat_interleave(len(prompts))
         written = self.llm.model.generate(
             ids.to(self.llm.device),
             attention_mask=mask.to(self.llm.device),
             max_new_tokens=self.max_new_tokens,
             do_sample=False,
             pad_token_id=pad,
+            **({} if cache is None else {"past_key_values": cache}),
         )
         self.facts["n_prompts"] += len(prompts)
-        self.facts["n_tokens"] += int(mask.sum())
+        self.facts["n_tokens"] += int(mask[:, n_before:].sum())
         return list(written[:, longest:].tolist())

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from perspective.artifacts import Output, keep_block, read_vectors
 from perspective.errors import DataError, ModelError
-from perspective.llm.chat import MAX_TEXT_CHARS, list_special_tokens, make_harmless
+from perspective.llm.chat import MAX_TEXT_CHARS, list_special_tokens, make_harmless, tokenize_beginning
 from perspective.llm.loading import LLM
 from perspective.llm.packing import PromptReader
 from perspective.models.coverage import LLMS_THAT_FIT, Coverage
@@ -226,16 +226,12 @@ class _Frame:
 
     @classmethod
     def make(cls, llm: LLM, questions: Sequence[str], most: int) -> _Frame:
-        before = f"{EXAMPLES}Text:"
-        # Keep special tokens that the tokenizer puts first (BOS), drop those it puts last.
-        with_special = llm.tokenizer(before)["input_ids"]
-        plain = llm.tokenizer(before, add_special_tokens=False)["input_ids"]
-        start = next((i for i in range(len(with_special)) if with_special[i : i + len(plain)] == plain), 0)
+        head = tokenize_beginning(llm.tokenizer, f"{EXAMPLES}Text:")
         tails = [tuple(llm.tokenizer(question, add_special_tokens=False)["input_ids"]) for question in questions]
-        max_text_tokens = min(most, llm.max_tokens - start - len(plain) - max(map(len, tails)))
+        max_text_tokens = min(most, llm.max_tokens - len(head) - max(map(len, tails)))
         if max_text_tokens < 1:
             raise ModelError(f"{llm.name}: its context of {llm.max_tokens} tokens is too short for the prompt")
-        return cls(llm, tuple(with_special[: start + len(plain)]), tuple(tails), max_text_tokens)
+        return cls(llm, tuple(head), tuple(tails), max_text_tokens)
 
     def tokenize(self, texts: Sequence[str], coverage: Coverage) -> list[np.ndarray]:
         markers, unknown = list_special_tokens(self.llm.tokenizer), self.llm.tokenizer.unk_token_id

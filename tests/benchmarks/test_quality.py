@@ -46,7 +46,7 @@ def labelled(tmp_path, monkeypatch, sentences):
 def test_the_study_runs_and_resumes(tmp_path, monkeypatch, labelled, embedder_folder, llm_folder):
     """Arms of each kind at tiny size; a finished cell is not measured again."""
     models = (str(embedder_folder), str(llm_folder))
-    arms = ["method", "method+llm", "no_llm", "weight_1", "no_training", "random_triplets", "self_triplets", "starling"]
+    arms = ["method", "method+llm", "no_llm", "teacher_weight_1", "teacher", "random_triplets", "self_triplets", "starling"]
     settings = study.StudySettings(
         datasets=["banking77"], arms=arms, seeds=[7], embedder=models[0], llm=models[1], output_path=str(tmp_path)
     )
@@ -56,7 +56,7 @@ def test_the_study_runs_and_resumes(tmp_path, monkeypatch, labelled, embedder_fo
     assert set(cells) == {"untouched", *arms} - {"starling"}  # there are no recorded answers
     assert all(np.isfinite(cell["ACC"]).all() for seeds in cells.values() for cell in seeds.values())
     trained = [path.name for path in settings.folder.iterdir() if path.is_dir() and path.name.endswith("seed=7")]
-    assert sum("-distill" in name for name in trained) == 3  # "method", "weight_1" and "no_llm"
+    assert sum("-distill" in name for name in trained) == 2  # "method" and "no_llm"
     assert sum("-standard" in name for name in trained) == 2
     assert json.loads((tmp_path / f"{settings.folder.name}.json").read_text()) == results
     monkeypatch.setattr(study, "ARMS", dict.fromkeys(study.ARMS))

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from perspective.clustering.kmeans import SEEDS, cluster_vectors
-from perspective.clustering.n_clusters import score_without_labels
 from perspective.errors import DataError
 from perspective.evaluation.clustering_scores import METRICS, clustering_accuracy, score_clustering
 
@@ -73,19 +72,3 @@ def test_random_labels_score_near_zero():
 def test_fewer_texts_than_clusters_are_refused():
     with pytest.raises(DataError, match="3 texts cannot form 4 clusters"):
         cluster_vectors(np.eye(3), 4, 100)
-
-
-@pytest.mark.parametrize("scale", ["small", "large"])
-def test_the_number_of_blobs_is_estimated_without_labels(scale):
-    vectors, _ = make_blobs(5, 40, seed=3)
-    measures = score_without_labels(vectors, scale)
-    assert measures["n_clusters_estimated"] == 5
-    assert measures["silhouette"] > 0.7
-    assert measures["silhouette"] == max(measures["silhouette_by_n_clusters"].values())
-    assert "ACC" not in measures
-
-
-@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
-def test_few_or_equal_texts_can_be_scored_without_labels():
-    for vectors in (np.eye(2), np.eye(3), np.ones((6, 2))):
-        assert score_without_labels(vectors)["n_clusters_estimated"] >= 2

@@ -20,6 +20,7 @@ N_KILLS = 3  # a stage
 RUN = "tiny_small_embedder_m=60_seed=100"
 RANDOM_RUN = "tiny_small_random_m=60_seed=100"
 TEACHER = "tiny_small_embedder-llm-teacher.npy"
+JUDGED_TEACHER = f"{RUN}-llm-teacher.npy"
 # Loaded once; each run is forked from there, so that kills meet its work, not its imports.
 PRELOADED = [
     "perspective.training.distillation",
@@ -70,7 +71,9 @@ CASES = {
         "random_triplet_sampling", (f"{RANDOM_RUN}.json",), DATA + " --max_query 60 --out_dir {out}"
     ),
     "read": Case(
-        "read_states", ("tiny_small-llm.npy",), DATA + " --llm {llm} --perspective intent --output_path {out}"
+        "read_states",
+        ("tiny_small-llm.npy", "tiny_small-llm-control.npy"),
+        DATA + " --llm {llm} --perspective intent --output_path {out}",
     ),
     "judge by states": Case(
         "predict_triplet",
@@ -93,6 +96,11 @@ CASES = {
         "convert_states",
         (TEACHER,),
         "--dataset tiny --embedder {embedder} --llm llm --weight 1 --output_path {out} " + f"{FEATS} {STATES}",
+    ),
+    "teach by triplets": Case(
+        "convert_states",
+        (JUDGED_TEACHER,),
+        "--dataset tiny --embedder {embedder} --llm llm --states_llm none --output_path {out} " + f"{FEATS} {JUDGED}",
     ),
     "distil": Case(
         "finetune",

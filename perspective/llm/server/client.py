@@ -8,6 +8,7 @@ import ipaddress
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC
@@ -31,6 +32,7 @@ MAX_CONTENT_CHARS = 1000  # of an answer; some servers ignore the maximum length
 MAX_QUOTED_CHARS = 300
 N_MODELS_SHOWN = 20
 OPENAI_KEY, SERVER_KEY = "OPENAI_API_KEY", "LLM_SERVER_KEY"  # environment variables
+_SCHEMA = re.compile(r"response.?format|json|schema|grammar|guided|structured", re.IGNORECASE)
 PLACEHOLDER_KEY = "no-key-needed"  # local servers need no key, but the client requires one
 
 
@@ -46,6 +48,7 @@ class ChatClient:
         logprobs: Whether to request token log-probabilities.
         account: Counts requests and tokens, and keeps the budget.
         secrets: Strings that must not appear in any message.
+        options: Options of each request, in place of the usual ones.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class ChatClient:
         logprobs: bool,
         account: Account,
         secrets: tuple[str, ...] = (),
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self.url = public_url(str(client.base_url))
         self._client = client
@@ -65,7 +69,7 @@ class ChatClient:
         self._facts = account.facts
         self._secrets = secrets
         self._is_warned = False
-        self._options: dict[str, Any] = {"max_tokens": MAX_TOKENS, "temperature": 0}
+        self._options: dict[str, Any] = {"max_tokens": MAX_TOKENS, "temperature": 0, **(options or {})}
         self._accepted: dict[str, Any] | None = None  # options of the last successful request
         if logprobs:
             self._options |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS[0]}
@@ -204,6 +208,9 @@ class ChatClient:
         elif "logprobs" in about and "logprobs" in options:
             del options["logprobs"], options["top_logprobs"]
             logger.warning("%s gives no log-probabilities; answers are parsed from the text", self.url)
+        elif "response_format" in options and _SCHEMA.search(about):
+            del options["response_format"]
+            logger.warning("%s enforces no JSON schema; its answers are checked instead", self.url)
         elif "temperature" in about and "temperature" in options:
             del options["temperature"]
             logger.warning("%s does not support temperature 0; answers may differ between runs", self.url)

@@ -1,0 +1,89 @@
+"""Name the clusters and the branches of their tree: two to four words and one sentence each.
+
+Reads:  the files of cluster.sh; the vectors that were clustered, and the checkpoint that made them;
+        clusters/<run>-edits.yaml, a person's names
+Writes: clusters/<run>-names.json; clusters/<run>-names.json.replies.jsonl, the LLM's replies: it is asked only
+        what it was not asked before, also after a kill, a change of clusters or a higher budget
+
+python -m perspective.3_describe.name_clusters --dataset banking77
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from perspective.artifacts import Output
+from perspective.artifacts.sidecar import JudgeRecord
+from perspective.cli import entry_point, parse_settings
+from perspective.data.corpus import CorpusSettings
+from perspective.judging.protocol import choose_wording
+from perspective.judging.session import lock_judgments
+from perspective.layout import PREDICT_STAGE, ClusterFiles, Layout
+from perspective.llm.server.settings import ServerSettings
+from perspective.models.embedding import EmbedSettings
+from perspective.models.registry import find_local
+from perspective.options import LearnedRunOptions, LLMOptions, OutputOptions, PerspectiveOptions, option
+from perspective.runtime.devices import reading_precision
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NamingSettings(PerspectiveOptions):
+    """Who names the clusters, and how the names are checked."""
+
+    naming_llm: str | None = option(
+        "the LLM that names, if it is not that of --llm; none: name by keywords alone",
+        default=None,
+        group="model",
+    )
+    checkpoint: str | None = option(
+        "embedder of the clustered vectors, which checks the names: a short name or a folder; default: the run's own",
+        default=None,
+        group="model",
+    )
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    """Name."""
+    kinds = (
+        CorpusSettings,
+        LearnedRunOptions,
+        NamingSettings,
+        LLMOptions,
+        ServerSettings,
+        EmbedSettings,
+        OutputOptions,
+    )
+    corpus, run, settings, llm, server, embedding, out = parse_settings(kinds, argv, __doc__)
+    layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, run.llm, run.recipe)
+    files = ClusterFiles(out.folder or layout.description.folder, layout.description.stem)
+    name, checkpoint = settings.naming_llm or llm.llm, settings.checkpoint or str(layout.checkpoint)
+    is_local = not server.base_url and name != "none"
+    perspective = choose_wording(PREDICT_STAGE / "prompts.json", corpus.dataset, settings.perspective).perspective
+    made_from = {"llm": name, "llm_revision": llm.llm_revision, "load_in": llm.load_in, "perspective": perspective}
+    inputs = {"clusters": files.clusters, "texts": files.texts, "edits": files.edits}
+    inputs |= find_local(llm=name if is_local else None, embedder=checkpoint)
+    output = Output(
+        files.names,
+        "cluster names",
+        {**made_from, "server": bool(server.base_url), "checkpoint": Path(checkpoint).name},
+        {role: path for role, path in inputs.items() if role != "edits" or path.exists()},
+        precision=reading_precision() if is_local else None,
+    )
+    with lock_judgments(files.names):
+        from perspective.description.name_files import is_named, write_names
+
+        if is_named(output, server.limits(), out.overwrite):
+            output.log_finished()
+            return
+        output.record.judge = JudgeRecord(name=name, kind="server" if server.base_url else "names", asked=made_from)
+        write_names(output, files, checkpoint, perspective, name, llm, server, embedding)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""LLMs that name clusters, local or on a server, and a log of their replies, so that nothing is asked twice."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from perspective.artifacts.jsonl import read_jsonl
+from perspective.artifacts.writing import replace_surrogates
+from perspective.description.naming_prompts import (
+    CHAT_TOKENS,
+    NAME_TOKENS,
+    RESPONSE_FORMAT,
+    SENTENCE_TOKENS,
+    Ask,
+    shorten_texts,
+    write_completion,
+    write_question,
+)
+from perspective.errors import ModelError
+from perspective.judging.session import COUNTED
+from perspective.llm.batching import batch_by_length, choose_limit
+from perspective.llm.chat import MAX_PROMPT_TOKENS, list_special_tokens, render_chat, tokenize_beginning
+from perspective.llm.loading import LLM
+from perspective.llm.packing import takes_packs
+from perspective.llm.server.asking import CONTROL_TOKEN, ServerAsker
+from perspective.llm.server.settings import ServerSettings
+from perspective.llm.writing import AnswerWriter
+
+CHAT_PARAMETERS = 10**9  # LLMs with fewer follow an instruction less reliably than they continue examples
+
+
+class NamingLLM(Protocol):
+    """An LLM that is asked for names.
+
+    Attributes:
+        is_chat: Whether it answers a question with name and sentence; otherwise it continues examples, with one
+            of both at a time.
+        identity: What decides its replies, apart from the prompt.
+        facts: Figures recorded after naming.
+    """
+
+    is_chat: bool
+    identity: dict[str, Any]
+    facts: dict[str, Any]
+
+    def write_prompt(self, ask: Ask) -> str:
+        """Return the prompt of what is asked; equal prompts get equal replies."""
+
+    def reply(self, asks: Sequence[Ask]) -> Iterator[tuple[int, str]]:
+        """Yield (position, reply) in any order, each as soon as it is there; those that failed are left out."""
+
+
+class LocalNamer:
+    """A local causal LM: chat models of 10^9 parameters and more get a question, others examples to continue.
+
+    Args:
+        llm: Model and tokenizer.
+        perspective: What texts of one cluster should share.
+        batch_size: Prompts per batch; chosen by the device when None.
+    """
+
+    def __init__(self, llm: LLM, perspective: str, batch_size: int | None = None) -> None:
+        self.is_chat = bool(llm.tokenizer.chat_template) and llm.model.num_parameters() >= CHAT_PARAMETERS
+        self.identity: dict[str, Any] = {"is_chat": self.is_chat}
+        self.facts: dict[str, Any] = {"n_prompts": 0, "n_tokens": 0}
+        self._llm = llm
+        self._perspective = perspective
+        self._markers = list_special_tokens(llm.tokenizer)
+        self._limit = choose_limit(llm, batch_size)
+        self._max_tokens = min(llm.max_tokens, MAX_PROMPT_TOKENS)
+        self._shares = takes_packs(llm, self._max_tokens)  # such models also continue after a shared beginning
+
+    def write_prompt(self, ask: Ask) -> str:
+        """Return the prompt of what is asked."""
+        return "".join(self._split_prompt(ask))
+
+    def reply(self, asks: Sequence[Ask]) -> Iterator[tuple[int, str]]:
+        """Yield the replies, batch by batch; the examples that prompts share are read once.
+
+        Raises:
+            ModelError: The LLM's context is too short for the prompt.
+        """
+        by_beginning: dict[tuple[str, int], list[int]] = defaultdict(list)
+        for place, ask in enumerate(asks):
+            by_beginning[self._split_prompt(ask)[0], self._count_new(ask)].append(place)
+        for (before, n_new), places in by_beginning.items():
+            head = tokenize_beginning(self._llm.tokenizer, before) if before else []
+            rows = {place: self._fit(asks[place], head, n_new) for place in places}
+            writer = AnswerWriter(self._llm, n_new, self.facts)
+            if head and self._shares:
+                writer.begin(head)
+            for batch in batch_by_length(places, rows.__getitem__, self._limit):
+                written = writer.write([[*head, *rows[place]] for place in batch])
+                replies = self._llm.tokenizer.batch_decode(written, skip_special_tokens=True)
+                yield from zip(batch, replies, strict=True)
+
+    def _split_prompt(self, ask: Ask) -> tuple[str, str]:
+        if self.is_chat:
+            return "", render_chat(self._llm.tokenizer, write_question(ask, self._perspective, self._markers))
+        return write_completion(ask, self._perspective, self._markers)
+
+    def _count_new(self, ask: Ask) -> int:
+        return CHAT_TOKENS if self.is_chat else SENTENCE_TOKENS if ask.name else NAME_TOKENS
+
+    def _fit(self, ask: Ask, head: Sequence[int], n_new: int) -> list[int]:
+        room = self._max_tokens - n_new - len(head)
+
+        def tokenize(texts: Sequence[str]) -> list[int]:
+            n_own = len(ask.texts)
+            shorter = Ask(tuple(texts[:n_own]), ask.keywords, tuple(texts[n_own:]), ask.other_name, ask.name)
+            return list(self._llm.tokenizer(self._split_prompt(shorter)[1], add_special_tokens=False)["input_ids"])
+
+        ids = tokenize(shorten_texts(tokenize, (*ask.texts, *ask.contrasts), room))
+        if len(ids) > room:
+            raise ModelError(
+                f"{self._llm.name}: its context of {self._llm.max_tokens} tokens is too short for the prompt"
+            )
+        return ids
+
+
+class ServerNamer:
+    """A model on OpenAI-compatible chat servers.
+
+    Args:
+        settings: Addresses and request settings.
+        model: Name of the model on the servers.
+        perspective: What texts of one cluster should share.
+    """
+
+    is_chat = True
+
+    def __init__(self, settings: ServerSettings, model: str, perspective: str) -> None:
+        options = {"max_tokens": CHAT_TOKENS, "response_format": RESPONSE_FORMAT}
+        self._asker = ServerAsker(settings, model, logprobs=False, options=options)
+        self._perspective = perspective
+        self.identity: dict[str, Any] = {"is_chat": True}
+        self.facts = self._asker.facts
+
+    def write_prompt(self, ask: Ask) -> str:
+        """Return the prompt of what is asked."""
+        texts = (*ask.texts, *ask.contrasts, *ask.keywords, ask.other_name)
+        markers = sorted({match for text in texts for match in CONTROL_TOKEN.findall(text)})
+        return write_question(ask, self._perspective, markers)
+
+    def reply(self, asks: Sequence[Ask]) -> Iterator[tuple[int, str]]:
+        """Yield the replies in the order of completion.
+
+        Raises:
+            JudgeError: As `ServerAsker.ask`.
+        """
+        answers = self._asker.ask([self.write_prompt(ask)] for ask in asks)
+        with contextlib.closing(answers):
+            for place, _, replies, failure in answers:
+                if failure is None:
+                    yield place, replies[0].content
+
+
+class ReplyLog:
+    """Replies by prompt, one line each, appended as soon as they are there.
+
+    It stays beside the names: when clusters or edits change, only new prompts are asked. Call it while no other
+    process writes it.
+
+    Args:
+        path: The log.
+        identity: LLM, revision and precision; replies of others are not used.
+        facts: Counters of the LLM, continued from the log.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, Any], facts: dict[str, Any]) -> None:
+        self._path = path
+        self._identity = json.dumps(identity, sort_keys=True)
+        self._facts = facts
+        self._replies: dict[str, str] = {}
+        if not path.exists():
+            return
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)  # a killed run can leave an incomplete last line
+        counted: Any = {}
+        for _, record in read_jsonl(path):
+            if isinstance(record.get("reply"), str):
+                self._replies[str(record.get("key"))] = record["reply"]
+            if record.get("identity") == self._identity:
+                counted = record.get("counted")
+        if isinstance(counted, dict):
+            facts |= {name: counted[name] for name in COUNTED if isinstance(counted.get(name), int | float)}
+
+    def ask(self, llm: NamingLLM, asks: Sequence[Ask]) -> list[str]:
+        """Return the reply to each, in order; empty for those that failed or are beyond the budget."""
+        keys = [self._key(llm.write_prompt(ask)) for ask in asks]
+        places = {key: place for place, key in enumerate(keys) if key not in self._replies}
+        if "n_answered" in llm.facts:
+            llm.facts["n_answered"] += len(set(keys)) - len(places)
+        if places:
+            open_asks = [asks[place] for place in places.values()]
+            open_keys = list(places)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            progress = tqdm(total=len(set(keys)), initial=len(set(keys)) - len(places), desc="naming", unit="prompt")
+            with progress, self._path.open("a", encoding="utf-8") as log:
+                written = self._count()
+                replies = llm.reply(open_asks)
+                try:
+                    for place, reply in replies:
+                        written = self._count()
+                        self._replies[open_keys[place]] = reply
+                        record = {"key": open_keys[place], "reply": replace_surrogates(reply)}
+                        _append(log, {**record, "identity": self._identity, "counted": written})
+                        progress.update()
+                finally:
+                    if hasattr(replies, "close"):
+                        replies.close()  # counts the requests that are cancelled
+                    if self._count() != written:
+                        _append(log, {"identity": self._identity, "counted": self._count()})
+        return [self._replies.get(key, "") for key in keys]
+
+    def _key(self, prompt: str) -> str:
+        return hashlib.sha256(f"{self._identity}\n{prompt}".encode("utf-8", "replace")).hexdigest()
+
+    def _count(self) -> dict[str, Any]:
+        return {name: self._facts[name] for name in COUNTED if name in self._facts}
+
+
+def _append(log: Any, record: dict[str, Any]) -> None:  # noqa: ANN401
+    log.write(json.dumps(record, ensure_ascii=False) + "\n")
+    log.flush()

@@ -1,0 +1,128 @@
+"""Gather what the page shows from the files of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perspective.artifacts import (
+    Judgment,
+    ResultRecord,
+    load_judgments,
+    read_facts,
+    read_json,
+    read_object,
+    read_record,
+)
+from perspective.artifacts.sidecar import validate_record
+from perspective.description.files import Clustering, read_all_texts, read_count
+from perspective.description.map import TextMap
+from perspective.description.page.content import METRICS, Description, place_clusters
+from perspective.description.page.verdict import (
+    cluster_again,
+    find_again,
+    find_origins,
+    make_verdict,
+    sample_for_clustering,
+    score_choices,
+)
+from perspective.description.records import NOWHERE, Names
+from perspective.layout import ClusterFiles, Layout, measures_path
+
+
+def list_sources(files: ClusterFiles, layout: Layout) -> dict[str, Path]:
+    """Return the files that the page is made from, by role; those that are optional only where they exist."""
+    optional = {
+        "names": files.names,
+        "count": files.count,
+        "added": files.added,
+        "checkpoint": layout.checkpoint,
+        "teacher": layout.teacher,
+        "judgments": layout.judgments,
+        "measures_before": measures_path(layout.embeds),
+        "measures_after": measures_path(layout.after_embeds),
+    }
+    needed = {"map": files.map, "clusters": files.clusters, "texts": files.texts}
+    return needed | {role: path for role, path in optional.items() if path.exists()}
+
+
+def describe_run(
+    sources: Mapping[str, Path],
+    files: ClusterFiles,
+    title: str,
+    clustering: Clustering,
+    text_map: TextMap,
+    before: np.ndarray,
+    after: np.ndarray,
+) -> Description:
+    """Return what the page shows.
+
+    Args:
+        sources: Of `list_sources`.
+        files: The files of the clusters.
+        title: Name of the data set.
+        clustering: Of `files`.
+        text_map: The map.
+        before: Vectors before fine-tuning, `(n_texts, dim)`.
+        after: Vectors after, `(n_texts, any)`.
+    """
+    places, n_clusters = place_clusters(clustering), len(clustering.record.clusters)
+    record = read_record(sources["checkpoint"]) if "checkpoint" in sources else ResultRecord()
+    unchanged = before.shape == after.shape and np.array_equal(before, after)
+    origins = places if unchanged else find_origins(before, after, places, n_clusters)
+    rows = sample_for_clustering(len(before))
+    runs = tuple(cluster_again(vectors, rows, n_clusters) for vectors in (before, after))
+    judgments: list[Judgment] = load_judgments(sources["judgments"], len(before)) if "judgments" in sources else []
+    trust = read_facts(sources["teacher"]).get("trust") if "teacher" in sources else None
+    verdict = make_verdict(
+        record,
+        trust if isinstance(trust, dict) else {},
+        (runs[0], runs[1]),
+        text_map,
+        float((origins != places).mean()),
+        score_choices(before, after, judgments),
+    )
+    names = validate_record(Names, read_json(files.names), files.names) if "names" in sources else None
+    return Description(
+        title=title,
+        clustering=clustering,
+        all_texts=read_all_texts(files),
+        names=names,
+        count=read_count(files) if "count" in sources else None,
+        text_map=text_map,
+        origins=origins,
+        again=find_again(places[rows], n_clusters, runs[1]),
+        verdict=verdict,
+        measures=_read_measures(sources),
+        run=_list_run(sources, record, names, clustering, int((places == NOWHERE).sum())),
+        unchanged=unchanged,
+    )
+
+
+def _read_measures(sources: Mapping[str, Path]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Return the measures before and after; None where there are no labels, or none were measured."""
+    roles = ("measures_before", "measures_after")
+    if not all(role in sources for role in roles):
+        return None
+    before, after = (read_object(sources[role]) for role in roles)
+    wanted = [f"{metric}_{part}" for metric in METRICS for part in ("mean", "std")]
+    has_all = all(isinstance(found.get(name), int | float) for found in (before, after) for name in wanted)
+    return (before, after) if has_all else None
+
+
+def _list_run(
+    sources: Mapping[str, Path], record: ResultRecord, names: Names | None, clustering: Clustering, n_nowhere: int
+) -> list[tuple[str, str]]:
+    rows = [("clusters by", clustering.record.method)]
+    if n_nowhere:
+        rows.append(("texts without a cluster", f"{n_nowhere:,}"))
+    if record.judge:
+        rows.append(("judge", f"{record.judge.name} ({record.judge.kind})" if record.judge.kind else record.judge.name))
+    if names:
+        rows += [("perspective", names.perspective), ("names by", names.llm)]
+    if "checkpoint" in sources:
+        rows.append(("embedder", sources["checkpoint"].name))
+    return rows

@@ -1,0 +1,180 @@
+"""Counting, clustering and assigning, from the command line to the files."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from helpers import ROOT, run_killed_when, run_stage, stage_command, stage_environment, write_jsonl
+
+from perspective.description.files import read_clustering, read_count
+from perspective.layout import ClusterFiles, Layout
+
+N_TEXTS, N_GROUPS = 160, 5
+WORDS = ("card", "weather", "music", "alarm", "money")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A data set of five kinds of texts with vectors, and the options of the stages."""
+
+    class Run:
+        groups = np.arange(N_TEXTS) % N_GROUPS
+        path = write_jsonl(
+            tmp_path / "mine.jsonl", [{"input": f"{WORDS[group]} {row}"} for row, group in enumerate(groups)]
+        )
+        vectors = tmp_path / "vectors.npy"
+        states = tmp_path / "states.npy"
+        stem = Layout("mine", "small", "minilm").description.stem
+        files = ClusterFiles(tmp_path / "out", stem)
+        data = ["--dataset", "mine", "--data_path", path, "--output_path", tmp_path / "out"]
+
+        def count(self, *more):
+            run_stage("count_clusters", *self.data, "--feat_path", self.vectors, "--states_path", self.states, *more)
+
+        def cluster(self, *more):
+            run_stage("cluster", *self.data, "--feat_path", self.vectors, *more)
+
+        def assign(self, *more):
+            run_stage("assign", *self.data[:2], *self.data[4:], *more)
+
+    made = Run()
+    rng = np.random.default_rng(0)
+    for file, dim in ((made.vectors, 16), (made.states, 24)):
+        np.save(file, (3 * np.eye(5, dim)[made.groups] + rng.standard_normal((N_TEXTS, dim)) / 2).astype(np.float32))
+    return made
+
+
+def refuse(capsys, stage, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        run_stage(stage, *arguments)
+    assert stopped.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def test_count_then_cluster_then_assign(run, tmp_path, caplog):
+    caplog.set_level("INFO")
+    run.count()
+    count = read_count(run.files)
+    assert count.n_clusters in (5, 6) and len(count.estimates) == 7
+    run.cluster()
+    clustering = read_clustering(run.files)
+    assert len(clustering.record.clusters) == count.n_clusters
+    table = pq.read_table(run.files.texts)
+    assert table.column_names == ["row", "cluster", "confidence", "outlier", "text"]
+    assert table["text"][7].as_py() == "music 7"
+    assert run.files.table.read_text().startswith('"row","cluster","confidence","outlier","text"\n0,')
+    new = write_jsonl(tmp_path / "new.jsonl", [{"input": "card x"}, {"input": "alarm y"}])
+    np.save(tmp_path / "new.npy", 3 * np.eye(5, 16, dtype=np.float32)[[0, 3]])
+    run.assign("--data_path", new, "--feat_path", tmp_path / "new.npy")
+    found = pq.read_table(run.files.assigned(new)).to_pydict()
+    assert found["cluster"] == [clustering.assignment.cluster[row] for row in (0, 3)]
+    caplog.clear()
+    run.count()
+    run.cluster()
+    run.assign("--data_path", new, "--feat_path", tmp_path / "new.npy")
+    assert caplog.text.count("already made") == 3 and "wrote" not in caplog.text
+
+
+def test_new_texts_are_embedded_with_the_checkpoint(run, tmp_path, embedder_folder, sentences, caplog):
+    texts = sentences(40)
+    path = write_jsonl(tmp_path / "tiny.jsonl", [{"input": text} for text in texts])
+    data = ["--dataset", "mine", "--output_path", tmp_path / "out"]
+    run_stage("get_embedding", "--dataset", "mine", "--data_path", path, "--embedder", embedder_folder,
+              "--no_measure", "--output_path", tmp_path)  # fmt: skip
+    embeds = tmp_path / "mine_small_embeds_embedder.npy"
+    run_stage("cluster", *data, "--data_path", path, "--feat_path", embeds, "--n_clusters", 4)
+    assign = ("assign", *data, "--data_path", path, "--checkpoint", embedder_folder)
+    run_stage(*assign)
+    np.testing.assert_allclose(np.load(run.files.new_vectors(path)), np.load(embeds), atol=1e-5)
+    found = pq.read_table(run.files.assigned(path))["cluster"].to_pylist()
+    assert found == read_clustering(run.files).assignment.cluster.tolist()
+    caplog.set_level("INFO")
+    run_stage(*assign)
+    assert caplog.text.count("already made") == 2
+
+
+def test_changed_edits_are_applied_without_overwriting_and_other_numbers_are_refused(run, capsys, caplog):
+    run.cluster("--n_clusters", 5)
+    found = run.files.found.read_bytes()
+    run.files.edits.write_text("merge:\n  - [0, 1]\nrename:\n  77: nobody\n")
+    run.cluster("--n_clusters", 5)
+    assert [one.id for one in read_clustering(run.files).record.clusters] == [0, 2, 3, 4]
+    assert "rename 77: nobody: there is no cluster 77 (the edit is kept, but has no effect)" in caplog.text
+    assert "77: nobody" in run.files.edits.read_text() and run.files.found.read_bytes() == found
+    line = refuse(capsys, "cluster", *run.data, "--feat_path", run.vectors, "--n_clusters", 6)
+    assert "made with other n_clusters (5, now 6)" in line and "--overwrite" in line
+
+
+def test_a_typo_in_the_edits_is_one_line(run, capsys):
+    run.cluster("--n_clusters", 5)
+    run.files.edits.write_text("rename:\n  0: a\nmreg:\n  - [1, 2]\n")
+    line = refuse(capsys, "cluster", *run.data, "--feat_path", run.vectors, "--n_clusters", 5)
+    assert f"{run.files.edits}:3: " in line and "did you mean merge?" in line
+
+
+def test_overwriting_keeps_the_ids_of_clusters_that_stay(run):
+    run.cluster("--n_clusters", 5)
+    before = read_clustering(run.files).assignment.cluster
+    run.cluster("--n_clusters", 4, "--overwrite")
+    after = read_clustering(run.files).assignment.cluster
+    same = [one for one in set(before) if one in set(after)]
+    assert len(same) == 3  # two were joined: a new cluster
+    assert all((after[before == one] == one).all() for one in same)
+    assert set(after) - set(before) == {5}
+
+
+def test_hdbscan_needs_no_number(run):
+    run.cluster("--method", "hdbscan", "--min_cluster_size", 10)
+    clustering = read_clustering(run.files)
+    assert clustering.record.method == "hdbscan" and len(clustering.record.clusters) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "run count_clusters.sh first, or give --n_clusters N"),
+        (["--n_clusters", "0"], "--n_clusters 0: must be at least 1"),
+        (["--n_clusters", "161"], "160 texts cannot form 161 clusters"),
+        (["--method", "hdbscan", "--min_cluster_size", "1"], "must be at least 2"),
+        (["--method", "hdbscan", "--min_cluster_size", "150"], "finds no cluster of 150 texts"),
+    ],
+)
+def test_what_cannot_be_clustered_is_refused(run, capsys, arguments, message):
+    assert message in refuse(capsys, "cluster", *run.data, "--feat_path", run.vectors, *arguments)
+    assert not run.files.clusters.exists()
+
+
+def test_damaged_files_are_refused_in_one_line(run, capsys, tmp_path):
+    np.save(tmp_path / "new.npy", np.ones((2, 16), np.float32))
+    assign = (*run.data[:2], *run.data[4:], "--feat_path", tmp_path / "new.npy")
+    assert "run cluster.sh first" in refuse(capsys, "assign", *assign)
+    assert "assign needs new texts" in refuse(capsys, "assign", *assign[:-2])
+    assert "assign needs new texts" in refuse(capsys, "assign", *assign, "--update")
+    run.cluster("--n_clusters", 5)
+    run.files.clusters.write_text("{")
+    assert "bad JSON" in refuse(capsys, "assign", *assign)
+    run.files.clusters.write_text(json.dumps({"method": "kmeans"}))
+    assert "damaged" in refuse(capsys, "assign", *assign)
+    run.cluster("--n_clusters", 5)  # makes them again
+    run.assign("--feat_path", tmp_path / "new.npy")
+    run.files.count.write_text("[]")
+    assert "damaged" in refuse(capsys, "cluster", *run.data, "--feat_path", run.vectors, "--overwrite")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("written", ["found.npy", "centers.npy", "texts.csv", "clusters.json"])
+def test_killed_while_a_file_is_written_cluster_resumes(run, written):
+    run.cluster("--n_clusters", 5)
+    expected = read_clustering(run.files)
+    command = stage_command("cluster", *run.data, "--feat_path", run.vectors, "--n_clusters", 5, "--overwrite")
+
+    def is_writing():
+        return any(run.files.folder.glob(f".*-{written}.*"))
+
+    run_killed_when(is_writing, command, cwd=ROOT, env=stage_environment())
+    run.cluster("--n_clusters", 5)
+    found = read_clustering(run.files)
+    assert found.record == expected.record
+    np.testing.assert_array_equal(found.assignment.cluster, expected.assignment.cluster)

@@ -1,0 +1,141 @@
+"""Naming from the command line: files, resuming, edits, other settings."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+from fake_server import MODEL, completion, send
+from helpers import run_killed_when, run_stage, stage_command, stage_environment, write_jsonl
+
+from perspective.description.files import read_names
+from perspective.description.records import Names
+from perspective.layout import ClusterFiles, Layout
+
+WORDS = ("card", "weather", "music", "alarm", "money")
+
+
+@pytest.fixture
+def run(tmp_path, embedder_folder, llm_folder):
+    """Clusters of texts by a tiny embedder, and the stage that names them."""
+
+    class Run:
+        data = write_jsonl(
+            tmp_path / "mine.jsonl",
+            [{"input": f"{WORDS[row % 5]} {WORDS[row % 5]} up {row // 5} <b>"} for row in range(60)],
+        )
+        files = ClusterFiles(tmp_path / "out", Layout("mine", "small", "minilm").description.stem)
+        arguments = ["--dataset", "mine", "--data_path", data, "--output_path", tmp_path / "out"]
+        naming = [*arguments, "--checkpoint", embedder_folder]
+
+        def name(self, *more):
+            run_stage("name_clusters", *self.naming, *more)
+
+        def read(self):
+            return Names.model_validate_json(self.files.names.read_text())
+
+    made = Run()
+    run_stage("get_embedding", *made.arguments[:4], "--embedder", embedder_folder, "--no_measure",
+              "--output_path", tmp_path)  # fmt: skip
+    made.vectors = tmp_path / "mine_small_embeds_embedder.npy"
+    run_stage("cluster", *made.arguments, "--feat_path", made.vectors, "--n_clusters", 5)
+    return made
+
+
+def respond_with(name):
+    return lambda handler, request, attempt: send(
+        handler, 200, completion(json.dumps({"name": name, "sentence": "S."}))
+    )
+
+
+def test_a_local_llm_names_clusters_and_branches(run, llm_folder, caplog):
+    caplog.set_level("INFO")
+    run.name("--naming_llm", llm_folder)
+    names = run.read()
+    assert len(names.names) == 5 + 4 and names.perspective == "topic" and names.llm == str(llm_folder)
+    assert len({name.name.casefold() for name in names.names}) == 9
+    assert "5 clusters named: " in caplog.text
+    run.name("--naming_llm", llm_folder)
+    assert "already made" in caplog.text
+
+
+def test_keywords_alone_need_no_llm(run):
+    run.name("--naming_llm", "none")
+    assert {name.source for name in run.read().names} == {"keywords"}
+    assert {word for name in run.read().names[:5] for word in WORDS if word in name.name.lower()} == set(WORDS)
+
+
+def test_edits_rename_without_asking_again_and_can_be_taken_back(run, server, plain_network):
+    server.respond = respond_with("a name")
+    options = ("--naming_llm", MODEL, "--base_url", server.url)
+    run.name(*options)
+    n_asked, first = len(server.requests), run.files.names.read_text()
+    template = run.files.edits.read_text()
+    run.files.edits.write_text("rename:\n  2: <i>Mine</i>\n  10001: Branch\n")
+    run.name(*options)
+    named = {name.id: name for name in run.read().names}
+    assert named[2].name == "<i>Mine</i>" and named[2].source == named[10001].source == "edit"
+    assert read_names(run.files)[2] == "<i>Mine</i>"
+    run.files.edits.write_text(template)
+    run.name(*options)
+    assert run.files.names.read_text() == first and len(server.requests) == n_asked
+
+
+def test_other_settings_are_refused(run, llm_folder, capsys):
+    run.name("--naming_llm", "none")
+    with pytest.raises(SystemExit):
+        run.name("--naming_llm", "none", "--perspective", "mood")
+    assert "perspective (topic, now mood)" in capsys.readouterr().err
+    run.name("--naming_llm", "none", "--perspective", "mood", "--overwrite")
+    assert run.read().perspective == "mood"
+
+
+def test_an_embedder_of_another_size_is_one_line(run, capsys, tmp_path):
+    np.save(tmp_path / "other.npy", np.random.default_rng(0).standard_normal((60, 7)).astype(np.float32))
+    run_stage("cluster", *run.arguments, "--feat_path", tmp_path / "other.npy", "--n_clusters", 5, "--overwrite")
+    with pytest.raises(SystemExit):
+        run.name("--naming_llm", "none")
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "gives 32 numbers a text, the clustered vectors have 7; name their embedder with --checkpoint" in line
+
+
+def test_without_clusters_it_is_one_line(run, capsys):
+    for path in (run.files.clusters, run.files.texts):
+        path.unlink()
+    with pytest.raises(SystemExit):
+        run.name("--naming_llm", "none")
+    assert "-clusters.json" in capsys.readouterr().err
+
+
+def test_a_budget_leaves_names_open_and_a_higher_one_asks_the_rest(run, server, plain_network):
+    server.respond = respond_with("a name")
+    options = ("--naming_llm", MODEL, "--base_url", server.url, "--price_in", 1, "--price_out", 1, "--concurrency", 1)
+    run.name(*options, "--budget", 900e-6)
+    n_asked = len(server.requests)
+    run.name(*options, "--budget", 900e-6)
+    assert len(server.requests) == n_asked < 9
+    run.name(*options, "--budget", 1)
+    prompts = [prompt for _, prompt, _ in server.requests]
+    assert len(prompts) == len(set(prompts)) >= 9
+
+
+@pytest.mark.slow
+def test_a_killed_run_asks_nothing_twice(run, server, plain_network):
+    def respond(handler, request, attempt):
+        time.sleep(0.1)
+        respond_with("a name")(handler, request, attempt)
+
+    server.respond = respond
+    options = ("--naming_llm", MODEL, "--base_url", server.url, "--concurrency", 1)
+    command = stage_command("name_clusters", *run.naming, *options)
+    log = run.files.names.with_name(run.files.names.name + ".replies.jsonl")
+    ended = run_killed_when(
+        lambda: log.exists() and log.read_text().count('"reply"') >= 3, command, env=stage_environment()
+    )
+    assert not ended and not run.files.names.exists()
+    n_logged = log.read_bytes().count(b'"reply"')
+    n_asked = len(server.requests)
+    run.name(*options)
+    prompts = [prompt for _, prompt, _ in server.requests]
+    assert len(prompts) - len(set(prompts)) <= n_asked - n_logged <= 1  # what was under way at the kill
+    assert len(run.read().names) == 9
