@@ -252,6 +252,11 @@ run_stages() {
     bash "$HERE/compare.sh" ${recipe[@]+"${recipe[@]}"}
 }
 
+# Prints the checkpoint of data set $1 that was adapted from $EMBEDDER.
+find_checkpoint() {
+    "$PYTHON" -m perspective.layout "$1" "$SCALE" "$EMBEDDER" "$MAX_QUERY" "$SEED" "$name" "${recipe[1]:-}"
+}
+
 # Describes the clusters of the run that the settings name; its last line says what to open.
 describe_clusters() {
     local namer="$llm"
@@ -260,11 +265,6 @@ describe_clusters() {
     step "7 describe: cluster" "$STAGE3/cluster.sh" ${recipe[@]+"${recipe[@]}"} ${n_clusters[@]+"${n_clusters[@]}"} ${texts[@]+"${texts[@]}"}
     step "7 describe: name clusters" "$STAGE3/name_clusters.sh" --naming_llm "$namer" ${recipe[@]+"${recipe[@]}"} ${reader[@]+"${reader[@]}"} ${server[@]+"${server[@]}"} ${texts[@]+"${texts[@]}"}
     step "7 describe: draw the map" "$STAGE3/draw_map.sh" ${recipe[@]+"${recipe[@]}"} ${overwrite[@]+"${overwrite[@]}"}
-}
-
-# Prints the checkpoint of data set $1 that was adapted from $EMBEDDER.
-find_checkpoint() {
-    "$PYTHON" -m perspective.layout "$1" "$SCALE" "$EMBEDDER" "$MAX_QUERY" "$SEED" "$name" "${recipe[1]:-}"
 }
 
 run_stages
@@ -285,6 +285,6 @@ for i in "${!all_datasets[@]}"; do
     [[ -z "$describe" ]] || EMBEDDER="$adapted" LLM="$name" describe_clusters
     if [[ -n "$adapt_on" ]]; then
         checkpoint="$(find_checkpoint "$dataset")"
-        DATASETS="${sources[i]}" step "7 embed all texts" "$STAGE2/get_embedding_gte.sh" --checkpoint "$checkpoint" --no_measure ${whole[@]+"${whole[@]}"}
+        DATASETS="${sources[i]}" step "8 embed all texts" "$STAGE2/get_embedding_gte.sh" --checkpoint "$checkpoint" --no_measure ${whole[@]+"${whole[@]}"}
     fi
 done
