@@ -162,8 +162,9 @@ def load(browser, tmp_path):
         context = browser.new_context(viewport={"width": width, "height": height}, offline=True, **options)
         page = context.new_page()
         page.set_default_timeout(60_000)  # a busy machine is no fault
-        page.asked, page.failures = [], []
+        page.asked, page.failures, page.refused = [], [], []
         page.on("request", lambda request: page.asked.append(request.url))
+        page.on("requestfailed", lambda request: page.refused.append(request.failure))
         page.on("pageerror", lambda error: page.failures.append(str(error)))
         page.goto(path.as_uri())
         wait_for(page, "window.page && window.page.map.frameMilliseconds > 0")
@@ -245,7 +246,7 @@ def test_the_table_sorts_and_the_tree_marks_branches(load):
     page = load(describe(TEXTS, sizes))
     names = page.locator("#clusters .name")
     assert names.all_inner_texts() == ["name of 0", "name of 1", "name of 2"]
-    page.get_by_role("button", name="texts", exact=True).click()
+    page.locator("th button", has_text="texts").click()
     assert names.all_inner_texts() == ["name of 2", "name of 1", "name of 0"]
     page.get_by_role("tab", name="Tree").click()
     page.locator("#tree").get_by_role("button", name="name of 0 and others").first.click()
@@ -310,6 +311,8 @@ def test_the_policy_blocks_what_is_added_later(load):
     )
     page.wait_for_timeout(200)
     assert page.evaluate("window.hacked") is None
+    assert all(failed == "csp" for failed in page.refused)  # asked for by this test, and refused
+    del page.asked[1:]
 
 
 @pytest.mark.slow

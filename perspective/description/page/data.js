@@ -6,15 +6,18 @@ const NOWHERE = -1;
 function readData() {
   const data = JSON.parse(document.getElementById("data").textContent);
   const decode = (text, Kind) => {
-    const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
+    const letters = atob(text);
+    const bytes = new Uint8Array(letters.length);
+    for (let i = 0; i < letters.length; i++) bytes[i] = letters.charCodeAt(i);
     return new Kind(bytes.buffer);
   };
   data.cluster = decode(data.cluster, Int32Array);
   data.origin = decode(data.origin, Int32Array);
   for (const name of ["confidence", "outlier", "kept"]) data[name] = decode(data[name], Uint8Array);
   for (const name of ["before", "after"]) {
-    const quantised = decode(data[name], Uint16Array);
-    data[name] = Float32Array.from(quantised, (value) => value / 65535);
+    const places = new Float32Array(decode(data[name], Uint16Array));
+    for (let i = 0; i < places.length; i++) places[i] /= 65535;
+    data[name] = places;
   }
   data.members = data.clusters.map(() => []);
   data.cluster.forEach((cluster, i) => cluster !== NOWHERE && data.members[cluster].push(i));

@@ -15,15 +15,21 @@ class MapView {
     this.onPick = onPick;
     this.base = document.getElementById("points");
     this.top = document.getElementById("labels");
-    this.positions = Float32Array.from(data.after);
+    this.positions = new Float32Array(data.after);
     this.time = 1; // 0: before, 1: after
-    const axis = (which) => [data.before, data.after].flatMap((places) => {
-      let [low, high] = [Infinity, -Infinity];
-      for (let i = which; i < places.length; i += 2) [low, high] = [Math.min(low, places[i]), Math.max(high, places[i])];
+    const ends = [0, 1].map((axis) => {
+      let low = 1;
+      let high = 0;
+      for (const places of [data.before, data.after]) {
+        for (let i = axis; i < places.length; i += 2) {
+          low = Math.min(low, places[i]);
+          high = Math.max(high, places[i]);
+        }
+      }
       return [low, high];
     });
-    this.span = [0, 1].map((which) => Math.max(0.05, Math.max(...axis(which)) - Math.min(...axis(which))));
-    this.middle = [0, 1].map((which) => (Math.max(...axis(which)) + Math.min(...axis(which))) / 2);
+    this.span = ends.map(([low, high]) => Math.max(0.05, high - low));
+    this.middle = ends.map(([low, high]) => (low + high) / 2);
     this.showWhole();
     this.on = null; // Uint8Array: texts that are not dimmed
     this.lines = [];

@@ -116,7 +116,7 @@ def _read_measures(sources: Mapping[str, Path]) -> tuple[dict[str, Any], dict[st
 def _list_run(
     sources: Mapping[str, Path], record: ResultRecord, names: Names | None, clustering: Clustering, n_nowhere: int
 ) -> list[tuple[str, str]]:
-    rows = [("clusters by", clustering.record.method)]
+    rows: list[tuple[str, str]] = [("clusters by", clustering.record.method)]
     if n_nowhere:
         rows.append(("texts without a cluster", f"{n_nowhere:,}"))
     if record.judge:
