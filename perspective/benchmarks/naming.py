@@ -29,10 +29,10 @@ from perspective.clustering.kmeans import cluster_vectors
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.description.clusters import build_clustering
 from perspective.description.edits import Edits
-from perspective.description.name_files import NO_LLM, summarize
-from perspective.description.naming import name_clusters
-from perspective.description.naming_llm import LocalNamer, ReplyLog
-from perspective.description.naming_prompts import Ask
+from perspective.description.names.files import NO_LLM, summarize
+from perspective.description.names.llm import LocalNamer, ReplyLog
+from perspective.description.names.naming import name_clusters
+from perspective.description.names.prompts import Ask
 from perspective.description.records import Name
 from perspective.errors import DataError
 from perspective.evaluation.labels import load_labels

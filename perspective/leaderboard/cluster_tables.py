@@ -1,4 +1,4 @@
-"""Tables of docs/clusters.md: the number of clusters, and new texts."""
+"""Tables of docs/clusters.md: the number of clusters, their names, and new texts."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from perspective.leaderboard.measured import load
 
 COUNTING = MEASURES / "benchmark_counting.json"
 ASSIGNING = MEASURES / "benchmark_assigning.json"
+NAMING = MEASURES / "benchmark_naming.json"
 WITHIN = (10, 25)  # percent
 DEFAULT = "default"  # the number that is taken
 COLUMNS = (DEFAULT, *CRITERIA)
@@ -43,6 +44,23 @@ def tabulate_counting() -> str:
     seconds = [[result["estimates"][one]["seconds"] for result in everything] for one in CRITERIA]
     rows.append(["CPU seconds, at most", "", "", "", *(f"{max(values):.1f}" for values in seconds)])
     return format_table(["data set", "texts", "classes", "default", *(f"`{one}`" for one in CRITERIA)], rows)
+
+
+def tabulate_naming() -> str:
+    """Share of clusters whose name is nearest to the right class, by who named them."""
+    rows = [
+        [
+            row["dataset"],
+            row["n_clusters"],
+            "keywords" if row["llm"] == "none" else f"{row['llm']}, else keywords",
+            f"{100 * row['right']:.1f}%",
+            f"{100 * row['right_llm']:.1f}% of {row['n_llm']}" if row["n_llm"] else "",
+            f"{100 * row['share_nearest']:.1f}%",
+        ]
+        for row in load(NAMING)
+    ]
+    columns = ["data set", "clusters", "named by", "names nearest to the right class", "of the LLM's names"]
+    return format_table([*columns, "check: share nearest"], rows)
 
 
 def tabulate_unseen() -> str:

@@ -237,6 +237,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "speed_machine": describe_machine,
     "retrieval": tabulate_retrieval,
     "counting": cluster_tables.tabulate_counting,
+    "naming": cluster_tables.tabulate_naming,
     "unseen_texts": cluster_tables.tabulate_unseen,
     "unknown_classes": cluster_tables.tabulate_unknown,
 }

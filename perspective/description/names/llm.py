@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from perspective.artifacts.jsonl import read_jsonl
 from perspective.artifacts.writing import replace_surrogates
-from perspective.description.naming_prompts import (
+from perspective.description.names.prompts import (
     CHAT_TOKENS,
     MAX_EXAMPLES,
     NAME_TOKENS,

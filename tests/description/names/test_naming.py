@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from perspective.description.naming import UNCLEAR, name_clusters
-from perspective.description.naming_prompts import Ask, write_completion, write_question
+from perspective.description.names.naming import UNCLEAR, name_clusters
+from perspective.description.names.prompts import Ask, write_completion, write_question
 from perspective.description.records import Branch, Cluster, Clusters
 
 TOPICS = {

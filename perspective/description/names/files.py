@@ -11,9 +11,9 @@ from perspective.artifacts import Output, read_sidecar, read_vectors
 from perspective.description.clusters import find_embeddings
 from perspective.description.edits import load_edits
 from perspective.description.files import read_clustering, read_rows
-from perspective.description.naming import Embed, name_clusters
-from perspective.description.naming_llm import LocalNamer, NamingLLM, ReplyLog, ServerNamer
-from perspective.description.naming_prompts import Ask
+from perspective.description.names.llm import LocalNamer, NamingLLM, ReplyLog, ServerNamer
+from perspective.description.names.naming import Embed, name_clusters
+from perspective.description.names.prompts import Ask
 from perspective.description.records import Name, Names
 from perspective.errors import DataError
 from perspective.judging.session import is_complete

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from perspective.description.keywords import TermCounts, is_shown
-from perspective.description.name_check import NameCheck
-from perspective.description.naming_prompts import (
+from perspective.description.names.check import NameCheck
+from perspective.description.names.keywords import TermCounts, is_shown
+from perspective.description.names.prompts import (
     EXAMPLE_NAMES,
     EXAMPLE_SENTENCES,
     MAX_NAME_WORDS,
