@@ -230,7 +230,7 @@ run_stages() {
     export LLM="$llm"
     step "1 embed and measure" "$STAGE2/get_embedding_gte.sh" ${texts[@]+"${texts[@]}"} ${labels[@]+"${labels[@]}"}
     if [[ -n "$triplets" && -z "$recorded" ]]; then
-        step "2 sample triplets" "$STAGE1/triplet_sampling.sh" ${texts[@]+"${texts[@]}"} ${labels[@]+"${labels[@]}"}
+        step "3 sample triplets" "$STAGE1/triplet_sampling.sh" ${texts[@]+"${texts[@]}"} ${labels[@]+"${labels[@]}"}
     fi
     if [[ "$states_llm" != none ]]; then
         LLM="$states_llm" step "2 read answer states" "$STAGE1/read_states.sh" ${states[@]+"${states[@]}"} ${reader[@]+"${reader[@]}"} ${texts[@]+"${texts[@]}"}
