@@ -4,7 +4,7 @@
    the 20%.
 2. Unknown classes: cluster the texts of 80% of the classes, without a fifth of them; assign that fifth and the texts
    of the other classes. How many belong nowhere, and which clusters are added among them.
-3. Size: seconds and peak memory of assign.sh with 10^6 random vectors.
+3. Size: CPU seconds and peak memory of assign.sh with 10^6 random vectors.
 
 Reads:  datasets/<dataset>/small.jsonl with labels; measures/<dataset>_small_embeds_<embedder>.npy
 Writes: measures/benchmark_assigning.json
@@ -15,19 +15,19 @@ python -m perspective.benchmarks.assigning
 from __future__ import annotations
 
 import logging
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from perspective.artifacts import ROOT, dump_json, read_json, read_vectors, write_text
+from perspective.artifacts import dump_json, read_json, read_vectors, write_text
+from perspective.benchmarks.speed.comparison import run_alone
 from perspective.cli import entry_point, parse_settings
 from perspective.clustering.kmeans import cluster_vectors
 from perspective.data.corpus import CorpusSettings
@@ -41,7 +41,7 @@ from perspective.description.settings import ClusterSettings
 from perspective.errors import DataError
 from perspective.evaluation.clustering_scores import clustering_accuracy
 from perspective.evaluation.labels import load_labels
-from perspective.layout import MEASURES, ClusterFiles, Layout
+from perspective.layout import MEASURES, Layout
 from perspective.options import option
 from perspective.vectors import normalize_rows
 
@@ -162,38 +162,34 @@ def score(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
 
 
 def measure_size(n_vectors: int) -> dict[str, Any]:
-    """Run assign on random vectors in a process of its own; return seconds and peak memory."""
+    """Assign random vectors in a process of its own; return CPU seconds and peak memory."""
     with tempfile.TemporaryDirectory() as folder:
-        files = ClusterFiles(Path(folder), Layout("random", "small", "minilm").description.stem)
         rng = np.random.default_rng(0)
-        few = rng.standard_normal((20 * N_CLUSTERS, DIM), dtype=np.float32)
-        np.save(files.folder / "few.npy", few)
-        (files.folder / "few.jsonl").write_text("".join(f'{{"input": "text {row}"}}\n' for row in range(len(few))))
-        shape = (n_vectors, DIM)
-        many = np.lib.format.open_memmap(files.folder / "many.npy", mode="w+", dtype=np.float32, shape=shape)
+        few, many = Path(folder) / "few", Path(folder) / "many.npy"
+        np.save(few.with_suffix(".npy"), rng.standard_normal((20 * N_CLUSTERS, DIM), dtype=np.float32))
+        few.with_suffix(".jsonl").write_text("".join(f'{{"input": "text {row}"}}\n' for row in range(20 * N_CLUSTERS)))
+        whole = np.lib.format.open_memmap(many, mode="w+", dtype=np.float32, shape=(n_vectors, DIM))
         for start in range(0, n_vectors, 2**15):
-            block = many[start : start + 2**15]
+            block = whole[start : start + 2**15]
             block[:] = rng.standard_normal(block.shape, dtype=np.float32)
-        many.flush()
-        common = ["--dataset", "random", "--output_path", folder]
-        few_given = ["--data_path", f"{folder}/few.jsonl", "--feat_path", f"{folder}/few.npy"]
-        call("cluster", *common, *few_given, "--n_clusters", str(N_CLUSTERS))
-        started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        call("assign", *common, "--feat_path", f"{folder}/many.npy")
-        seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
-    # Of the largest of the two processes; clustering 3,000 texts takes less.
-    peak = after.ru_maxrss / 2**20
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {
-        "n_vectors": n_vectors, "dim": DIM, "n_clusters": N_CLUSTERS, "seconds": round(seconds, 1),
-        "cpu_seconds": round(cpu, 1), "peak_gib": round(peak, 2),
-    }  # fmt: skip
+        whole.flush()
+        given = ["--data_path", f"{few}.jsonl", "--feat_path", f"{few}.npy", "--n_clusters", str(N_CLUSTERS)]
+        run_stage("cluster", folder, *given)
+        seconds, peak = run_alone(partial(assign_all, folder, str(many)), n_vectors)
+    sizes = {"n_vectors": n_vectors, "dim": DIM, "n_clusters": N_CLUSTERS}
+    return {**sizes, "cpu_seconds": round(seconds, 1), "peak_gib": round(peak / 2**30, 2)}
 
 
-def call(stage: str, *arguments: str) -> None:
-    """Run an entry script of stage 3 in a process of its own."""
-    command = [sys.executable, "-m", f"perspective.3_describe.{stage}", *arguments]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+def assign_all(folder: str, vectors: str, _: int) -> float:
+    """Assign a file of vectors; return the CPU seconds of this process."""
+    run_stage("assign", folder, "--feat_path", vectors)
+    return time.process_time()
+
+
+def run_stage(stage: str, folder: str, *arguments: str) -> None:
+    """Run an entry script of stage 3 in this process."""
+    main = import_module(f"perspective.3_describe.{stage}").main
+    main(["--dataset", "random", "--output_path", folder, *arguments])
 
 
 if __name__ == "__main__":

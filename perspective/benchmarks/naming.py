@@ -88,8 +88,8 @@ def measure_names(dataset: str, llm: str, settings: NamingBenchmark) -> dict[str
         Shares of names that are nearest to the right class, and what `summarize` says.
     """
     corpus = CorpusSettings(dataset, "small")
-    texts, labels = load_texts(corpus), load_labels(corpus)
-    if labels is None or None in labels:
+    texts, labels = load_texts(corpus), [label for label in load_labels(corpus) or () if label is not None]
+    if len(labels) < len(texts):
         raise DataError(f"{corpus.path}: not every text has a label to compare names with")
     model = load_embedding(settings.embedder, EmbedSettings(), None).model
     path = Layout(dataset, "small", settings.embedder).embeds
@@ -116,7 +116,7 @@ def measure_names(dataset: str, llm: str, settings: NamingBenchmark) -> dict[str
 
     names = name_clusters(record, texts, found, vectors, embed, ask, llm != NO_LLM and namer.is_chat)
     return {
-        **score_names(names, found, list(map(str, labels)), embed),
+        **score_names(names, found, labels, embed),
         "seconds": round(time.perf_counter() - started, 1),
     }
 

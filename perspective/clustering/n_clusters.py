@@ -14,7 +14,7 @@ SUBSAMPLE = 0.75  # share of the texts in each of the two samples of the stabili
 FEWEST_COMPARED = 3  # by chance, two views agree about two clusters as well as about the right number
 N_EIGENVALUES = 300
 N_GRAPH_NEIGHBORS = 10
-HDBSCAN_DIM = 15
+HDBSCAN_DIM, MIN_DENSE = 15, 5
 PAIRS_PER_MERGE = 8
 BETA = 0.92  # ClusterLLM's
 N_MEASURED = 6000  # of more texts, a random sample: Ward needs the distances of all pairs
@@ -102,7 +102,7 @@ def count_dense_groups(view: Granularities) -> int | None:
     rows = view.rows[:, :HDBSCAN_DIM]
     if len(rows) < 10:
         return None
-    found = HDBSCAN(min_cluster_size=max(5, len(rows) // 200), copy=True).fit_predict(rows)
+    found = HDBSCAN(min_cluster_size=MIN_DENSE, cluster_selection_method="leaf", copy=True).fit_predict(rows)
     return int(found.max()) + 1 or None
 
 

@@ -13,7 +13,7 @@ from perspective.vectors import normalize_rows
 
 ROWS_AT_A_TIME = 16_384  # with 150 clusters and 384 dimensions: 35 MB
 # Interquartile ranges below the lower quartile. With 1.5, as in box plots, one in ten texts of a class that no cluster
-# is about belongs nowhere; with 0.5, half of them, and one in nine texts of known classes (docs/clusters.md).
+# is about is recognised; with 0.5, a third to two thirds, at the price of one in eight texts of known classes.
 FENCE = 0.5
 
 
@@ -57,8 +57,8 @@ def assign_vectors(vectors: np.ndarray, anchors: Anchors, own_clusters: np.ndarr
 def find_outlier_cosine(unit: np.ndarray, centers: np.ndarray, place: np.ndarray) -> float:
     """Return the cosine to the nearest centre below which a text belongs nowhere.
 
-    It is the lower fence of a box plot of the texts' cosines to their centres. A text takes part in its own
-    centre, which a new text does not: it is left out of it.
+    It lies below most of the texts' cosines to their centres, as the lower fence of a box plot does. A text takes
+    part in its own centre, which a new text does not: it is left out of it.
 
     Args:
         unit: Unit rows `(n_texts, dim)`.

@@ -59,7 +59,7 @@ def count_clusters(
 
 def choose(estimates: Mapping[Criterion, Estimate], settings: CountSettings, n_texts: int) -> Count:
     """Choose the number: the given one, that of the given criterion, or that of the first of `DEFAULTS` with one."""
-    found: dict[str, Estimate] = {**estimates}
+    found: dict[str, Estimate] = {str(name): one for name, one in estimates.items()}
     if settings.n_clusters is not None:
         return Count(n_clusters=settings.n_clusters, criterion="given", estimates=found)
     order: list[Criterion] = [*([settings.criterion] if settings.criterion else []), *DEFAULTS, "silhouette"]

@@ -15,6 +15,7 @@ from perspective.options import Scale
 logger = logging.getLogger(__name__)
 
 HDBSCAN_DIM = 15  # densities need few dimensions
+MIN_DENSE = 5  # texts of a cluster
 SAME_CLUSTER = 0.5  # texts in common among all texts of both: above a half, at most one other cluster fits
 
 
@@ -79,12 +80,13 @@ def _find_by_density(unit: np.ndarray, min_cluster_size: int | None) -> np.ndarr
     from sklearn.cluster import HDBSCAN
     from sklearn.decomposition import PCA
 
-    size = min_cluster_size or max(5, len(unit) // 200)
+    size = min_cluster_size or MIN_DENSE
     if size > len(unit):
         raise DataError(f"--min_cluster_size {size}: there are only {len(unit)} texts")
     dim = min(HDBSCAN_DIM, *unit.shape)
     rows = PCA(dim, svd_solver="full").fit_transform(unit)
-    found = HDBSCAN(min_cluster_size=size, copy=False).fit_predict(rows)
+    # Leaves: by excess of mass, half of eight data sets collapse into one cluster and a few small ones.
+    found = HDBSCAN(min_cluster_size=size, cluster_selection_method="leaf", copy=False).fit_predict(rows)
     if (found < 0).all():
         raise DataError(
             f"--method hdbscan finds no cluster of {size} texts or more; use kmeans, or a smaller --min_cluster_size"

@@ -215,7 +215,7 @@ class _Chooser:
 def _make_groups(record: Clusters, texts: Sequence[str], positions: np.ndarray, counts: TermCounts) -> list[Group]:
     groups: dict[int, Group] = {}
     for place, cluster in enumerate(record.clusters):
-        rows = np.flatnonzero(positions == place)
+        rows = np.flatnonzero(positions == place).tolist()
         near = [texts[row] for row in cluster.representatives] or [texts[row] for row in rows[:N_TEXTS]]
         contrasts = [texts[row] for row in cluster.contrasts]
         groups[cluster.id] = _make_group(cluster.id, [place], near, contrasts, [texts[row] for row in rows], counts)

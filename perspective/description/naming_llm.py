@@ -17,6 +17,7 @@ from perspective.artifacts.jsonl import read_jsonl
 from perspective.artifacts.writing import replace_surrogates
 from perspective.description.naming_prompts import (
     CHAT_TOKENS,
+    MAX_EXAMPLES,
     NAME_TOKENS,
     RESPONSE_FORMAT,
     SENTENCE_TOKENS,
@@ -77,6 +78,9 @@ class LocalNamer:
         self._markers = list_special_tokens(llm.tokenizer)
         self._limit = choose_limit(llm, batch_size)
         self._max_tokens = min(llm.max_tokens, MAX_PROMPT_TOKENS)
+        self._n_examples = MAX_EXAMPLES
+        while self._n_examples > 1 and self._count_example_tokens() > self._max_tokens // 2:
+            self._n_examples -= 1
         self._shares = takes_packs(llm, self._max_tokens)  # such models also continue after a shared beginning
 
     def write_prompt(self, ask: Ask) -> str:
@@ -106,7 +110,11 @@ class LocalNamer:
     def _split_prompt(self, ask: Ask) -> tuple[str, str]:
         if self.is_chat:
             return "", render_chat(self._llm.tokenizer, write_question(ask, self._perspective, self._markers))
-        return write_completion(ask, self._perspective, self._markers)
+        return write_completion(ask, self._perspective, self._markers, self._n_examples)
+
+    def _count_example_tokens(self) -> int:
+        examples, _ = self._split_prompt(Ask(("a", "b")))
+        return 0 if self.is_chat else len(self._llm.tokenizer(examples)["input_ids"])
 
     def _count_new(self, ask: Ask) -> int:
         return CHAT_TOKENS if self.is_chat else SENTENCE_TOKENS if ask.name else NAME_TOKENS
@@ -167,8 +175,8 @@ class ServerNamer:
 class ReplyLog:
     """Replies by prompt, one line each, appended as soon as they are there.
 
-    It stays beside the names: when clusters or edits change, only new prompts are asked. Call it while no other
-    process writes it.
+    It stays beside the names: when clusters or edits change, only new prompts are asked. Use it while no other
+    process writes to it.
 
     Args:
         path: The log.

@@ -47,6 +47,7 @@ _SEVERAL = (
         "Each text names the capital city of a country.",
     ),
 )
+MAX_EXAMPLES = len(_SINGLE)
 EXAMPLE_NAMES = frozenset(name for _, _, name in _SINGLE)
 EXAMPLE_SENTENCES = frozenset(sentence for *_, sentence in _SEVERAL)
 
@@ -85,20 +86,28 @@ class Ask:
     name: str = ""
 
 
-def write_completion(ask: Ask, perspective: str, markers: Iterable[str] = ()) -> tuple[str, str]:
+def write_completion(
+    ask: Ask, perspective: str, markers: Iterable[str] = (), n_examples: int = MAX_EXAMPLES
+) -> tuple[str, str]:
     """Return a prompt for a small LLM to continue: examples, which other prompts share, and the rest.
 
     One text without keywords gets shorter examples; small LLMs name a single text best.
+
+    Args:
+        ask: What is asked.
+        perspective: What texts of one cluster should share.
+        markers: Special tokens of the LLM's tokenizer.
+        n_examples: Number of examples, for LLMs with a short context.
     """
     markers = tuple(markers)
     heading = make_harmless(perspective, markers, max_chars=100)
     heading = heading[:1].upper() + heading[1:]
     if len(ask.texts) == 1 and not ask.keywords and not ask.name:
-        examples = "".join(f"Text: {text}\n{label}: {name}\n\n" for text, label, name in _SINGLE)
+        examples = "".join(f"Text: {text}\n{label}: {name}\n\n" for text, label, name in _SINGLE[:n_examples])
         return examples, f"Text: {_join(ask.texts, markers)}\n{heading}:"
     examples = "".join(
         f"Texts: {texts}\nKeywords: {words}\n{label}: {name}\nSummary: {sentence}\n\n"
-        for texts, (words, label, name), sentence in _SEVERAL
+        for texts, (words, label, name), sentence in _SEVERAL[:n_examples]
     )
     other = ""
     if ask.contrasts and ask.other_name:

@@ -39,9 +39,7 @@ class ClusterSettings:
         default="kmeans",
     )
     n_clusters: int | None = option("number of clusters of kmeans; default: that of count_clusters", default=None)
-    min_cluster_size: int | None = option(
-        "smallest cluster of hdbscan; default: a 200th of the texts, at least 5", default=None
-    )
+    min_cluster_size: int | None = option("smallest cluster of hdbscan; default: 5", default=None)
 
     def __post_init__(self) -> None:
         """Check values."""

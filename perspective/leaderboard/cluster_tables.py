@@ -15,26 +15,34 @@ from perspective.leaderboard.measured import load
 COUNTING = MEASURES / "benchmark_counting.json"
 ASSIGNING = MEASURES / "benchmark_assigning.json"
 WITHIN = (10, 25)  # percent
+DEFAULT = "default"  # the number that is taken
+COLUMNS = (DEFAULT, *CRITERIA)
 
 
 def tabulate_counting() -> str:
     """Estimates beside the number of classes, a data set a row; then what the criteria are worth over all."""
     results: dict[str, Any] = load(COUNTING)
     rows = [
-        [name, f"{result['n_texts']:,}", result["n_classes"], *(_estimate(result, one) or "none" for one in CRITERIA)]
+        [
+            name,
+            f"{result['n_texts']:,}",
+            result["n_classes"],
+            f"{result['chosen']} (`{result['criterion']}`)",
+            *(_estimate(result, one) or "none" for one in CRITERIA),
+        ]
         for name, result in results.items()
     ]
     for use in ("tuning", "confirmation"):
         chosen = [result for result in results.values() if result["use"] == use]
         if chosen:
-            rows.append([f"off by a factor of, {use}", "", "", *(_factor(chosen, one) for one in CRITERIA)])
+            rows.append([f"off by a factor of, {use}", "", "", *(_factor(chosen, one) for one in COLUMNS)])
     everything = list(results.values())
     for percent in WITHIN:
-        hits = [sum(abs(ratio - 1) <= percent / 100 for ratio in _ratios(everything, one)) for one in CRITERIA]
+        hits = [sum(abs(ratio - 1) <= percent / 100 for ratio in _ratios(everything, one)) for one in COLUMNS]
         rows.append([f"within {percent}%, of {len(results)}", "", "", *hits])
     seconds = [[result["estimates"][one]["seconds"] for result in everything] for one in CRITERIA]
-    rows.append(["CPU seconds, at most", "", "", *(f"{max(values):.1f}" for values in seconds)])
-    return format_table(["data set", "texts", "classes", *(f"`{one}`" for one in CRITERIA)], rows)
+    rows.append(["CPU seconds, at most", "", "", "", *(f"{max(values):.1f}" for values in seconds)])
+    return format_table(["data set", "texts", "classes", "default", *(f"`{one}`" for one in CRITERIA)], rows)
 
 
 def tabulate_unseen() -> str:
@@ -66,7 +74,7 @@ def show_assigning_size(name: str) -> str:
 
 
 def _estimate(result: Mapping[str, Any], criterion: str) -> int | None:
-    number: int | None = result["estimates"][criterion]["n_clusters"]
+    number: int | None = result["chosen"] if criterion == DEFAULT else result["estimates"][criterion]["n_clusters"]
     return number
 
 

