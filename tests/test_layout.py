@@ -49,7 +49,7 @@ def test_run_names_texts_by_their_file(tmp_path):
     named = {}
     for file in ("고객문의.csv", "상품후기.csv"):
         (tmp_path / file).touch()
-        command = ["bash", "scripts/run.sh", "--data_path", file]
+        command = ["bash", "scripts/run.sh", "--no_describe", "--data_path", file]
         done = subprocess.run(
             command, cwd=tmp_path, capture_output=True, text=True, env=stage_environment(LC_ALL="C.UTF-8")
         )

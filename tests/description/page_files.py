@@ -24,8 +24,8 @@ def describe(texts, clusters=None, n_clusters=3, names=True, after=None, **more)
         ],
         tree=[
             Branch(
-                id=1000 + number,
-                children=(10 * number if number == 1 else 1000 + number - 1, 0 if number == 1 else 10 * number),
+                id=100_000 + number,
+                children=(10 * number if number == 1 else 100_000 + number - 1, 0 if number == 1 else 10 * number),
                 height=float(2**number),
                 size=sum(map(len, members[: number + 1])),
             )
