@@ -1,0 +1,125 @@
+"""Measure adapted embedders on texts that they were not adapted on.
+
+For each data set and seed, 80% of the texts are drawn; the embedder is adapted on these, and the other 20% are
+embedded, clustered and measured, before and after. Vectors and answer states come from the study, which must have
+measured the data set before (`benchmark_quality.sh --arm method`).
+
+Reads:  datasets/<dataset>/small.jsonl with labels; the study's folder
+Writes: measures/benchmark_unseen/, from which a killed run resumes, and measures/benchmark_unseen.json
+
+python -m perspective.benchmarks.unseen --datasets banking77 clinc --seeds 100 13 21
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perspective.artifacts import Output, dump_json, read_json, read_vectors, write_text
+from perspective.benchmarks.quality import StudyRun, StudySettings
+from perspective.cli import entry_point, parse_settings
+from perspective.data.corpus import load_texts
+from perspective.errors import DataError
+from perspective.evaluation.clustering_scores import METRICS, score_clustering
+from perspective.evaluation.labels import load_labels
+from perspective.layout import MEASURES, control_path
+from perspective.models.embedders import load_embedder
+from perspective.models.embedding import embed_texts
+from perspective.options import option
+from perspective.runtime.devices import reading_precision
+from perspective.teacher.teacher import Evidence, TeachSettings, make_teacher
+from perspective.training.distillation import distill_embedder
+from perspective.training.settings import TrainSettings
+from perspective.trust.specificity import sample_control_rows
+
+logger = logging.getLogger(__name__)
+
+SHARE = 0.8  # of the texts that the embedder is adapted on
+
+
+@dataclass(frozen=True)
+class UnseenSettings(StudySettings):
+    """What is measured."""
+
+    datasets: list[str] = option(
+        "data sets", default=["banking77", "clinc", "stackexchange"], group="input", aliases=("--dataset",)
+    )
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure."""
+    settings = parse_settings(UnseenSettings, argv, __doc__)
+    folder = Path(settings.output_path or MEASURES) / "benchmark_unseen"
+    path = folder.with_suffix(".json")
+    results: dict[str, Any] = read_json(path) if path.exists() else {}
+    for seed in settings.seeds:
+        for dataset in settings.datasets:
+            run = StudyRun(dataset, settings)
+            cell = Output(
+                folder / f"{dataset}-{seed}.json",
+                "unseen texts",
+                {"seed": seed, "share": SHARE, "embedder": settings.embedder, "llm": settings.llm},
+                {"texts": run.corpus.path, "embeddings": run.embed(), "answer_states": run.read_states()},
+                precision=reading_precision(),
+            )
+            if not cell.is_finished(settings.overwrite):
+                cell.write_json(measure_unseen(run, seed, folder / f"{dataset}-{seed}"))
+            results.setdefault(dataset, {})[str(seed)] = read_json(cell.path)
+            write_text(path, dump_json(results))
+
+
+def measure_unseen(run: StudyRun, seed: int, checkpoint: Path) -> dict[str, Any]:
+    """Adapt on a part of the texts and measure the rest.
+
+    Args:
+        run: Where vectors and states are.
+        seed: Of the split and of training.
+        checkpoint: Folder of the adapted embedder.
+
+    Returns:
+        "before" and "after", each `{metric: [per k-means seed]}`, and the number of unseen texts.
+
+    Raises:
+        DataError: There are no labels to measure with.
+    """
+    texts, labels = load_texts(run.corpus), load_labels(run.corpus)
+    if labels is None:
+        raise DataError(f"{run.corpus.path}: no labels to measure with")
+    seen = np.zeros(len(texts), dtype=bool)
+    seen[np.random.default_rng(seed).permutation(len(texts))[: int(SHARE * len(texts))]] = True
+    vectors, states = read_vectors(run.embed(), len(texts)), read_vectors(run.read_states(), len(texts))
+    teacher = make_teacher(vectors[seen], _read_evidence(run, states, seen), TeachSettings())
+    logger.info("%s: %s", run.dataset, teacher.trust.describe())
+    model = load_embedder(run.settings.embedder)
+    seen_texts = [text for text, is_seen in zip(texts, seen, strict=True) if is_seen]
+    output = Output(checkpoint, "embedder", {"seed": seed}, {"texts": run.corpus.path})
+    distill_embedder(model, seen_texts, teacher.vectors, TrainSettings(recipe="distill", seed=seed), output)
+    reader = load_embedder(str(checkpoint), reading=True)
+    after = embed_texts(reader, [text for text, is_seen in zip(texts, seen, strict=True) if not is_seen])
+    unseen_labels = [label for label, is_seen in zip(labels, seen, strict=True) if not is_seen]
+    scores = {
+        when: score_clustering(rows, unseen_labels) for when, rows in (("before", vectors[~seen]), ("after", after))
+    }
+    logger.info("%s %d: NMI %.2f -> %.2f", run.dataset, seed, *(one["NMI_mean"] for one in scores.values()))
+    return {
+        **{when: {metric: one[metric] for metric in METRICS} for when, one in scores.items()},
+        "n_unseen": len(after),
+    }
+
+
+def _read_evidence(run: StudyRun, states: np.ndarray, seen: np.ndarray) -> Evidence:
+    """Return the states of the seen texts, and of the control questions those about seen texts."""
+    rows = sample_control_rows(len(states))
+    answers = read_vectors(control_path(run.read_states()), len(rows))
+    control = [states[rows], *np.split(answers, answers.shape[1] // states.shape[1], axis=1)]
+    return Evidence(states[seen], [one[seen[rows]] for one in control])
+
+
+if __name__ == "__main__":
+    main()
