@@ -98,7 +98,7 @@ class RecipeOptions:
     """What the embedder learns, and how."""
 
     recipe: RecipeName | None = option(
-        "what the embedder learns: distill (answer states; default if convert_states made a teacher), standard or "
+        "what the embedder learns: distill (a teacher; default if convert_states made one), standard or "
         "published (triplets; published with batch 2, learning rate 5e-7, 8 epochs, file order)",
         default=None,
     )

@@ -76,16 +76,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     output.facts |= describe_model(files.embedder)
     from perspective.models.embedders import load_embedder
     from perspective.training.distillation import distill_embedder
-    from perspective.training.finetuning import finetune_embedder, save_unchanged_embedder
+    from perspective.training.finetuning import finetune_embedder
 
     model = load_embedder(files.embedder, revision=files.revision, trust_remote_code=files.trust_remote_code)
     if by_teacher:
         texts = load_texts(corpus)
         teacher = read_vectors(train_file, len(texts))
-        if record.unchanged:
-            save_unchanged_embedder(model, output)
-        else:
-            distill_embedder(model, texts, teacher, settings, output)
+        distill_embedder(model, texts, teacher, settings, output)
     else:
         finetune_embedder(model, load_training_triplets(train_file), settings, output)
 

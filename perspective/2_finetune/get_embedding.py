@@ -103,7 +103,7 @@ def add_answer_states(
     """Write and measure the vectors concatenated with the LLM's answer states, weighted as in training."""
     weight = read_record(checkpoint).llm_weight
     if not weight:
-        logger.info("the answer states are not trusted: no blend is made")
+        logger.info("the answer states have no weight: no blend is made")
         blend = blend_path(embeds)
         for stale in (blend, measures_path(blend), clusterings_path(blend)):
             discard_result(stale)  # from an earlier run with the same name
