@@ -121,6 +121,7 @@ def test_a_wrong_marker_is_named(page, message):
 
 def test_means_are_over_the_four_data_sets():
     cells = measured.load_study("smollm2")
-    by_hand = [sum(sum(cell["NMI"]) for cell in cells[name]["method"].values()) / 15 for name in measured.DATASETS]
+    scores = [[one for cell in cells[name]["method"].values() for one in cell["NMI"]] for name in measured.DATASETS]
+    by_hand = [sum(of_dataset) / len(of_dataset) for of_dataset in scores]
     assert measured.mean_score("smollm2", "method", "mean", "NMI") == pytest.approx(sum(by_hand) / 4)
     assert measured.published_score("mean", "ACC", "before") == pytest.approx((65.53 + 31.08 + 91.69 + 40.61) / 4)
