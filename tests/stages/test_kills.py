@@ -59,7 +59,7 @@ JUDGED = f"--pred_path {{made}}/{RUN}-llm-pred.json"
 CASES = {
     "embed": Case(
         "get_embedding",
-        (EMBEDS, "tiny_small_embeds_embedder_measures.json"),
+        (EMBEDS, "tiny_small_embeds_embedder_measures.json", "tiny_small_embeds_embedder_clusterings.npy"),
         DATA + " --embedder {embedder} --output_path {out}",
     ),
     "sample": Case(
@@ -116,7 +116,11 @@ CASES = {
     ),
     "embed again": Case(
         "get_embedding",
-        ("tiny_small_embeds_distilled.npy", "tiny_small_embeds_distilled_measures.json"),
+        (
+            "tiny_small_embeds_distilled.npy",
+            "tiny_small_embeds_distilled_measures.json",
+            "tiny_small_embeds_distilled_clusterings.npy",
+        ),
         DATA + " --embedder {embedder} --checkpoint {made}/distilled --output_path {out}",
     ),
 }
