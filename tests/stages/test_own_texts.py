@@ -40,7 +40,7 @@ def repository(tmp_path_factory):
 
 def run(repository, *options):
     done = subprocess.run(
-        ["bash", "scripts/run.sh", *map(str, options)],
+        ["bash", "scripts/run.sh", "--no_describe", *map(str, options)],
         cwd=repository,
         capture_output=True,
         text=True,

@@ -50,8 +50,9 @@ def test_run_then_run_again(repository, tmp_path):
     code, again, log = run_bash(tmp_path, repository / "scripts" / "run.sh", *command[1:])
     assert code == 0, log
     assert again == shown
-    # Vectors and measures twice, states, control states, teacher, model.
-    assert log.count("already made") == 8
+    # Vectors, clusterings and measures twice, states, control states, teacher, model; then clusters, names and map.
+    assert log.count("already made") > 10
+    assert (repository / "perspective/3_describe/clusters/demo_small_minilm-smollm2_seed=100.html").exists()
 
 
 @pytest.mark.real
@@ -166,7 +167,7 @@ class CountingServer:
 def test_a_run_on_a_paid_server_ends_its_asking_at_the_budget(repository):
     """13 tokens per answer, two answers per triplet: the budget of 400 tokens ends before the 24th triplet."""
     server = CountingServer()
-    command = ["--dataset", "demo", "--max_query", "24", "--llm", "m", "--base_url", server.url]
+    command = ["--dataset", "demo", "--no_describe", "--max_query", "24", "--llm", "m", "--base_url", server.url]
     money = ["--price_in", "1", "--price_out", "1", "--budget", "400e-6"]
     code, shown, log = run_bash(repository, "scripts/run.sh", *command, *money, environment={"OPENAI_API_KEY": "none"})
     assert code == 0, log
@@ -263,7 +264,7 @@ def test_stopped_by_the_user(tmp_path, sentences):
 @pytest.mark.real
 def test_adapted_on_a_sample_and_all_texts_embedded(repository):
     """The stages run on the sample, the last one on all texts; a second run finds everything made."""
-    command = ["scripts/run.sh", "--dataset", "demo", "--adapt_on", "200"]
+    command = ["scripts/run.sh", "--no_describe", "--dataset", "demo", "--adapt_on", "200"]
     code, shown, log = run_bash(repository, *command)
     assert code == 0, log
     assert "demo_n=200" in shown
