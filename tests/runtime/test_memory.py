@@ -202,7 +202,7 @@ def test_answers_are_written_in_halves(llm, sentences, one_thread):
 
 
 def test_states_are_read_in_halves(llm, sentences, refusals, one_thread):
-    texts, settings = sentences(60), "intent"
+    texts, settings = sentences(60), ("\nIntent:",)
     halves = StateReader(crowd(llm, tokens=250), settings)(texts)
     assert halves == pytest.approx(StateReader(llm, settings)(texts), abs=1e-4)
     assert refusals() == 1

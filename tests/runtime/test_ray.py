@@ -123,7 +123,7 @@ def test_answer_states_are_those_of_one_process(cluster, llm_folder, sentences, 
     texts = sentences(40, n_words=12)
     load = partial(load_llm, str(llm_folder))
     found = [
-        compute_states(Output(tmp_path / f"{name}.npy", "answer states", {}), texts, "intent", load, settings)
+        compute_states(Output(tmp_path / f"{name}.npy", "answer states", {}), texts, ("\nIntent:",), load, settings)
         for name, settings in (("local", None), ("ray", engine(16, workers=1)))
     ]
     assert found[0].shape == (40, 32)
