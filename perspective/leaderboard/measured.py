@@ -12,7 +12,7 @@ import numpy as np
 from perspective.artifacts import ROOT, read_json
 from perspective.errors import DataError, suggest_name
 from perspective.evaluation.clustering_scores import pair_gains
-from perspective.evaluation.intervals import format_gain
+from perspective.evaluation.intervals import MIN_TRAINING_SEEDS, format_gain
 from perspective.layout import AFTER_MEASURES, MEASURES, study_folder
 from perspective.layout import PUBLISHED_DATASETS as DATASETS
 from perspective.layout import STUDY_BASE as BASE
@@ -118,7 +118,10 @@ def show_gain_spread(study: str, arm: str, dataset: str, metric: str) -> str:
 def show_marked_gain(study: str, arm: str, dataset: str, metric: str, against: str = BASE) -> str:
     """+1.56 ± 0.71*, with a star where the interval over three or more training seeds leaves out 0."""
     arms = find(load_study(study), dataset, of=study)
-    return format_gain(find(arms, arm, of=study), find(arms, against, of=study), metric)
+    text = format_gain(find(arms, arm, of=study), find(arms, against, of=study), metric)
+    # The other arm varies by training seed, too: one run of it gives no interval.
+    is_trained_once = against != BASE and len(arms[against]) < MIN_TRAINING_SEEDS
+    return text.rstrip("*") if is_trained_once else text
 
 
 def show_published(dataset: str, metric: str, when: str) -> str:
