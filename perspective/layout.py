@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import re
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -333,9 +334,12 @@ def checkpoint_path(train_file: Path, seed: int, folder: Path | None = None) -> 
     'banking77_small_minilm-smollm2_seed=13'
     >>> checkpoint_path(Path("banking77_small_minilm_m=1024_seed=13-starling-teacher.npy"), 13).name
     'banking77_small_minilm_m=1024_seed=13-starling'
+    >>> checkpoint_path(Path("mine_small_minilm-smollm2_seed=13-smollm2-teacher.npy"), 13).name  # a second round
+    'mine_small_minilm-smollm2_seed=13-smollm2_seed=13'
     """
     name = train_file.stem.removesuffix("-teacher").removesuffix("-train")
-    if train_file.suffix == ".npy" and f"_seed={seed}" not in name:
+    is_judged = re.search(r"_m=\d+_seed=\d+-[^=]+$", name) is not None
+    if train_file.suffix == ".npy" and not is_judged:
         name = f"{name}_seed={seed}"
     return (folder or FINETUNE_STAGE / "checkpoints") / name
 
