@@ -17,6 +17,7 @@ PREDICT_STAGE = ROOT / "perspective" / "1_predict_triplet"
 FINETUNE_STAGE = ROOT / "perspective" / "2_finetune"
 DESCRIBE_STAGE = ROOT / "perspective" / "3_describe"
 MAX_NAME_BYTES = 120  # of an embedder in file names; file systems take 255 for the whole name
+JUDGED_TEACHER = "-judged-teacher"  # end of the names of teachers made from judged triplets
 STUDY = "benchmark_quality"
 PUBLISHED_DATASETS = ("banking77", "few_nerd_nat", "mtop_domain", "stackexchange")
 STUDY_DATASETS = (*PUBLISHED_DATASETS, "clinc", "massive_scenario", "go_emotion", "reddit")
@@ -127,11 +128,6 @@ class Layout:
     def description(self) -> ClusterFiles:
         """Files of stage 3: the clusters of the fine-tuned embedder's vectors, and what belongs to them."""
         return ClusterFiles(DESCRIBE_STAGE / "clusters", self.checkpoint.name)
-
-    @property
-    def clusters(self) -> Path:
-        """Clusters of the fine-tuned embedder's vectors; the other files of stage 3 are named after it."""
-        return self.description.clusters
 
     @property
     def after_embeds(self) -> Path:
@@ -314,7 +310,7 @@ def control_path(states: Path) -> Path:
 
 def judged_teacher_path(judgments: Path, folder: Path | None = None) -> Path:
     """Return the path of the teacher made from a file of judgments."""
-    name = f"{judgments.stem.removesuffix('-pred')}-teacher.npy"
+    name = f"{judgments.stem.removesuffix('-pred')}{JUDGED_TEACHER}.npy"
     return (folder or FINETUNE_STAGE / "converted_triplet_results") / name
 
 
@@ -327,19 +323,20 @@ def converted_path(judgments: Path, folder: Path | None = None, by_embedder: boo
 def checkpoint_path(train_file: Path, seed: int, folder: Path | None = None) -> Path:
     """Return the path of the embedder trained on a teacher or on triplets.
 
-    Names of training triplets already contain the seed, as published: of sampling and of training.
+    Names made from judged triplets already contain the seed, as published: of sampling and of training.
 
     >>> checkpoint_path(Path("banking77_small_minilm-smollm2-teacher.npy"), 13).name
     'banking77_small_minilm-smollm2_seed=13'
-    >>> checkpoint_path(Path("banking77_small_minilm_m=1024_seed=13-starling-teacher.npy"), 13).name
+    >>> checkpoint_path(Path("banking77_small_minilm_m=1024_seed=13-starling-judged-teacher.npy"), 13).name
     'banking77_small_minilm_m=1024_seed=13-starling'
     >>> checkpoint_path(Path("mine_small_minilm-smollm2_seed=13-smollm2-teacher.npy"), 13).name  # a second round
     'mine_small_minilm-smollm2_seed=13-smollm2_seed=13'
     """
-    name = train_file.stem.removesuffix("-teacher").removesuffix("-train")
-    is_judged = re.search(r"_m=\d+_seed=\d+-[^=]+$", name) is not None
-    if train_file.suffix == ".npy" and not is_judged:
-        name = f"{name}_seed={seed}"
+    stem = train_file.stem
+    if train_file.suffix == ".npy" and not stem.endswith(JUDGED_TEACHER):
+        name = f"{stem.removesuffix('-teacher')}_seed={seed}"
+    else:
+        name = stem.removesuffix(JUDGED_TEACHER).removesuffix("-train")
     return (folder or FINETUNE_STAGE / "checkpoints") / name
 
 

@@ -4,7 +4,7 @@ Reads:  the vectors of the embedder before fine-tuning;
         ../1_predict_triplet/answer_states/<dataset>_<scale>-<llm>.npy and ...-control.npy;
         with --judged, ../1_predict_triplet/predicted_triplet_results/<run>-<judge>-pred.json
 Writes: converted_triplet_results/<dataset>_<scale>_<embedder>-<llm>-teacher.npy; with --judged
-        <run>-<judge>-teacher.npy; with --by_embedder ...-self-teacher.npy, the control without an LLM
+        <run>-<judge>-judged-teacher.npy; with --by_embedder ...-self-teacher.npy, the control without an LLM
 
 python -m perspective.2_finetune.convert_states --dataset banking77 --llm smollm2
 """
@@ -16,15 +16,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
 from perspective.artifacts import JudgeRecord, Output, load_judgments, read_record, read_vectors
 from perspective.cli import entry_point, parse_settings
 from perspective.errors import DataError
 from perspective.layout import Layout, control_path, judged_teacher_path, states_path
 from perspective.options import DatasetOptions, OutputOptions, RunOptions, VectorOptions, option
 from perspective.teacher.teacher import Evidence, TeachSettings, make_teacher
-from perspective.trust.specificity import sample_control_rows
+from perspective.trust.specificity import gather_control, sample_control_rows
 
 logger = logging.getLogger(__name__)
 
@@ -89,9 +87,7 @@ def _read_evidence(inputs: dict[str, Path], n_texts: int, dataset: str) -> Evide
     if "answer_states" in inputs:
         states = read_vectors(inputs["answer_states"], n_texts)
     if states is not None and "control_states" in inputs:
-        rows = sample_control_rows(n_texts)
-        answers = read_vectors(inputs["control_states"], len(rows))
-        control = [states[rows], *np.split(answers, answers.shape[1] // states.shape[1], axis=1)]
+        control = gather_control(states, read_vectors(inputs["control_states"], len(sample_control_rows(n_texts))))
     judgments = load_judgments(inputs["judgments"], n_texts, dataset) if "judgments" in inputs else []
     return Evidence(states, control, judgments)
 

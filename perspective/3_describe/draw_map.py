@@ -19,9 +19,9 @@ from pathlib import Path
 from perspective.artifacts import Output, display_path, read_vectors
 from perspective.cli import entry_point, parse_settings
 from perspective.description.files import read_clustering
-from perspective.description.map import MapSettings, draw_map, read_map
 from perspective.layout import ClusterFiles, Layout
 from perspective.options import DatasetOptions, LearnedRunOptions, OutputOptions, option
+from perspective.page.map import MapSettings, draw_map, read_map
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         logger.info("drawing the map of %d texts, before and after", len(before))
         map_output.write_vectors(draw_map(before, after, settings).to_array(len(before)))
 
-    from perspective.description.page import assemble_page, build_content, hash_parts
-    from perspective.description.page.sources import describe_run, list_sources
+    from perspective.page import assemble_page, build_content, hash_parts
+    from perspective.page.sources import describe_run, list_sources
 
     sources = list_sources(files, layout)
     page = Output(files.page, "page", {"title": data.dataset, "parts": hash_parts()}, sources)

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if out.overwrite or not output.is_current():
         import pyarrow.parquet as pq
 
-        from perspective.description.page.export import make_map_table
+        from perspective.page.export import make_map_table
 
         with output.open() as temporary:
             pq.write_table(make_map_table(files), temporary)

@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         precision=reading_precision() if is_local else None,
     )
     with lock_judgments(files.names):
-        from perspective.description.names.files import is_named, write_names
+        from perspective.naming.files import is_named, write_names
 
         if is_named(output, server.limits(), out.overwrite):
             output.log_finished()

@@ -29,16 +29,16 @@ from perspective.clustering.kmeans import cluster_vectors
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.description.clusters import build_clustering
 from perspective.description.edits import Edits
-from perspective.description.names.files import NO_LLM, summarize
-from perspective.description.names.llm import LocalNamer, ReplyLog
-from perspective.description.names.naming import name_clusters
-from perspective.description.names.prompts import Ask
 from perspective.description.records import Name
 from perspective.errors import DataError
 from perspective.evaluation.labels import load_labels
 from perspective.judging.protocol import choose_wording
 from perspective.layout import MEASURES, PREDICT_STAGE, STUDY_DATASETS, Layout, slugify_model
 from perspective.models.embedding import EmbedSettings, embed_texts, load_embedding
+from perspective.naming.files import NO_LLM, summarize
+from perspective.naming.llm import LocalNamer, ReplyLog
+from perspective.naming.naming import name_clusters
+from perspective.naming.prompts import Ask
 from perspective.options import OverwriteOptions, option
 
 logger = logging.getLogger(__name__)

@@ -35,7 +35,7 @@ from perspective.runtime.devices import reading_precision
 from perspective.teacher.teacher import Evidence, TeachSettings, make_teacher
 from perspective.training.distillation import distill_embedder
 from perspective.training.settings import TrainSettings
-from perspective.trust.specificity import sample_control_rows
+from perspective.trust.specificity import gather_control, sample_control_rows
 
 logger = logging.getLogger(__name__)
 
@@ -116,8 +116,7 @@ def measure_unseen(run: StudyRun, seed: int, checkpoint: Path) -> dict[str, Any]
 def _read_evidence(run: StudyRun, states: np.ndarray, seen: np.ndarray) -> Evidence:
     """Return the states of the seen texts, and of the control questions those about seen texts."""
     rows = sample_control_rows(len(states))
-    answers = read_vectors(control_path(run.read_states()), len(rows))
-    control = [states[rows], *np.split(answers, answers.shape[1] // states.shape[1], axis=1)]
+    control = gather_control(states, read_vectors(control_path(run.read_states()), len(rows)))
     return Evidence(states[seen], [one[seen[rows]] for one in control])
 
 

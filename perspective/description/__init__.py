@@ -1,1 +1,1 @@
-"""Clusters that a person can read: number, names, hierarchy, map, assignment of new texts, edits."""
+"""Clusters that a person can read: number, hierarchy, assignment of new texts, edits."""

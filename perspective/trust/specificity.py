@@ -61,6 +61,17 @@ def sample_control_rows(n_texts: int) -> np.ndarray:
     return np.sort(np.random.default_rng(0).permutation(n_texts)[:N_CONTROL_TEXTS])
 
 
+def gather_control(states: np.ndarray, answers: np.ndarray) -> list[np.ndarray]:
+    """Return the states of each control question, `(n_sample, state_dim)` each; those of the question itself first.
+
+    Args:
+        states: Answer states of all texts, `(n_texts, state_dim)`.
+        answers: States of the other control questions side by side, `(n_sample, n_questions * state_dim)`.
+    """
+    n_questions = answers.shape[1] // states.shape[1]
+    return [states[sample_control_rows(len(states))], *np.split(answers, n_questions, axis=1)]
+
+
 def decide_trust(states: np.ndarray, reworded: np.ndarray, others: list[np.ndarray]) -> Trust:
     """Decide the weight of answer states from control questions about a sample of texts.
 

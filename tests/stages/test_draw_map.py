@@ -5,9 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import make_vectors, run_stage, write_jsonl
 
-from perspective.description.map import read_map
 from perspective.description.records import Name, Names
 from perspective.layout import ClusterFiles, Layout
+from perspective.page.map import read_map
 
 N_TEXTS = 60
 

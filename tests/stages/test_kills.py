@@ -20,7 +20,7 @@ N_KILLS = 3  # a stage
 RUN = "tiny_small_embedder_m=60_seed=100"
 RANDOM_RUN = "tiny_small_random_m=60_seed=100"
 TEACHER = "tiny_small_embedder-llm-teacher.npy"
-JUDGED_TEACHER = f"{RUN}-llm-teacher.npy"
+JUDGED_TEACHER = f"{RUN}-llm-judged-teacher.npy"
 # Loaded once; each run is forked from there, so that kills meet its work, not its imports.
 PRELOADED = [
     "perspective.training.distillation",

@@ -6,11 +6,11 @@ import threading
 import pytest
 from fake_server import MODEL, completion, refuse, send
 
-from perspective.description.names.llm import LocalNamer, ReplyLog, ServerNamer
-from perspective.description.names.prompts import MAX_TEXT_CHARS, RESPONSE_FORMAT, Ask
 from perspective.errors import JudgeError, ModelError
 from perspective.llm.loading import load_llm
 from perspective.llm.server.settings import ServerSettings
+from perspective.naming.llm import LocalNamer, ReplyLog, ServerNamer
+from perspective.naming.prompts import MAX_TEXT_CHARS, RESPONSE_FORMAT, Ask
 
 ASKS = [Ask((f"where is card {number}?",)) for number in range(3)]
 ASKS += [Ask(("lost card", "card is lost"), ("lost",)), Ask(("lost card",), ("lost",), name="lost card")]
@@ -65,7 +65,7 @@ def test_a_context_without_room_for_the_question_is_one_line(llm):
 
 
 def test_large_chat_models_get_a_question(llm, monkeypatch):
-    monkeypatch.setattr("perspective.description.names.llm.CHAT_PARAMETERS", 1000)
+    monkeypatch.setattr("perspective.naming.llm.CHAT_PARAMETERS", 1000)
     namer = LocalNamer(llm, "intent")
     assert namer.is_chat and namer.write_prompt(ASKS[0]).startswith("<|im_start|>user")
     assert dict(namer.reply(ASKS[:1])).keys() == {0}

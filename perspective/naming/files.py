@@ -11,9 +11,6 @@ from perspective.artifacts import Output, read_sidecar, read_vectors
 from perspective.description.clusters import find_embeddings
 from perspective.description.edits import load_edits
 from perspective.description.files import read_clustering, read_rows
-from perspective.description.names.llm import LocalNamer, NamingLLM, ReplyLog, ServerNamer
-from perspective.description.names.naming import Embed, name_clusters
-from perspective.description.names.prompts import Ask
 from perspective.description.records import Name, Names
 from perspective.errors import DataError
 from perspective.judging.session import is_complete
@@ -21,6 +18,9 @@ from perspective.layout import ClusterFiles
 from perspective.llm.server.settings import ServerSettings
 from perspective.models.embedding import EmbedSettings, load_embedding
 from perspective.models.registry import describe_model
+from perspective.naming.llm import LocalNamer, NamingLLM, ReplyLog, ServerNamer
+from perspective.naming.naming import Embed, name_clusters
+from perspective.naming.prompts import Ask
 from perspective.options import LLMOptions
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 import numpy as np
 
-from perspective.description.names.keywords import TermCounts, is_shown, list_terms, split_words
+from perspective.naming.keywords import TermCounts, is_shown, list_terms, split_words
 
 TEXTS = [
     "where is my card", "my card is lost", "i lost the card", "the card was stolen",

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from helpers import make_vectors
 
-from perspective.description.map import COLUMNS, MapSettings, draw_map, read_map, sample_rows
 from perspective.errors import DataError
+from perspective.page.map import COLUMNS, MapSettings, draw_map, read_map, sample_rows
 
 
 def draw(before, after=None, n_shown=1000):

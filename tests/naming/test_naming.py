@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from perspective.description.names.naming import UNCLEAR, name_clusters
-from perspective.description.names.prompts import Ask, write_completion, write_question
 from perspective.description.records import Branch, Cluster, Clusters
+from perspective.naming.naming import UNCLEAR, name_clusters
+from perspective.naming.prompts import Ask, write_completion, write_question
 
 TOPICS = {
     "card": ["lost card bank", "my card lost", "card stolen bank", "lost card again"],

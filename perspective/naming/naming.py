@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from perspective.description.names.check import NameCheck
-from perspective.description.names.keywords import TermCounts, is_shown
-from perspective.description.names.prompts import (
+from perspective.description.records import Clusters, Name
+from perspective.naming.check import NameCheck
+from perspective.naming.keywords import TermCounts, is_shown
+from perspective.naming.prompts import (
     EXAMPLE_NAMES,
     EXAMPLE_SENTENCES,
     MAX_NAME_WORDS,
@@ -27,7 +28,6 @@ from perspective.description.names.prompts import (
     normalize_name,
     read_reply,
 )
-from perspective.description.records import Clusters, Name
 
 logger = logging.getLogger(__name__)
 

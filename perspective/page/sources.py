@@ -19,9 +19,11 @@ from perspective.artifacts import (
 )
 from perspective.artifacts.sidecar import validate_record
 from perspective.description.files import Clustering, read_all_texts, read_count
-from perspective.description.map import TextMap
-from perspective.description.page.content import METRICS, Description, place_clusters
-from perspective.description.page.verdict import (
+from perspective.description.records import NOWHERE, Names
+from perspective.layout import ClusterFiles, Layout, measures_path
+from perspective.page.content import METRICS, Description, place_clusters
+from perspective.page.map import TextMap
+from perspective.page.verdict import (
     cluster_again,
     find_again,
     find_origins,
@@ -29,8 +31,6 @@ from perspective.description.page.verdict import (
     sample_for_clustering,
     score_choices,
 )
-from perspective.description.records import NOWHERE, Names
-from perspective.layout import ClusterFiles, Layout, measures_path
 
 
 def list_sources(files: ClusterFiles, layout: Layout) -> dict[str, Path]:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from perspective.description.files import Clustering
-from perspective.description.map import TextMap
-from perspective.description.page.assembly import dump_for_html
-from perspective.description.page.verdict import Verdict
 from perspective.description.records import NOWHERE, Branch, Count, Name, Names
+from perspective.page.assembly import dump_for_html
+from perspective.page.map import TextMap
+from perspective.page.verdict import Verdict
 
 MAX_TEXT_BYTES = 17_000_000  # of all texts together, escaped: the page stays below 25 MB
 LENGTHS = (2000, 1000, 500, 300, 200, 140, 100, 70, 50, 30, 15)  # at which texts are cut, the first that fits

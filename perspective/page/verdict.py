@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from perspective.artifacts import Judgment, ResultRecord
-from perspective.description.map import TextMap
 from perspective.description.records import NOWHERE
+from perspective.page.map import TextMap
 from perspective.vectors import center_rows, find_nearer_choices, normalize_rows
 
 N_STARTS = 5

@@ -3,9 +3,9 @@
 import numpy as np
 
 from perspective.description.files import Assignment, Clustering
-from perspective.description.map import TextMap
-from perspective.description.page import Description, Figure, Verdict
 from perspective.description.records import Branch, Cluster, Clusters, Count, Estimate, Name, Names
+from perspective.page import Description, Figure, Verdict
+from perspective.page.map import TextMap
 
 ATTACK = '<script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">'
 

@@ -10,14 +10,14 @@ import time
 
 import numpy as np
 import pytest
-from description.page_files import ATTACK, describe
 from helpers import wait_for as wait_at_most
+from page.page_files import ATTACK, describe
 
-from perspective.description.page import assemble_page, build_content
-from perspective.description.page.assembly import dump_for_html
-from perspective.description.page.content import cut_texts
-from perspective.description.page.verdict import find_again, find_origins
 from perspective.description.records import Name, Names
+from perspective.page import assemble_page, build_content
+from perspective.page.assembly import dump_for_html
+from perspective.page.content import cut_texts
+from perspective.page.verdict import find_again, find_origins
 
 TEXTS = [f"text number {i} about {('cards', 'rain', 'songs')[i % 3]}" for i in range(42)]
 

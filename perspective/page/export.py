@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perspective.description.files import make_table, read_clustering, read_names
-from perspective.description.map import read_map
 from perspective.layout import ClusterFiles
+from perspective.page.map import read_map
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,6 +1,6 @@
 import numpy as np
 
-from perspective.description.names.check import MAX_CHECKED, NameCheck
+from perspective.naming.check import MAX_CHECKED, NameCheck
 
 CLUSTERS = np.repeat([0, 1, 2], 50)
 CORNERS = np.eye(3, 5, dtype=np.float32)

@@ -15,7 +15,16 @@ from tqdm import tqdm
 
 from perspective.artifacts.jsonl import read_jsonl
 from perspective.artifacts.writing import replace_surrogates
-from perspective.description.names.prompts import (
+from perspective.errors import ModelError
+from perspective.judging.session import COUNTED
+from perspective.llm.batching import batch_by_length, choose_limit
+from perspective.llm.chat import MAX_PROMPT_TOKENS, list_special_tokens, render_chat, tokenize_beginning
+from perspective.llm.loading import LLM
+from perspective.llm.packing import takes_packs
+from perspective.llm.server.asking import CONTROL_TOKEN, ServerAsker
+from perspective.llm.server.settings import ServerSettings
+from perspective.llm.writing import AnswerWriter
+from perspective.naming.prompts import (
     CHAT_TOKENS,
     MAX_EXAMPLES,
     NAME_TOKENS,
@@ -26,15 +35,6 @@ from perspective.description.names.prompts import (
     write_completion,
     write_question,
 )
-from perspective.errors import ModelError
-from perspective.judging.session import COUNTED
-from perspective.llm.batching import batch_by_length, choose_limit
-from perspective.llm.chat import MAX_PROMPT_TOKENS, list_special_tokens, render_chat, tokenize_beginning
-from perspective.llm.loading import LLM
-from perspective.llm.packing import takes_packs
-from perspective.llm.server.asking import CONTROL_TOKEN, ServerAsker
-from perspective.llm.server.settings import ServerSettings
-from perspective.llm.writing import AnswerWriter
 
 CHAT_PARAMETERS = 10**9  # LLMs with fewer follow an instruction less reliably than they continue examples
 
