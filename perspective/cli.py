@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any, Literal, NoReturn, TypeVar
 
+from perspective.artifacts.names import check_name
 from perspective.errors import DataError, PerspectiveError, suggest_name
-from perspective.layout import check_name
 from perspective.options import GROUPS
 from perspective.runtime.distributed import claim_error, end_process_group, init_process_group, is_main, n_processes
 

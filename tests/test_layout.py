@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, STAGES, run_stage, stage_environment
 
-from perspective.layout import name_dataset
+from perspective.artifacts.names import name_dataset
 
 STAGE_SCRIPTS = {
     "1_predict_triplet": ("triplet_sampling", "read_states", "predict_triplet"),

@@ -31,12 +31,13 @@ import numpy as np
 from perspective.artifacts import Output, dump_json, read_facts, read_json, read_record, write_text
 from perspective.artifacts.jsonl import is_blank, write_jsonl
 from perspective.artifacts.markdown import format_table
+from perspective.artifacts.names import slugify_model
 from perspective.artifacts.provenance import METHOD_VERSIONS
 from perspective.cli import entry_point, parse_settings
 from perspective.data.mteb_tasks import REQUIREMENTS
 from perspective.errors import DataError, suggest_name
 from perspective.judging.settings import name_judge_files
-from perspective.layout import STUDY_PAIR, Layout, slugify_model, states_path, study_folder
+from perspective.layout import STUDY_PAIR, Layout, states_path, study_folder
 from perspective.models.embedding import EmbedSettings, load_embedding
 from perspective.models.registry import EMBEDDERS, find_local
 from perspective.options import OutputOptions, option

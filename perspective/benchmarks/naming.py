@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from perspective.artifacts import read_json, read_vectors, write_text
+from perspective.artifacts.names import slugify_model
 from perspective.artifacts.writing import dump_json
 from perspective.cli import entry_point, parse_settings
 from perspective.clustering.kmeans import cluster_vectors
@@ -33,7 +34,7 @@ from perspective.description.records import Name
 from perspective.errors import DataError
 from perspective.evaluation.labels import load_labels
 from perspective.judging.protocol import choose_wording
-from perspective.layout import MEASURES, PREDICT_STAGE, STUDY_DATASETS, Layout, slugify_model
+from perspective.layout import MEASURES, PREDICT_STAGE, STUDY_DATASETS, Layout
 from perspective.models.embedding import EmbedSettings, embed_texts, load_embedding
 from perspective.naming.files import NO_LLM, summarize
 from perspective.naming.llm import LocalNamer, ReplyLog

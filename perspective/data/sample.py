@@ -17,10 +17,10 @@ import numpy as np
 
 from perspective.artifacts import Output
 from perspective.artifacts.jsonl import write_jsonl
+from perspective.artifacts.names import name_sample
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import DATASETS, CorpusSettings, load_texts, read_column
 from perspective.errors import DataError
-from perspective.layout import name_sample
 from perspective.options import OverwriteOptions, option
 
 SEED = 0

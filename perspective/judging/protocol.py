@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from perspective.artifacts import LABELS, Judgment, Triplet, mirror_prediction, read_json, stack_rows
+from perspective.artifacts.names import source_dataset
 from perspective.errors import DataError, JudgeError
-from perspective.layout import source_dataset
 from perspective.llm.chat import MAX_TEXT_CHARS, make_harmless
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from perspective.artifacts import JudgeRecord, Triplet, load_judgments, read_judge
+from perspective.artifacts.names import slugify_model
 from perspective.errors import DataError
 from perspective.judging.protocol import Judge, Wording
-from perspective.layout import slugify_model
 from perspective.llm.server.settings import ServerSettings
 from perspective.models.registry import LLMS, describe_model, find_local
 from perspective.options import LLMOptions, option

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perspective.artifacts import ROOT, read_json, read_record
+from perspective.artifacts.names import slugify_model, source_dataset
 from perspective.errors import DataError, suggest_name
-from perspective.layout import slugify_model, source_dataset
 from perspective.models.registry import EMBEDDERS
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from perspective.artifacts import LABELS, Judgment, Output, Triplet, load_judgments, save_judgments
+from perspective.artifacts.names import slugify_model
 from perspective.data.pairs import Pair
 from perspective.errors import DataError
 from perspective.judging.protocol import Judge, Wording
 from perspective.judging.session import discard_partial, judge_triplets, lock_judgments
 from perspective.judging.settings import record_judge
-from perspective.layout import slugify_model
 from perspective.options import option
 from perspective.retrieval.embedding import EmbeddedTexts
 from perspective.retrieval.layout import RETRIEVAL_STAGE

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from perspective.artifacts import ROOT
-from perspective.layout import MEASURES, slugify_model
+from perspective.artifacts.names import slugify_model
+from perspective.layout import MEASURES
 
 RETRIEVAL_STAGE = ROOT / "perspective" / "6_retrieval"
 RESULTS = MEASURES / "retrieval"

@@ -4,8 +4,8 @@ import shutil
 import numpy as np
 import pytest
 
+from perspective.artifacts.names import slugify_model
 from perspective.errors import ModelError
-from perspective.layout import slugify_model
 from perspective.llm.loading import load_llm
 from perspective.models import registry
 from perspective.models.embedders import load_embedder
