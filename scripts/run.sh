@@ -226,7 +226,7 @@ triplets=1
 [[ "$kind" != answer || -z "$teach" ]] || triplets=""
 
 run_stages() {
-    local judged=() evidence=(--states_llm "$states_llm")
+    local judged=()
     export LLM="$llm"
     step "1 embed and measure" "$STAGE2/get_embedding_gte.sh" ${texts[@]+"${texts[@]}"} ${labels[@]+"${labels[@]}"}
     if [[ -n "$triplets" && -z "$recorded" ]]; then
@@ -241,8 +241,7 @@ run_stages() {
     fi
     export LLM="$name" # the later stages find the judge's files by its name
     if [[ -n "$teach" ]]; then
-        [[ "$kind" != answer ]] || evidence=()
-        step "4 make the teacher" "$STAGE2/convert_states.sh" ${evidence[@]+"${evidence[@]}"} ${judged[@]+"${judged[@]}"} ${overwrite[@]+"${overwrite[@]}"}
+        step "4 make the teacher" "$STAGE2/convert_states.sh" --states_llm "$states_llm" ${judged[@]+"${judged[@]}"} ${overwrite[@]+"${overwrite[@]}"}
     else
         step "4 convert to training triplets" "$STAGE2/convert_triplet.sh" ${texts[@]+"${texts[@]}"}
     fi

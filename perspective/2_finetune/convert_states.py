@@ -19,6 +19,7 @@ from pathlib import Path
 from perspective.artifacts import JudgeRecord, Output, load_judgments, read_record, read_vectors
 from perspective.cli import entry_point, parse_settings
 from perspective.errors import DataError
+from perspective.judging.settings import name_judge_files
 from perspective.layout import Layout, control_path, judged_teacher_path, states_path
 from perspective.options import DatasetOptions, OutputOptions, RunOptions, VectorOptions, option
 from perspective.teacher.teacher import Evidence, TeachSettings, make_teacher
@@ -47,7 +48,8 @@ class ConvertStatesSettings(VectorOptions):
         """Return the file of answer states; None if none are used."""
         if self.by_embedder or (self.states_llm == "none" and not self.states_path):
             return None
-        return Path(self.states_path or states_path(data.dataset, data.scale, self.states_llm or llm))
+        name = name_judge_files(self.states_llm, "answer") if self.states_llm else llm
+        return Path(self.states_path or states_path(data.dataset, data.scale, name))
 
 
 @entry_point

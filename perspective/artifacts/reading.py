@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from perspective.errors import DataError
 
 MAPPED_BYTES = 2**30
+ROWS_AT_A_TIME = 2**16  # checked; bounds memory beyond the vectors
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # a half of a pair, as JSON spells it
 
 
@@ -104,10 +106,19 @@ def read_vectors(path: Path, n_texts: int | None = None) -> np.ndarray:
         raise DataError(f"{path}: {len(vectors)} rows for {n_texts} texts; embed the texts again")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, refused below
         vectors = vectors.astype(np.float32, copy=False)
-    bad = ~np.isfinite(vectors).all(axis=1)
+    chunks = (vectors[start : start + ROWS_AT_A_TIME] for start in range(0, len(vectors), ROWS_AT_A_TIME))
+    bad = np.concatenate([~np.isfinite(chunk).all(axis=1) for chunk in chunks])
     if bad.any():
         raise DataError(f"{path}: row {int(bad.argmax())} holds NaN or infinity ({int(bad.sum())} such rows)")
+    forget_pages(vectors)
     return vectors
+
+
+def forget_pages(vectors: np.ndarray) -> None:
+    """Let go of what was read of a file that stays on disk: otherwise all of it counts as this process's memory."""
+    mapped = getattr(vectors.base, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def hash_file(path: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import mmap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from perspective.artifacts import Output, atomic_path, hash_file, keep_block, read_vectors
+from perspective.artifacts.reading import forget_pages
 from perspective.clustering.distances import square_lengths
 from perspective.clustering.ward import average_by_cluster
 from perspective.description.assignment import ROWS_AT_A_TIME, assign_vectors
@@ -80,13 +80,7 @@ class NewTexts:
             if bad.any():
                 raise DataError(f"{self.path}: row {chosen[bad.argmax()]} holds NaN or infinity")
             yield chosen, block
-            self._forget_pages()
-
-    def _forget_pages(self) -> None:
-        """Let go of what was read: otherwise the whole file counts as this process's memory."""
-        mapped = getattr(self.vectors, "_mmap", None)
-        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-            mapped.madvise(mmap.MADV_DONTNEED)
+            forget_pages(self.vectors)
 
 
 def write_vectors_of(output: Output, texts: Sequence[str], load: Callable[[], Callable[..., np.ndarray]]) -> None:

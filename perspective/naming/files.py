@@ -26,7 +26,6 @@ from perspective.options import LLMOptions
 logger = logging.getLogger(__name__)
 
 NO_LLM = "none"  # names by keywords alone
-MIN_SHARE = 0.7  # of checked texts, below which names are reported as doubtful
 
 
 def is_named(output: Output, limits: Sequence[float | None], overwrite: bool = False) -> bool:
