@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from perspective.errors import DataError
 from perspective.vectors import half_whiten
 
 N_CONTROL_TEXTS = 512  # read again with the control questions
 MIN_CONTROL_TEXTS = 100  # with fewer, agreement by chance is too large
+MIN_QUESTIONS = 2  # beside the question itself: another wording, and at least one about something else
 N_NEIGHBORS = 10
 # Specificity at which the LLM gets the embedder's own weight, and the largest weight. Chosen on the tuning sets.
 FULL_SPECIFICITY = 0.28
@@ -67,8 +69,16 @@ def gather_control(states: np.ndarray, answers: np.ndarray) -> list[np.ndarray]:
     Args:
         states: Answer states of all texts, `(n_texts, state_dim)`.
         answers: States of the other control questions side by side, `(n_sample, n_questions * state_dim)`.
+
+    Raises:
+        DataError: They are not of these states' LLM.
     """
-    n_questions = answers.shape[1] // states.shape[1]
+    n_questions, rest = divmod(answers.shape[1], states.shape[1])
+    if rest or n_questions < MIN_QUESTIONS:
+        raise DataError(
+            f"control states of {answers.shape[1]} numbers a text do not belong to answer states of {states.shape[1]}; "
+            "run read_states.sh --overwrite"
+        )
     return [states[sample_control_rows(len(states))], *np.split(answers, n_questions, axis=1)]
 
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from perspective.trust.specificity import MAX_WEIGHT, Trust, decide_trust, sample_control_rows
+from perspective.errors import DataError
+from perspective.trust.specificity import MAX_WEIGHT, Trust, decide_trust, gather_control, sample_control_rows
 
 N = 400
 
@@ -65,3 +66,17 @@ def test_the_sample_is_fixed_and_sorted():
     rows = sample_control_rows(10_000)
     assert len(rows) == 512 and (np.diff(rows) > 0).all() and (rows == sample_control_rows(10_000)).all()
     assert sample_control_rows(3).tolist() == [0, 1, 2]
+
+
+def test_control_states_are_gathered_by_question():
+    states = np.random.default_rng(0).normal(size=(600, 8))
+    answers = np.random.default_rng(1).normal(size=(512, 24))
+    asked, reworded, *others = gather_control(states, answers)
+    assert (asked == states[sample_control_rows(600)]).all() and (reworded == answers[:, :8]).all()
+    assert len(others) == 2 and (others[1] == answers[:, 16:]).all()
+
+
+@pytest.mark.parametrize("width", [1, 8, 20, 30])
+def test_control_states_of_another_llm_are_refused(width):
+    with pytest.raises(DataError, match=f"control states of {width} numbers a text do not belong"):
+        gather_control(np.ones((600, 8)), np.ones((512, width)))
