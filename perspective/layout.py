@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perspective.artifacts import ROOT
@@ -207,6 +207,10 @@ class ClusterFiles:
     def edits(self) -> Path:
         """A person's edits."""
         return self._file("-edits.yaml")
+
+    def inside(self, folder: Path | None) -> ClusterFiles:
+        """Return the same files in another folder; these if None is given."""
+        return replace(self, folder=folder) if folder else self
 
     def new_vectors(self, new_texts: Path) -> Path:
         """Vectors of a file of new texts."""

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "assign needs new texts: --data_path FILE" + ("" if settings.update else ", or --feat_path FILE")
         )
     layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, run.llm, run.recipe)
-    files = ClusterFiles(settings.folder or layout.description.folder, layout.description.stem)
+    files = layout.description.inside(settings.folder)
     texts = read_texts(corpus.path, corpus.text_column) if corpus.data_path else None
     vectors = Path(settings.feat_path) if settings.feat_path else embed(corpus, layout, embedding, settings, files)
     from perspective.description.new_texts import NewTexts, assign_new_texts

@@ -20,7 +20,7 @@ from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.description.edits import write_template
 from perspective.description.files import read_count
 from perspective.description.settings import ClusterSettings
-from perspective.layout import ClusterFiles, Layout
+from perspective.layout import Layout
 from perspective.options import LearnedRunOptions, OutputOptions, VectorOptions
 
 
@@ -30,8 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     kinds = (CorpusSettings, LearnedRunOptions, VectorOptions, ClusterSettings, OutputOptions)
     corpus, run, given, settings, out = parse_settings(kinds, argv, __doc__)
     layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, run.llm, run.recipe)
-    files = layout.description
-    files = ClusterFiles(out.folder or files.folder, files.stem)
+    files = layout.description.inside(out.folder)
     texts = load_texts(corpus)
     embeddings = Path(given.feat_path or layout.after_embeds)
     if settings.method == "kmeans" and settings.n_clusters is None:

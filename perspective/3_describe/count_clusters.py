@@ -20,7 +20,7 @@ from perspective.artifacts import Output, read_vectors
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.description.settings import CountSettings
-from perspective.layout import ClusterFiles, Layout
+from perspective.layout import Layout
 from perspective.options import LearnedRunOptions, OutputOptions, VectorOptions, option
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     kinds = (CorpusSettings, LearnedRunOptions, CountInputs, CountSettings, OutputOptions)
     corpus, run, given, settings, out = parse_settings(kinds, argv, __doc__)
     layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, run.llm, run.recipe)
-    files = ClusterFiles(out.folder or layout.description.folder, layout.description.stem)
+    files = layout.description.inside(out.folder)
     inputs = {"embeddings": Path(given.feat_path or layout.embeds), "texts": corpus.path}
     if given.states_path or layout.states.exists():
         inputs["answer_states"] = Path(given.states_path or layout.states)

@@ -19,7 +19,7 @@ from pathlib import Path
 from perspective.artifacts import Output, display_path, read_vectors
 from perspective.cli import entry_point, parse_settings
 from perspective.description.files import read_clustering
-from perspective.layout import ClusterFiles, Layout
+from perspective.layout import Layout
 from perspective.options import DatasetOptions, LearnedRunOptions, OutputOptions, option
 from perspective.page.map import MapSettings, draw_map, read_map
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     kinds = (DatasetOptions, LearnedRunOptions, MapInputs, MapSettings, OutputOptions)
     data, run, given, settings, out = parse_settings(kinds, argv, __doc__)
     layout = Layout(data.dataset, data.scale, run.embedder, run.max_query, run.seed, run.llm, run.recipe)
-    files = ClusterFiles(out.folder or layout.description.folder, layout.description.stem)
+    files = layout.description.inside(out.folder)
     inputs = {"before": Path(given.feat_path or layout.embeds), "after": Path(given.after_path or layout.after_embeds)}
     clustering = read_clustering(files)
     before, after = (read_vectors(path, len(clustering.texts)) for path in inputs.values())

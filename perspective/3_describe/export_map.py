@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from perspective.artifacts import Output
 from perspective.cli import entry_point, parse_settings
-from perspective.layout import ClusterFiles, Layout
+from perspective.layout import Layout
 from perspective.options import DatasetOptions, LearnedRunOptions, OutputOptions
 
 
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Export."""
     data, run, out = parse_settings((DatasetOptions, LearnedRunOptions, OutputOptions), argv, __doc__)
     layout = Layout(data.dataset, data.scale, run.embedder, run.max_query, run.seed, run.llm, run.recipe)
-    files = ClusterFiles(out.folder or layout.description.folder, layout.description.stem)
+    files = layout.description.inside(out.folder)
     inputs = {"map": files.map, "clusters": files.clusters, "texts": files.texts}
     inputs |= {"names": files.names} if files.names.exists() else {}
     output = Output(files.explore, "table to explore", {}, inputs)

@@ -21,7 +21,7 @@ from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings
 from perspective.judging.protocol import choose_wording
 from perspective.judging.session import lock_judgments
-from perspective.layout import PREDICT_STAGE, ClusterFiles, Layout
+from perspective.layout import PREDICT_STAGE, Layout
 from perspective.llm.server.settings import ServerSettings
 from perspective.models.embedding import EmbedSettings
 from perspective.models.registry import find_local
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     corpus, run, settings, llm, server, embedding, out = parse_settings(kinds, argv, __doc__)
     layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, run.llm, run.recipe)
-    files = ClusterFiles(out.folder or layout.description.folder, layout.description.stem)
+    files = layout.description.inside(out.folder)
     name, checkpoint = settings.naming_llm or llm.llm, settings.checkpoint or str(layout.checkpoint)
     is_local = not server.base_url and name != "none"
     perspective = choose_wording(PREDICT_STAGE / "prompts.json", corpus.dataset, settings.perspective).perspective
