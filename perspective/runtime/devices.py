@@ -26,7 +26,7 @@ def pick_device() -> str:
 
 
 def supports_fast_bf16(device: str | None = None) -> bool:
-    """Return whether the device computes bfloat16 in hardware; emulated bfloat16 is many times slower.
+    """Return whether bfloat16 is the faster precision of the device; emulated bfloat16 is many times slower.
 
     Args:
         device: Device type, cuda or cpu; when None, CUDA if available.
@@ -117,10 +117,13 @@ def _cpu_has_bf16() -> bool:
     except OSError:  # not Linux: ask torch
         import torch
 
-        capabilities = torch.cpu.get_capabilities()
-        return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
-    flags = next((line for line in cpu.splitlines() if line.startswith("flags")), "").split()
-    return "amx_bf16" in flags or "avx512_bf16" in flags
+        return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    fields = dict(line.split(":", 1) for line in reversed(cpu.splitlines()) if ":" in line)
+    found = {name.strip(): value.split() for name, value in fields.items()}
+    flags, vendor = found.get("flags", []), found.get("vendor_id", [])
+    # AVX512-BF16 alone is fast on AMD only: an Intel Xeon whose virtual machine hides AMX multiplies matrices of
+    # MiniLM's shapes at 83 GFLOP/s a core in bfloat16 and at 157 in float32.
+    return "amx_bf16" in flags or ("avx512_bf16" in flags and "AuthenticAMD" in vendor)
 
 
 def pick_attention(device: str, dtype: torch.dtype) -> dict[str, str]:

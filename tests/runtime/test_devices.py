@@ -25,18 +25,31 @@ def test_half_precision_on_devices_that_are_fast_in_it(monkeypatch, device, fast
     assert pick_reading_dtype(device) == getattr(torch, expected)
 
 
-@pytest.mark.parametrize("flag", ["avx512f", "amx_bf16", "avx512_bf16"])
-@pytest.mark.parametrize("is_linux", [True, False])
-def test_bfloat16_is_fast_on_cpus_with_instructions_for_it(monkeypatch, flag, is_linux):
-    def read_text(path, **options):
-        if not is_linux:
-            raise FileNotFoundError(path)
-        return f"model name\t: any\nflags\t\t: fpu {flag} sse\n"
-
+@pytest.mark.parametrize(
+    ("vendor", "flag", "expected"),
+    [
+        ("GenuineIntel", "amx_bf16", True),
+        ("AuthenticAMD", "avx512_bf16", True),
+        ("GenuineIntel", "avx512_bf16", False),  # slower than float32
+        ("AuthenticAMD", "avx512f", False),
+    ],
+)
+def test_bfloat16_is_used_on_cpus_that_are_fast_in_it(monkeypatch, vendor, flag, expected):
+    cpu = f"processor\t: 0\nvendor_id\t: {vendor}\nmodel name\t: any: 2\nflags\t\t: fpu {flag} sse\n\n"
     monkeypatch.setattr(devices, "_cpu_has_bf16", devices._cpu_has_bf16.__wrapped__)  # without its cache
+    monkeypatch.setattr(devices.Path, "read_text", lambda path, **options: cpu)
+    assert supports_fast_bf16("cpu") is expected
+
+
+@pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16"])
+def test_without_linux_torch_says_what_the_cpu_has(monkeypatch, flag):
+    def read_text(path, **options):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(devices, "_cpu_has_bf16", devices._cpu_has_bf16.__wrapped__)
     monkeypatch.setattr(devices.Path, "read_text", read_text)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {flag: True})
-    assert supports_fast_bf16("cpu") == ("bf16" in flag)
+    assert supports_fast_bf16("cpu") is (flag == "amx_bf16")
 
 
 def test_the_environment_overrides_the_reading_precision(monkeypatch, llm_folder):
