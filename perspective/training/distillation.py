@@ -69,6 +69,7 @@ def distill_embedder(
     # steps, half of all, are saved.
     if (body := model.transformers_model) is not None:
         body.get_input_embeddings().requires_grad_(False)
+    _turn_dropout_off(model)
     initial_state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
     compared = np.random.default_rng(settings.seed).permutation(len(texts))[:N_COMPARED]
     measure = partial(_measure_error, model, [texts[row] for row in compared], teacher[compared])
@@ -87,6 +88,15 @@ def distill_embedder(
     # From the history: a resumed run continues at the rate of its checkpoint, which may be a lower one.
     output.facts["peak_learning_rate"] = max(entry["learning_rate"] for entry in history)
     save_trained(model, history, output, describe_training)
+
+
+def _turn_dropout_off(model: SentenceTransformer) -> None:
+    """Dropout would keep the student from its teacher: the targets are smoothed already. Not saved with the model."""
+    from torch.nn import Dropout
+
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.p = 0.0
 
 
 def _require_smaller_error(after: float, before: float, learning_rate: float) -> None:
