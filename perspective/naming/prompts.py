@@ -17,13 +17,14 @@ MAX_NAME_WORDS = 4
 MAX_SENTENCE_CHARS = 240
 NAME_TOKENS, SENTENCE_TOKENS, CHAT_TOKENS = 8, 24, 120  # longest replies
 
-# For small LLMs, which do not follow instructions reliably. Different perspectives, so that none is suggested.
+# For small LLMs, which do not follow instructions reliably. Different perspectives, so that none is suggested, and none
+# of a data set that is measured: no text here is like theirs in wording or subject.
 _SINGLE = (
     ("I would like to change the date of my flight to Rome.", "Request", "change flight date"),
     ("Two hours for one pizza, and nobody said hello!", "Complaint", "slow restaurant service"),
     ("Why do cats sleep so much during the day?", "Subject", "sleep of cats"),
-    ("Please remind me to water the plants every Monday.", "Task", "plant watering reminder"),
-    ("She was born in Oslo in 1932. The place of Oslo.", "Place", "capital city"),
+    ("The left pedal squeaks whenever I ride uphill.", "Fault", "squeaking bicycle pedal"),
+    ("This chair was carved from oak by my uncle.", "Material", "solid wood"),
 )
 _SEVERAL = (
     (
@@ -42,9 +43,9 @@ _SEVERAL = (
         "Owners ask why and how their cats sleep.",
     ),
     (
-        "She was born in Oslo in 1932. | They moved to Lima after the war. | The concert in Nairobi was cancelled.",
-        ("oslo, lima, nairobi", "Place", "capital city"),
-        "Each text names the capital city of a country.",
+        "This chair was carved from oak. | Her bowls are turned from walnut. | The floor is made of old pine.",
+        ("oak, walnut, pine", "Material", "solid wood"),
+        "Each text names the wood that a thing is made of.",
     ),
 )
 MAX_EXAMPLES = len(_SINGLE)
