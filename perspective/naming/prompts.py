@@ -19,12 +19,13 @@ NAME_TOKENS, SENTENCE_TOKENS, CHAT_TOKENS = 8, 24, 120  # longest replies
 
 # For small LLMs, which do not follow instructions reliably. Different perspectives, so that none is suggested, and none
 # of a data set that is measured: no text here is like theirs in wording or subject.
+# Their order was chosen without labels: by how often the name of a single text is nearest to its own cluster.
 _SINGLE = (
     ("I would like to change the date of my flight to Rome.", "Request", "change flight date"),
-    ("Two hours for one pizza, and nobody said hello!", "Complaint", "slow restaurant service"),
+    ("This chair was carved from oak by my uncle.", "Material", "solid wood"),
     ("Why do cats sleep so much during the day?", "Subject", "sleep of cats"),
     ("The left pedal squeaks whenever I ride uphill.", "Fault", "squeaking bicycle pedal"),
-    ("This chair was carved from oak by my uncle.", "Material", "solid wood"),
+    ("Two hours for one pizza, and nobody said hello!", "Complaint", "slow restaurant service"),
 )
 _SEVERAL = (
     (
