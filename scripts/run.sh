@@ -262,7 +262,7 @@ describe_clusters() {
     [[ "$kind" != reward ]] || namer=none # it scores texts and writes none: keywords are the names
     step "7 describe: count clusters" "$STAGE3/count_clusters.sh" ${recipe[@]+"${recipe[@]}"} ${n_clusters[@]+"${n_clusters[@]}"} ${texts[@]+"${texts[@]}"}
     step "7 describe: cluster" "$STAGE3/cluster.sh" ${recipe[@]+"${recipe[@]}"} ${n_clusters[@]+"${n_clusters[@]}"} ${texts[@]+"${texts[@]}"}
-    step "7 describe: name clusters" "$STAGE3/name_clusters.sh" --naming_llm "$namer" ${recipe[@]+"${recipe[@]}"} ${reader[@]+"${reader[@]}"} ${server[@]+"${server[@]}"} ${texts[@]+"${texts[@]}"}
+    step "7 describe: name clusters" "$STAGE3/name_clusters.sh" --naming_llm "$namer" --or_keywords ${recipe[@]+"${recipe[@]}"} ${reader[@]+"${reader[@]}"} ${server[@]+"${server[@]}"} ${texts[@]+"${texts[@]}"}
     step "7 describe: draw the map" "$STAGE3/draw_map.sh" ${recipe[@]+"${recipe[@]}"} ${overwrite[@]+"${overwrite[@]}"}
 }
 

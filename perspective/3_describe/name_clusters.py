@@ -45,6 +45,9 @@ class NamingSettings(PerspectiveOptions):
         default=None,
         group="model",
     )
+    or_keywords: bool = option(
+        "let keywords stand in when the server fails; run it again to ask for the names that are open", default=False
+    )
 
 
 @entry_point
@@ -82,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             output.log_finished()
             return
         output.record.judge = JudgeRecord(name=name, kind="server" if server.base_url else "names", asked=made_from)
-        write_names(output, files, checkpoint, perspective, name, llm, server, embedding)
+        write_names(output, files, checkpoint, perspective, name, llm, server, embedding, settings.or_keywords)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from perspective.description.clusters import find_embeddings
 from perspective.description.edits import load_edits
 from perspective.description.files import read_clustering, read_rows
 from perspective.description.records import Name, Names
-from perspective.errors import DataError
+from perspective.errors import DataError, JudgeError
 from perspective.judging.session import is_complete
 from perspective.layout import ClusterFiles
 from perspective.llm.server.settings import ServerSettings
@@ -53,6 +53,7 @@ def write_names(
     llm: LLMOptions,
     server: ServerSettings,
     embedding: EmbedSettings,
+    or_keywords: bool = False,
 ) -> None:
     """Name the clusters and write the names.
 
@@ -65,9 +66,11 @@ def write_names(
         llm: How a local LLM is loaded.
         server: Settings of the server, if there is one.
         embedding: How the embedder is loaded.
+        or_keywords: Whether keywords stand in when the server fails; what it did not answer stays open.
 
     Raises:
         DataError: The embedder does not fit the vectors.
+        JudgeError: The server fails, and keywords shall not stand in.
     """
     clustering = read_clustering(files)
     texts, clusters = list(clustering.texts), clustering.assignment.cluster
@@ -87,8 +90,21 @@ def write_names(
         log = ReplyLog(output.path.with_name(f"{output.path.name}.replies.jsonl"), identity, namer.facts)
         facts, is_chat = namer.facts, namer.is_chat
 
+        has_failed = False
+
         def ask(asks: Sequence[Ask]) -> list[str]:
-            return log.ask(namer, asks)
+            nonlocal has_failed
+            if not has_failed:
+                try:
+                    return log.ask(namer, asks)
+                except JudgeError as error:
+                    if not or_keywords:
+                        raise
+                    has_failed = True
+                    logger.warning("%s. Until then, keywords stand in for the names that are open", error)
+            replies = log.find(namer, asks)
+            facts["n_unanswered"] += replies.count("")
+            return replies
 
     names = name_clusters(
         *(clustering.record, texts, clusters, vectors, embed, ask), is_chat, load_edits(files.edits).rename

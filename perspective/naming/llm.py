@@ -201,6 +201,10 @@ class ReplyLog:
         if isinstance(counted, dict):
             facts |= {name: counted[name] for name in COUNTED if isinstance(counted.get(name), int | float)}
 
+    def find(self, llm: NamingLLM, asks: Sequence[Ask]) -> list[str]:
+        """Return the replies that are there already, in order; empty where there is none."""
+        return [self._replies.get(self._key(llm.write_prompt(ask)), "") for ask in asks]
+
     def ask(self, llm: NamingLLM, asks: Sequence[Ask]) -> list[str]:
         """Return the reply to each, in order; empty for those that failed or are beyond the budget."""
         keys = [self._key(llm.write_prompt(ask)) for ask in asks]

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from fake_server import MODEL, completion, send
+from fake_server import MODEL, completion, refuse, send
 from helpers import run_killed_when, run_stage, stage_command, stage_environment, write_jsonl
 
 from perspective.description.files import read_names
@@ -119,6 +119,30 @@ def test_a_budget_leaves_names_open_and_a_higher_one_asks_the_rest(run, server, 
     run.name(*options, "--budget", 1)
     prompts = [prompt for _, prompt, _ in server.requests]
     assert len(prompts) == len(set(prompts)) >= 9
+
+
+def test_keywords_stand_in_for_a_server_that_fails_until_a_rerun(run, server, plain_network, caplog, capsys):
+    def answer_three(handler, request, attempt):
+        return (respond_with("a name") if len(server.requests) <= 3 else refuse(500, "down"))(handler, request, attempt)
+
+    server.respond = answer_three
+    options = ("--naming_llm", MODEL, "--base_url", server.url, "--concurrency", 1, "--max_retries", 0)
+    with pytest.raises(SystemExit):
+        run.name(*options)
+    assert "no answer to" in capsys.readouterr().err and not run.files.names.exists()
+    run.name(*options, "--or_keywords")
+    (line,) = [record.getMessage() for record in caplog.records if "keywords stand in" in record.getMessage()]
+    assert "fix the server or the settings" in line and "\n" not in line
+    assert {name.source for name in run.read().names} >= {"keywords"}
+    server.respond = respond_with("a name")
+    n_asked = len(server.requests)
+    run.name(*options, "--or_keywords")
+    assert len(server.requests) - n_asked >= 6  # of nine: three were answered
+    answered = [prompt for _, prompt, _ in server.requests[:3]]
+    assert not set(answered) & {prompt for _, prompt, _ in server.requests[n_asked:]}
+    n_asked = len(server.requests)
+    run.name(*options, "--or_keywords")
+    assert len(server.requests) == n_asked
 
 
 @pytest.mark.slow
