@@ -106,11 +106,13 @@ def read_vectors(path: Path, n_texts: int | None = None) -> np.ndarray:
         raise DataError(f"{path}: {len(vectors)} rows for {n_texts} texts; embed the texts again")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, refused below
         vectors = vectors.astype(np.float32, copy=False)
-    chunks = (vectors[start : start + ROWS_AT_A_TIME] for start in range(0, len(vectors), ROWS_AT_A_TIME))
-    bad = np.concatenate([~np.isfinite(chunk).all(axis=1) for chunk in chunks])
+    bad = np.empty(len(vectors), dtype=bool)
+    for start in range(0, len(vectors), ROWS_AT_A_TIME):
+        rows = slice(start, start + ROWS_AT_A_TIME)
+        bad[rows] = ~np.isfinite(vectors[rows]).all(axis=1)
+        forget_pages(vectors)
     if bad.any():
         raise DataError(f"{path}: row {int(bad.argmax())} holds NaN or infinity ({int(bad.sum())} such rows)")
-    forget_pages(vectors)
     return vectors
 
 

@@ -56,7 +56,7 @@ class NewTexts:
     """New texts with their vectors.
 
     Attributes:
-        vectors: `(n_texts, dim)`, mapped into memory.
+        vectors: `(n_texts, dim)`, of `read_vectors`, which refuses NaN and infinity; mapped into memory.
         texts: The texts; None where only vectors are given.
         path: File of the vectors, for messages.
     """
@@ -66,20 +66,12 @@ class NewTexts:
     path: Path
 
     def blocks(self, rows: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the row numbers and the vectors of a block of rows after another.
-
-        Raises:
-            DataError: A vector holds NaN or infinity.
-        """
+        """Yield the row numbers and the vectors of a block of rows after another."""
         n_rows = len(self.vectors) if rows is None else len(rows)
         for start in range(0, n_rows, ROWS_AT_A_TIME):
             stop = min(start + ROWS_AT_A_TIME, n_rows)
             chosen = np.arange(start, stop) if rows is None else rows[start:stop]
-            block = np.asarray(self.vectors[start:stop] if rows is None else self.vectors[chosen], dtype=np.float32)
-            bad = ~np.isfinite(block).all(axis=1)
-            if bad.any():
-                raise DataError(f"{self.path}: row {chosen[bad.argmax()]} holds NaN or infinity")
-            yield chosen, block
+            yield chosen, np.asarray(self.vectors[start:stop] if rows is None else self.vectors[chosen], np.float32)
             forget_pages(self.vectors)
 
 

@@ -199,16 +199,6 @@ def test_vectors_of_another_model_are_refused(run):
         assign_new_texts(run.files, NewTexts(np.load(path), None, path), path)
 
 
-def test_nan_is_refused_with_its_row(run):
-    path = run.folder / "nan.npy"
-    vectors = make_rows(np.zeros(9, int))
-    vectors[6, 2] = np.nan
-    np.save(path, vectors)
-    with pytest.raises(DataError, match="row 6 holds NaN"):
-        assign_new_texts(run.files, NewTexts(np.load(path), None, path), path)
-    assert not list(run.folder.glob("*assigned*"))
-
-
 @pytest.mark.parametrize("name", ["centers", "anchors", "texts"])
 @pytest.mark.parametrize("damage", ["missing", "other"])
 def test_files_of_another_run_are_refused_and_made_again(run, name, damage):

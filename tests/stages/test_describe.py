@@ -158,6 +158,9 @@ def test_damaged_files_are_refused_in_one_line(run, capsys, tmp_path):
     run.files.clusters.write_text(json.dumps({"method": "kmeans"}))
     assert "damaged" in refuse(capsys, "assign", *assign)
     run.cluster("--n_clusters", 5)  # makes them again
+    np.save(tmp_path / "nan.npy", np.diag([1, 1, np.nan, *[1] * 13]).astype(np.float32))
+    assert "nan.npy: row 2 holds NaN or infinity" in refuse(capsys, "assign", *assign[:-1], tmp_path / "nan.npy")
+    assert not list(run.files.folder.glob("*assigned*"))
     run.assign("--feat_path", tmp_path / "new.npy")
     run.files.count.write_text("[]")
     assert "damaged" in refuse(capsys, "cluster", *run.data, "--feat_path", run.vectors, "--overwrite")
