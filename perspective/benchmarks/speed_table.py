@@ -1,7 +1,8 @@
 """Time our stages against common alternatives, in turn, on the same inputs, threads and model.
 
 Reads:  datasets/{banking77,few_nerd_nat,mtop_domain,stackexchange}/small.jsonl
-Writes: measures/benchmark_speed.json and .md; rows of the measured stages are replaced
+Writes: measures/benchmark_speed.json and .md; rows of the measured stages are
+        replaced, and the machine and its load that they were measured with
 
 bash scripts/benchmark_speed.sh [STAGE ...]
 """
@@ -24,6 +25,7 @@ from perspective.artifacts import dump_json, write_text
 from perspective.artifacts.markdown import format_table
 from perspective.benchmarks.gpu import measure_matrix_rate
 from perspective.benchmarks.speed.comparison import Row, SpeedSettings
+from perspective.benchmarks.speed.describing import bench_assigning, bench_describing, bench_mapping, bench_naming
 from perspective.benchmarks.speed.embedding import bench_embedding
 from perspective.benchmarks.speed.judging import bench_judging, bench_states
 from perspective.benchmarks.speed.kmeans import bench_kmeans
@@ -46,6 +48,10 @@ STAGES: dict[str, Callable[[SpeedSettings], list[Row]]] = {
     "judging": bench_judging,
     "states": bench_states,
     "memory": bench_memory,
+    "describing": bench_describing,
+    "naming": bench_naming,
+    "mapping": bench_mapping,
+    "assigning": bench_assigning,
 }
 
 
@@ -65,11 +71,16 @@ class StageSettings:
                 raise DataError(f'stage "{name}": {suggest_name(name, STAGES)}')
 
 
+def count_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def describe_machine() -> dict[str, object]:
     """Describe the machine and libraries that the times depend on."""
     return {
         "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
+        "cores": count_cores(),
         "torch_threads": torch.get_num_threads(),
         "float32_gflops_2048": round(measure_matrix_rate((2048,) * 3) / 1e9),
         "torch": torch.__version__,
@@ -86,8 +97,11 @@ def format_rows(results: dict[str, Any]) -> str:
             ours = f"{row['ours_seconds']:.3g}" if row["ours_seconds"] else ""
             other = f"{row['other_seconds']:.2f}" if row["other_seconds"] else ""
             lines.append([row["what"], row["against"], row["target"], ratio, ours, other, row["equal"], row["note"]])
-    machine = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
-    return f"{format_table(COLUMNS, lines)}\n{machine}\n"
+    machines = [
+        f"{stage}: {', '.join(f'{name} {value}' for name, value in machine.items())}"
+        for stage, machine in results["machines"].items()
+    ]
+    return "\n".join([format_table(COLUMNS, lines), *machines, ""])
 
 
 @entry_point
@@ -95,12 +109,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure the stages and print the table."""
     chosen, settings = parse_settings((StageSettings, SpeedSettings), argv, __doc__)
     path = MEASURES / "benchmark_speed.json"
-    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"stages": {}}
-    results["machine"] = describe_machine()
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"stages": {}, "machines": {}}
     for stage in tqdm(chosen.stages, unit="stage"):
         logger.info("== %s", stage)
+        results["machines"][stage] = describe_machine()
         results["stages"][stage] = [vars(row) for row in STAGES[stage](settings)]
-        results["stages"] = {name: results["stages"][name] for name in STAGES if name in results["stages"]}
+        for part in results.values():
+            part |= {name: part.pop(name) for name in STAGES if name in part}  # in the order of the stages
         write_text(path, dump_json(results))
         write_text(path.with_suffix(".md"), format_rows(results))
     sys.stdout.write(format_rows(results))

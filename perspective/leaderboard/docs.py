@@ -205,10 +205,12 @@ def tabulate_speed() -> str:
     return format_table(["stage", "against", "target", "ratio", "ours, s", "other, s", "equal", "note"], rows)
 
 
-def describe_machine() -> str:
-    """The machine of the speed table, as a line of prose."""
-    machine = measured.load(measured.SPEED)["machine"]
-    return ", ".join(f"{name} {value}" for name, value in machine.items()) + "\n"
+def describe_machines() -> str:
+    """The machines of the speed table, and what was measured on each."""
+    stages: dict[str, list[str]] = {}
+    for stage, machine in measured.load(measured.SPEED)["machines"].items():
+        stages.setdefault(", ".join(f"{name} {value}" for name, value in machine.items()), []).append(stage)
+    return "".join(f"- {', '.join(names)}: {machine}\n" for machine, names in stages.items())
 
 
 def tabulate_retrieval() -> str:
@@ -234,7 +236,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "published": tabulate_published,
     "quick_start": show_quick_start,
     "speed": tabulate_speed,
-    "speed_machine": describe_machine,
+    "speed_machines": describe_machines,
     "retrieval": tabulate_retrieval,
     "counting": cluster_tables.tabulate_counting,
     "naming": cluster_tables.tabulate_naming,
