@@ -1,8 +1,9 @@
-"""Every stage of stages 1 and 2, killed at random moments and run again, gives the bytes of an undisturbed run.
+"""Every stage of stages 1 to 3, killed at random moments and run again, gives the bytes of an undisturbed run.
 
-Requests of a judge on a server, which must not be paid twice, are counted in `test_pipeline`.
+Requests to a server, which must not be paid twice, are counted in `test_pipeline` and `test_naming`.
 """
 
+import json
 import multiprocessing
 import random
 import shutil
@@ -10,8 +11,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
-from helpers import STAGES, run_stage_into, write_jsonl
+from helpers import STAGES, make_vectors, run_stage_into, write_jsonl
 
 from perspective.artifacts import hash_file, read_sidecar, sidecar_path
 
@@ -26,6 +28,11 @@ PRELOADED = [
     "perspective.training.distillation",
     "perspective.training.finetuning",
     "perspective.llm.packing",
+    "perspective.description.counting",
+    "perspective.description.new_texts",
+    "perspective.naming.files",
+    "perspective.page.sources",
+    "openTSNE",
     "sentence_transformers",
     "transformers.trainer",
     "datasets",
@@ -200,3 +207,88 @@ def test_a_stage_killed_at_random_moments_ends_the_same(undisturbed, tmp_path, n
         for path in list(tmp_path.iterdir()):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         longest *= 0.7
+
+
+# What each script of stage 3 adds to the folder of the run, in their order.
+DESCRIBE = {
+    "count_clusters": "{data} {feats} --states_path {made}/states.npy",
+    "cluster": "{data} {feats}",
+    "name_clusters": "{data} --naming_llm {llm} --checkpoint {embedder} --perspective intent",
+    "draw_map": "--dataset mine {feats} --after_path {made}/after.npy",
+    "assign": "--dataset mine --data_path {made}/new.jsonl --checkpoint {embedder} --update",
+}
+
+
+@dataclass(frozen=True)
+class Described:
+    """Folders with the files that were there before each script of stage 3, and after the last; seconds of each."""
+
+    folder: Path
+    seconds: dict[str, float]
+    places: dict[str, str]
+
+    def start(self, stage: str, out: Path) -> multiprocessing.Process:
+        places = {"made": self.folder, "data": f"--dataset mine --data_path {self.folder}/mine.jsonl", **self.places}
+        places["feats"] = f"--feat_path {self.folder}/before.npy"
+        options = [*DESCRIBE[stage].format(**places).split(), "--output_path", str(out)]
+        process = forks.Process(target=run_stage_into, args=(self.folder / "log.txt", stage, *options))
+        process.start()
+        return process
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory, embedder_folder, llm_folder):
+    folder = tmp_path_factory.mktemp("described")
+    words = ("card", "rain", "music", "alarm", "money")
+    for name, n_texts in (("mine", 100), ("new", 40)):
+        write_jsonl(folder / f"{name}.jsonl", [{"input": f"{words[i % 5]} {name} {i}"} for i in range(n_texts)])
+    for seed, (name, dim) in enumerate((("before", 32), ("after", 32), ("states", 24))):
+        np.save(folder / f"{name}.npy", make_vectors(100, seed, 5, dim).astype(np.float32))
+    run = Described(folder, {}, {"embedder": str(embedder_folder), "llm": str(llm_folder)})
+    forks.set_forkserver_preload(PRELOADED)
+    out = folder / "out"
+    out.mkdir()
+    for stage in DESCRIBE:
+        shutil.copytree(out, folder / stage)
+        started = time.perf_counter()
+        process = run.start(stage, out)
+        process.join()
+        assert process.exitcode == 0, (folder / "log.txt").read_text()
+        run.seconds[stage] = time.perf_counter() - started
+    return run
+
+
+def read_files(folder):
+    """All files by name, without sidecars, which hold times; of the estimates, too, seconds are left out."""
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.endswith(".meta.json")}
+    for name in [name for name in files if name.endswith("-count.json")]:
+        count = json.loads(files[name])
+        files[name] = {**count, "estimates": {key: one["n_clusters"] for key, one in count["estimates"].items()}}
+    return files
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", DESCRIBE)
+def test_a_killed_script_of_stage_3_ends_the_same(described, tmp_path, stage):
+    stages = list(DESCRIBE)
+    after = stages[stages.index(stage) + 1] if stage != stages[-1] else "out"
+    rng, longest = random.Random(stage), described.seconds[stage]
+    out = shutil.copytree(described.folder / stage, tmp_path / "out")
+    n_kills = 0
+    while n_kills < 2:
+        process = described.start(stage, out)
+        process.join(rng.uniform(0, longest))
+        if process.exitcode is None:
+            process.kill()
+            n_kills += 1
+        else:  # it ended before the kill came: again from the beginning, with an earlier one
+            shutil.rmtree(out)
+            shutil.copytree(described.folder / stage, out)
+            longest *= 0.7
+        process.join()
+    process = described.start(stage, out)
+    process.join()
+    assert process.exitcode == 0, (described.folder / "log.txt").read_text()
+    found, expected = read_files(out), read_files(described.folder / after)
+    assert found.keys() == expected.keys()
+    assert [name for name in found if found[name] != expected[name]] == []
