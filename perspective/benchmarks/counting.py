@@ -18,8 +18,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from perspective.artifacts import dump_json, read_json, read_vectors, write_text
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
@@ -63,26 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def measure(name: str, settings: CountingSettings) -> dict[str, Any]:
-    """Return the number of classes of a data set, and what each criterion estimates."""
-    texts, labels, vectors, states = load_inputs(name, settings)
-    count = count_clusters(vectors, texts, states, CountSettings())
-    estimates = {
-        criterion: {"n_clusters": one.n_clusters, "seconds": one.seconds} for criterion, one in count.estimates.items()
-    }
-    return {
-        "use": "tuning" if name in TUNING else "confirmation",
-        "n_texts": len(texts),
-        "n_classes": len(set(labels) - {None}),
-        "chosen": count.n_clusters,
-        "criterion": count.criterion,
-        "estimates": estimates,
-    }
-
-
-def load_inputs(
-    name: str, settings: CountingSettings
-) -> tuple[list[str], Sequence[str | None], np.ndarray, np.ndarray]:
-    """Return texts, labels, vectors and answer states of a data set; the last two are made where they are missing.
+    """Return the number of classes of a data set, and what each criterion estimates.
 
     Raises:
         DataError: The data set has no labels.
@@ -100,7 +79,19 @@ def load_inputs(
     texts, labels = load_texts(corpus), load_labels(corpus)
     if labels is None:
         raise DataError(f"{corpus.path}: no labels to compare with")
-    return texts, labels, read_vectors(layout.embeds, len(texts)), read_vectors(layout.states, len(texts))
+    vectors, states = read_vectors(layout.embeds, len(texts)), read_vectors(layout.states, len(texts))
+    count = count_clusters(vectors, texts, states, CountSettings())
+    estimates = {
+        criterion: {"n_clusters": one.n_clusters, "seconds": one.seconds} for criterion, one in count.estimates.items()
+    }
+    return {
+        "use": "tuning" if name in TUNING else "confirmation",
+        "n_texts": len(texts),
+        "n_classes": len(set(labels) - {None}),
+        "chosen": count.n_clusters,
+        "criterion": count.criterion,
+        "estimates": estimates,
+    }
 
 
 def run_stage(name: str, *arguments: str) -> None:

@@ -61,6 +61,18 @@ def time_once(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def time_cpu(run: Callable[[], object]) -> float:
+    """Run a function; return the CPU seconds of all its threads and processes, which other programs hardly change."""
+    start = _read_cpu()
+    run()
+    return _read_cpu() - start
+
+
+def _read_cpu() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
 def run_alone(work: Callable[[int], float], n_texts: int) -> tuple[float, int]:
     """Run a function in a separate process; return its seconds and the peak memory in bytes."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
