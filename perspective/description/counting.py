@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 NEED_STATES: tuple[Criterion, ...] = ("views", "llm")
 WORD_DIM = 96
+ROUNDING = 1e-4  # between unit rows of one text; centred and scaled to length 1, it would look like clusters
 
 
 def count_clusters(
@@ -44,9 +45,9 @@ def count_clusters(
     rows = draw_sample(len(vectors), seed)
     if len(rows) < len(vectors):
         logger.info("%d texts: the number is measured on a random sample of %d", len(vectors), len(rows))
-    unit = center_rows(vectors[rows])
-    if not unit.any():
+    if np.ptp(normalize_rows(vectors[rows]), axis=0).max() < ROUNDING:
         return Count(n_clusters=1, criterion="all texts are equal")
+    unit = center_rows(vectors[rows])
     measures = _Measures(unit, [texts[row] for row in rows], None if states is None else states[rows], seed)
     wanted = [name for name in CRITERIA if states is not None or name not in NEED_STATES]
     if not settings.all_criteria:

@@ -131,12 +131,15 @@ def _report(names: Sequence[Name], output: Output) -> None:
     if not names:
         return
     logger.info(
-        "%d clusters named: %d by the LLM, %d by keywords, %d by a person; a text is nearer to its cluster's name than "
-        "a text of another cluster in %.0f%% of the checks",
+        "%d clusters named: %d by the LLM, %d by keywords, %d by a person",
         len(names),
         *(output.facts[f"n_{source}"] for source in ("llm", "keywords", "edit")),
-        100 * output.facts["share_nearest"],
     )
+    if any(name.n_checked for name in names):  # a single cluster is compared with no other
+        share = 100 * output.facts["share_nearest"]
+        logger.info(
+            "a text is nearer to its cluster's name than a text of another cluster in %.0f%% of the checks", share
+        )
     for name in names:
         if name.merge_with and name.id < min(name.merge_with):
             logger.info('clusters %s are all called "%s"; merge them?', [name.id, *name.merge_with], name.name)

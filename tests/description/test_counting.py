@@ -61,6 +61,8 @@ def test_the_same_inputs_give_the_same_number(corpus):
 def test_equal_texts_are_one_cluster():
     count = count_clusters(np.ones((30, 4)), ["same"] * 30, np.ones((30, 5)), CountSettings())
     assert (count.n_clusters, count.criterion) == (1, "all texts are equal")
+    rounded = 1 + 1e-6 * np.random.default_rng(0).standard_normal((30, 4))
+    assert count_clusters(rounded, ["same"] * 30, None, CountSettings()).n_clusters == 1
 
 
 @pytest.mark.parametrize("n_texts", [2, 3, 7])
