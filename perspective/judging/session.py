@@ -22,14 +22,9 @@ from perspective.artifacts.jsonl import read_jsonl
 from perspective.artifacts.sidecar import Fingerprint, validate_record
 from perspective.errors import DataError
 from perspective.judging.protocol import Judge, Question, is_unanswered
+from perspective.llm.server.budget import COUNTED
 
 logger = logging.getLogger(__name__)
-
-# Facts that a later run of the same file continues.
-COUNTED = (
-    *("n_requests", "n_retries", "n_estimated", "prompt_tokens", "completion_tokens", "cost"),
-    *("token_ratio", "longest_answer"),
-)
 
 
 def judge_triplets(
