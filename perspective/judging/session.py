@@ -170,7 +170,7 @@ def _open_locked(lock: Path, path: Path) -> TextIO:
             file.seek(0)
             holder = file.read().strip() or "another process"
             file.close()
-            raise DataError(f"{path}: {holder} is judging these triplets; wait for it, or stop it") from None
+            raise DataError(f"{path}: {holder} is working on this file; wait for it, or stop it") from None
         except OSError as error:
             logger.warning("%s: this file system has no locks (%s); start no second process", lock, error.strerror)
         # The previous holder may have removed the file in the meantime, which leaves a lock on nothing.
