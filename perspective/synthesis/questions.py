@@ -85,7 +85,13 @@ def plan_free(
 def plan_grounded(
     recipe: Recipe, passages: Mapping[str, str], n: int, codes: Sequence[str], seed: int
 ) -> list[Question]:
-    """Return the questions about real documents, in random order; every one is asked before any is asked again."""
+    """Return the questions about real documents, in random order; every one is asked before any is asked again.
+
+    Raises:
+        DataError: There is one passage.
+    """
+    if len(passages) < 2:
+        raise DataError("the documents make one passage; a retriever learns to tell several apart")
     ids = list(passages)
     order = np.random.default_rng(seed).permutation(len(ids))
     questions = []

@@ -149,3 +149,10 @@ def describe_asking(llm: LLMOptions, server: ServerSettings, settings: WritingSe
         return described
     local = {"llm_revision": llm.llm_revision, "load_in": llm.load_in, "precision": reading_precision()}
     return {**described, **local, "style": settings.style}
+
+
+if __name__ == "__main__":  # for scripts: print the folder of a set and an LLM
+    import sys
+
+    set_name, llm_name = sys.argv[1:]
+    sys.stdout.write(f"{SynthesisFiles.choose(SetOptions(dataset=set_name), llm_name).folder}\n")
