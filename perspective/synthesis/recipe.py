@@ -67,10 +67,9 @@ class Recipe(_Strict):
         """
         for code in codes:
             if code != "all" and code not in self.languages:
-                known = (
-                    suggest_name(code, self.languages) if len(code) > 3 else "codes are those of recipe.yaml, or all"
-                )
-                raise DataError(f'--languages "{code}": unknown; {known}')
+                by_name = next((key for key, name in self.languages.items() if name.lower() == code.lower()), None)
+                hint = f"did you mean {by_name}?" if by_name else f"known: {', '.join(self.languages)}, all"
+                raise DataError(f'--languages "{code}": unknown code; {hint}')
         return list(self.languages) if "all" in codes else list(dict.fromkeys(codes))
 
 
