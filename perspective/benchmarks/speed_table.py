@@ -30,6 +30,7 @@ from perspective.benchmarks.speed.kmeans import bench_kmeans
 from perspective.benchmarks.speed.memory import bench_memory
 from perspective.benchmarks.speed.sampling import bench_sampling
 from perspective.benchmarks.speed.training import bench_loss, bench_training
+from perspective.benchmarks.speed.writing import bench_writing
 from perspective.cli import entry_point, parse_settings
 from perspective.errors import DataError, suggest_name
 from perspective.layout import MEASURES
@@ -46,6 +47,7 @@ STAGES: dict[str, Callable[[SpeedSettings], list[Row]]] = {
     "judging": bench_judging,
     "states": bench_states,
     "memory": bench_memory,
+    "writing": bench_writing,
 }
 
 
