@@ -23,7 +23,7 @@ NAMES = {
 
 def tabulate_conformity() -> str:
     """Share of replies left after each check, by type and LLM."""
-    return format_report(load(SYNTHESIS)["conformity"]) + "\n"
+    return format_report(load(SYNTHESIS)["conformity"])
 
 
 def tabulate_worth() -> str:

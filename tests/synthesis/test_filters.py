@@ -21,7 +21,8 @@ def grounded(number, query, passage, fault=""):
 
 
 PASSAGES = [
-    Passage(f"p{row}", f"Passage {row} tells of thing {row}. It has a second sentence, which is long.") for row in range(8)
+    Passage(f"p{row}", f"Passage {row} tells of thing {row}. A second sentence follows, which is long.")
+    for row in range(8)
 ]
 QUERIES = [
     "where is the lighthouse of the northern island",
