@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     kinds = (SynthesisSettings, BrainstormSettings, WritingSettings, LLMOptions, ServerSettings)
     synthesis, settings, writing, llm, server = parse_settings(kinds, argv, __doc__)
     recipe, types, _ = synthesis.load()
+    writing = writing.choose_temperature(is_grounded=False)
     files = SynthesisFiles.choose(synthesis, llm.llm)
     if is_edited(files.tasks) and not settings.overwrite:
         logger.info("%s: written by a person; used as it is", display_path(files.tasks))

@@ -48,14 +48,14 @@ class LocalWriter:
         self.prompter = Prompter(recipe, self.is_chat, list_special_tokens(llm.tokenizer))
         self.facts: dict[str, Any] = {"n_prompts": 0, "n_tokens": 0}
         self._llm = llm
-        self._settings = settings
+        self._temperature = settings.temperature or 0.0
         self._limit = choose_limit(llm, settings.llm_batch_size)
         self._shares = takes_packs(llm, min(llm.max_tokens, MAX_PROMPT_TOKENS))
 
     def write_prompt(self, ask: Question) -> str:
         """Return the prompt; with the number of the question if replies to equal prompts differ."""
         before, rest = self.prompter.split(ask)
-        return f"{before}{rest}" + (f"\n#{ask.number}" if self._settings.temperature else "")
+        return f"{before}{rest}" + (f"\n#{ask.number}" if self._temperature else "")
 
     def reply(self, asks: Sequence[Question]) -> Iterator[tuple[int, str]]:
         """Yield the replies, batch by batch; what the prompts of a type share is read once.
@@ -70,7 +70,7 @@ class LocalWriter:
         for (before, n_new, stop), places in groups.items():
             head = tokenize_beginning(self._llm.tokenizer, before) if before else []
             rows = {place: self._fit(asks[place], len(head), n_new) for place in places}
-            writer = AnswerWriter(self._llm, n_new, self.facts, self._settings.temperature, stop)
+            writer = AnswerWriter(self._llm, n_new, self.facts, self._temperature, stop)
             if head and self._shares:
                 writer.begin(head)
             for batch in batch_by_length(places, rows.__getitem__, self._limit):
@@ -158,7 +158,7 @@ def load_writer(llm: LLMOptions, server: ServerSettings, settings: WritingSettin
     if server.base_url:
         if settings.style == "shots":
             raise DataError("--style shots: servers take chat only; leave it out")
-        return ServerWriter(server, llm.llm, recipe, settings.temperature)
+        return ServerWriter(server, llm.llm, recipe, settings.temperature or 0.0)
     writer = LocalWriter(load_llm(llm.llm, **llm.loading()), recipe, settings)
     writer.facts |= describe_model(llm.llm)
     return writer

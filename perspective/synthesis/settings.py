@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,12 +74,20 @@ class WritingSettings:
         "chat: a request; shots: examples to continue; auto: shots for local LLMs of less than 10^9 parameters",
         default="auto",
     )
-    temperature: float = option("of sampling, from the whole vocabulary; 0 is greedy", default=1.0)
+    temperature: float | None = option(
+        "of sampling, from the whole vocabulary; 0 is greedy; default: 1, as published, and 0 for queries of documents",
+        default=None,
+    )
     llm_batch_size: int | None = option("prompts a batch of a local LLM", default=None, group="scale")
+
+    def choose_temperature(self, is_grounded: bool) -> WritingSettings:
+        """Return the settings with a temperature: documents differ, so their queries need no sampling to differ."""
+        default = 0.0 if is_grounded else 1.0
+        return replace(self, temperature=default) if self.temperature is None else self
 
     def __post_init__(self) -> None:
         """Check values."""
-        if not 0 <= self.temperature <= 2:
+        if self.temperature is not None and not 0 <= self.temperature <= 2:
             raise DataError(f"--temperature {self.temperature}: must lie between 0 and 2")
         if self.llm_batch_size is not None and self.llm_batch_size < 1:
             raise DataError(f"--llm_batch_size {self.llm_batch_size}: must be at least 1")

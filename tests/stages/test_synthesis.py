@@ -45,7 +45,16 @@ def stage(server, plain_network, tmp_path, documents):
     def call(name, *options):
         common = ["--output_path", out, "--llm", MODEL]
         if name == "generate":
-            common += ["--documents_path", documents, "--base_url", server.url, "--passage_chars", 200]
+            common += [
+                "--documents_path",
+                documents,
+                "--base_url",
+                server.url,
+                "--passage_chars",
+                200,
+                "--temperature",
+                1,
+            ]
         run_stage(name, *common, *options)
         return out
 
@@ -81,7 +90,7 @@ def test_a_killed_run_on_a_server_asks_nothing_twice(server, tmp_path, documents
 
     server.respond = slowly
     options = ["--documents_path", documents, "--base_url", server.url, "--llm", MODEL, "--passage_chars", 200]
-    options += ["--output_path", tmp_path / "out", "--n_examples", 60, "--concurrency", 2]
+    options += ["--output_path", tmp_path / "out", "--n_examples", 60, "--concurrency", 2, "--temperature", 1]
     environment = stage_environment(no_proxy="127.0.0.1")
     command = stage_command("generate", *options)
     assert not run_killed_when(lambda: len(server.requests) >= 20, command, env=environment)
@@ -105,7 +114,18 @@ def long_llm(tmp_path, llm_folder):
 
 def test_a_killed_run_of_a_local_llm_ends_the_same(tmp_path, documents, long_llm):
     def command(name):
-        options = ["--documents_path", documents, "--llm", long_llm, "--passage_chars", 120, "--n_examples", 24]
+        options = [
+            "--documents_path",
+            documents,
+            "--llm",
+            long_llm,
+            "--passage_chars",
+            120,
+            "--n_examples",
+            24,
+            "--temperature",
+            1,
+        ]
         return stage_command("generate", *options, "--output_path", tmp_path / name, "--llm_batch_size", 2)
 
     environment, log = stage_environment(OMP_NUM_THREADS="1"), tmp_path / "killed" / "replies.jsonl"

@@ -67,7 +67,9 @@ def ask(server, plain_network, tmp_path):
     def call(questions, **settings):
         settings = ServerSettings(**{"base_url": [server.url], "timeout_seconds": 10.0, "max_retries": 1, **settings})
         path = tmp_path / "replies.jsonl"
-        return ask_all(questions, path, RECIPE, LLMOptions(llm=MODEL), settings, WritingSettings(), "test")
+        return ask_all(
+            questions, path, RECIPE, LLMOptions(llm=MODEL), settings, WritingSettings(temperature=1.0), "test"
+        )
 
     return call
 
