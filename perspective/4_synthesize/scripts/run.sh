@@ -17,7 +17,7 @@ skipped; a killed run resumes.
                        default with --documents: held-out queries of the LLM, which show less
   --llm NAME           the LLM; default smollm2, which needs no download
   --base_url URL       an OpenAI-compatible server, with --llm MODEL
-  --n_examples N       queries to ask for; default 384
+  --n_examples N       queries to ask for; default 320
   --overwrite          overwrite existing output; replies of the LLM are kept
   --help               show this help
 
@@ -31,7 +31,7 @@ fail() {
     exit 2
 }
 
-documents="" collection="" overwrite=() asked=() n_examples=384
+documents="" collection="" overwrite=() asked=() n_examples=320
 LLM="${LLM:-smollm2}"
 while (($#)); do
     case "$1" in
