@@ -82,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         replies, prompter, facts = ask_all(questions, files.replies, recipe, llm, server, writing, "generate")
         examples = read_examples(questions, replies, prompter)
-        output.facts |= {**facts, "style": "chat" if prompter.is_chat else "shots"}
+        style = "chat" if prompter.is_chat else "shots"
+        output.facts |= {**facts, "style": f"{style}, temperature {writing.temperature:g}"}
         save_examples(output, examples)
     n_conforming = sum(not example.fault for example in examples)
     logger.info("%s: %d of %d replies conform", display_path(files.examples), n_conforming, len(examples))

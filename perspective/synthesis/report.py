@@ -67,7 +67,7 @@ def format_report(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def draw_report(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw the same shares as bars, a group of bars for each type and LLM."""
-    names = [f"{row['type']}\n{row['llm']} ({row['style']})" for row in rows]
+    names = [f"{row['type']}\n{row['llm']}\n{row['style'].replace(', ', chr(10))}" for row in rows]
     figure, (axis,) = make_figure(ncols=1, width=max(6.0, 1.5 * len(rows)), height=4.0)
     for step, ((name, title, _), color) in enumerate(zip(STEPS, COLORS, strict=True)):
         places = [place + 0.2 * (step - 1.5) for place in range(len(rows))]

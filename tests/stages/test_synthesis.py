@@ -71,7 +71,7 @@ def test_documents_become_pairs_and_a_collection(server, stage, embedder_folder,
     options = ["--embedder", embedder_folder, "--n_held_out", 5, "--keep_top_k", 500]
     stage("filter", *options)
     shown = capsys.readouterr().out
-    assert f"| grounded | {MODEL} (chat) | 48 | 100 |" in shown
+    assert f"| grounded | {MODEL} (chat, temperature 1) | 48 | 100 |" in shown
     pairs, held_out = load_pairs(out / "pairs.jsonl"), load_collection(out / "held_out")
     assert len(pairs) > 20 and len(held_out.queries) == 5
     trained = {pair.document for pair in pairs}
