@@ -9,7 +9,7 @@ Reads:  perspective/4_synthesize/results/docstrings_<llm>/ of its run.sh, and fr
 Writes: measures/benchmark_synthesis.json: scores by arm, differences with intervals, and the rows of --reports;
         measures/benchmark_synthesis/, a file for each run: a killed benchmark resumes
 
-python -m perspective.benchmarks.synthesis --n_pairs 256
+python -m perspective.benchmarks.synthesis --n_pairs 128
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ CELLS = MEASURES / "benchmark_synthesis"
 BASE, CONTROL = "untouched", "first_sentence"
 ARMS = ("grounded", CONTROL, "titles", "free", "shuffled")
 METRIC = "NDCG@10"
+EPOCHS, BATCH = 3, 32  # as in run.sh
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class SynthesisBenchmark:
     llm: str = option("the LLM that wrote the sets", default="smollm2", group="model")
     embedder: str = option("is trained", default="minilm", group="model")
     arms: list[str] = option("arms to run", default=list(ARMS))
-    n_pairs: int = option("pairs of each arm", default=256)
+    n_pairs: int = option("pairs of each arm", default=128)
     seeds: list[int] = option("training seeds", default=[100, 13, 21])
     reports: list[str] | None = option(
         "only add the rows of these report.json of filter.sh", default=None, group="input"
@@ -127,7 +128,11 @@ def _keep_cell(
         if pairs:
             folder = CELLS / f"{name}.model"
             training = RetrieverTrainSettings(
-                seed=seed, per_device_train_batch_size=32, max_source_length=128, num_negatives=0
+                seed=seed,
+                num_train_epochs=EPOCHS,
+                per_device_train_batch_size=BATCH,
+                max_source_length=128,
+                num_negatives=0,
             )
             train_retriever(model, pairs, training, Output(folder, "retriever", {"dataset": name}))
             model = load_embedder(str(folder))

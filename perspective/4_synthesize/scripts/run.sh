@@ -92,7 +92,7 @@ train() {
     bash "$stage6/mine_negatives.sh" --train_file "$results/$1.jsonl" --corpus_path "$results/corpus.jsonl" \
         --output_path "$results/mined/$1" ${overwrite[@]+"${overwrite[@]}"}
     bash "$stage6/finetune.sh" --train_file "$results/mined/$1/"*.jsonl --output_dir "$results/trained-$1" \
-        --max_pairs "$n_pairs" --per_device_train_batch_size 32 --max_source_length "${MAX_LENGTH:-128}" \
+        --max_pairs "$n_pairs" --num_train_epochs 3 --per_device_train_batch_size 32 --max_source_length "${MAX_LENGTH:-128}" \
         ${overwrite[@]+"${overwrite[@]}"}
 }
 
