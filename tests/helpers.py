@@ -31,6 +31,9 @@ STAGES = {
     "export_map": "perspective.3_describe.export_map",
     "assign": "perspective.3_describe.assign",
     "name_clusters": "perspective.3_describe.name_clusters",
+    "brainstorm": "perspective.4_synthesize.brainstorm",
+    "generate": "perspective.4_synthesize.generate",
+    "filter": "perspective.4_synthesize.filter",
 }
 
 

@@ -35,9 +35,10 @@ from perspective.errors import DataError
 from perspective.evaluation.labels import load_labels
 from perspective.judging.protocol import choose_wording
 from perspective.layout import MEASURES, PREDICT_STAGE, STUDY_DATASETS, Layout
+from perspective.llm.replies import ReplyLog
 from perspective.models.embedding import EmbedSettings, embed_texts, load_embedding
 from perspective.naming.files import NO_LLM, summarize
-from perspective.naming.llm import LocalNamer, ReplyLog
+from perspective.naming.llm import LocalNamer
 from perspective.naming.naming import name_clusters
 from perspective.naming.prompts import Ask
 from perspective.options import OverwriteOptions, option
@@ -105,7 +106,7 @@ def measure_names(dataset: str, llm: str, settings: NamingBenchmark) -> dict[str
 
         perspective = choose_wording(PREDICT_STAGE / "prompts.json", dataset).perspective
         namer = LocalNamer(load_llm(llm), perspective)
-        log = ReplyLog(RESULTS.with_suffix(".replies.jsonl"), {"llm": llm, **namer.identity}, namer.facts)
+        log = ReplyLog(RESULTS.with_suffix(".replies.jsonl"), {"llm": llm, **namer.identity}, namer.facts, "naming")
 
         def ask(asks: Sequence[Ask]) -> list[str]:
             # Sentences are not measured.

@@ -32,6 +32,7 @@ from perspective.benchmarks.speed.kmeans import bench_kmeans
 from perspective.benchmarks.speed.memory import bench_memory
 from perspective.benchmarks.speed.sampling import bench_sampling
 from perspective.benchmarks.speed.training import bench_loss, bench_training
+from perspective.benchmarks.speed.writing import bench_writing
 from perspective.cli import entry_point, parse_settings
 from perspective.errors import DataError, suggest_name
 from perspective.layout import MEASURES
@@ -52,6 +53,7 @@ STAGES: dict[str, Callable[[SpeedSettings], list[Row]]] = {
     "naming": bench_naming,
     "mapping": bench_mapping,
     "assigning": bench_assigning,
+    "writing": bench_writing,
 }
 
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from perspective.data.collection import Collection
 from perspective.data.docstring_text import MAX_DOCUMENT_CHARACTERS, split_docstring
+from perspective.data.likeness import find_similar, keep_distinct
 from perspective.data.pairs import Pair
 from perspective.errors import DataError
 from perspective.options import option
@@ -218,28 +219,8 @@ class Likeness:
 
     def find(self, entries: Sequence[Entry], others: Sequence[Entry]) -> Any:  # noqa: ANN401  a sparse matrix
         """Return a sparse matrix `(n_entries, n_others)` that is non-zero for near-duplicates."""
-        from scipy import sparse
-        from sklearn.feature_extraction.text import HashingVectorizer
-
-        vectorizer = HashingVectorizer(
-            n_features=2**24,  # 10,000 documents have 600,000 n-grams, so collisions are rare
-            binary=True,
-            alternate_sign=False,
-            token_pattern=r"\w+",
-            ngram_range=(self.n_words, self.n_words),
-            dtype=np.float32,
-        )
-        if not entries or not others:
-            return sparse.csr_matrix((len(entries), len(others)), dtype=np.float32)
-        ngrams = vectorizer.transform([getattr(entry, self.part) for entry in entries])
-        other_ngrams = vectorizer.transform([getattr(entry, self.part) for entry in others])
-        blocks = []
-        for start in range(0, len(entries), 1000):  # blocks bound the memory of the product
-            block = (ngrams[start : start + 1000] @ other_ngrams.T).tocsr()
-            block.data[block.data < self.threshold] = 0
-            block.eliminate_zeros()
-            blocks.append(block)
-        return sparse.vstack(blocks, format="csr")
+        texts, other_texts = ([getattr(entry, self.part) for entry in part] for part in (entries, others))
+        return find_similar(texts, other_texts, self.n_words, self.threshold)
 
 
 SAME_QUERY = Likeness("summary", n_words=1, threshold=0.85)
@@ -248,10 +229,7 @@ SAME_DOCUMENT = Likeness("body", n_words=3, threshold=0.7)
 
 def _keep_distinct(entries: Sequence[Entry], likeness: Likeness) -> list[Entry]:
     """Keep the first entry of each group of near-duplicates."""
-    near = likeness.find(entries, entries)
-    is_kept = np.zeros(len(entries), dtype=bool)
-    for row in range(len(entries)):
-        is_kept[row] = not is_kept[near.indices[near.indptr[row] : near.indptr[row + 1]]].any()
+    is_kept = keep_distinct(likeness.find(entries, entries))
     return [entry for entry, kept in zip(entries, is_kept, strict=True) if kept]
 
 

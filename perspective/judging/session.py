@@ -22,14 +22,9 @@ from perspective.artifacts.jsonl import read_jsonl
 from perspective.artifacts.sidecar import Fingerprint, validate_record
 from perspective.errors import DataError
 from perspective.judging.protocol import Judge, Question, is_unanswered
+from perspective.llm.server.budget import COUNTED
 
 logger = logging.getLogger(__name__)
-
-# Facts that a later run of the same file continues.
-COUNTED = (
-    *("n_requests", "n_retries", "n_estimated", "prompt_tokens", "completion_tokens", "cost"),
-    *("token_ratio", "longest_answer"),
-)
 
 
 def judge_triplets(
@@ -175,7 +170,7 @@ def _open_locked(lock: Path, path: Path) -> TextIO:
             file.seek(0)
             holder = file.read().strip() or "another process"
             file.close()
-            raise DataError(f"{path}: {holder} is judging these triplets; wait for it, or stop it") from None
+            raise DataError(f"{path}: {holder} is working on this file; wait for it, or stop it") from None
         except OSError as error:
             logger.warning("%s: this file system has no locks (%s); start no second process", lock, error.strerror)
         # The previous holder may have removed the file in the meantime, which leaves a lock on nothing.

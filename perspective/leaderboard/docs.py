@@ -1,7 +1,7 @@
 """Fill the tables, figures and the picture of README and docs from the committed JSON.
 
 Reads:  measures/*.json and after_measures/*.json that are committed, datasets/sources.json
-Writes: README.md, README.ko.md and docs/*.md, between their markers; docs/results.png
+Writes: README.md, README.ko.md and docs/*.md, between their markers; docs/results.png and docs/synthesis.png
 
     <!-- table: NAME [ARGUMENT ...] -->   a table of `TABLES`
     <!-- end -->
@@ -29,13 +29,14 @@ from perspective.errors import DataError, suggest_name
 from perspective.evaluation.clustering_scores import METRICS
 from perspective.evaluation.comparison import Comparison, format_text
 from perspective.layout import STUDY_DATASETS
-from perspective.leaderboard import cluster_tables, measured
+from perspective.leaderboard import cluster_tables, measured, synthesis_tables
 from perspective.leaderboard.measured import BASE, DATASETS, MEAN, TUNING
 from perspective.plots import make_figure
 
 logger = logging.getLogger(__name__)
 
 PICTURE = ROOT / "docs" / "results.png"
+SYNTHESIS_PICTURE = ROOT / "docs" / "synthesis.png"
 SHOWN = ("ACC", "NMI")
 BODY = r"(?:(?!<!--).)*"  # no other marker: one that lacks its end is an error
 TABLE = re.compile(rf"(<!-- table: ([^>]+?) -->\n){BODY}(<!-- end -->)", re.DOTALL)
@@ -242,6 +243,8 @@ TABLES: dict[str, Callable[..., str]] = {
     "naming": cluster_tables.tabulate_naming,
     "unseen_texts": cluster_tables.tabulate_unseen,
     "unknown_classes": cluster_tables.tabulate_unknown,
+    "conformity": synthesis_tables.tabulate_conformity,
+    "synthesis_worth": synthesis_tables.tabulate_worth,
 }
 
 FIGURES = {**measured.FIGURES, "assigning_size": cluster_tables.show_assigning_size}
@@ -291,7 +294,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             write_text(path, new)
             logger.info("wrote %s", display_path(path))
     draw_results(PICTURE)
-    logger.info("wrote %s", display_path(PICTURE))
+    synthesis_tables.draw_conformity(SYNTHESIS_PICTURE)
+    logger.info("wrote %s and %s", display_path(PICTURE), display_path(SYNTHESIS_PICTURE))
 
 
 if __name__ == "__main__":

@@ -15,10 +15,11 @@ from perspective.description.records import Name, Names
 from perspective.errors import DataError, JudgeError
 from perspective.judging.session import is_complete
 from perspective.layout import ClusterFiles
+from perspective.llm.replies import ReplyLog
 from perspective.llm.server.settings import ServerSettings
 from perspective.models.embedding import EmbedSettings, load_embedding
 from perspective.models.registry import describe_model
-from perspective.naming.llm import LocalNamer, NamingLLM, ReplyLog, ServerNamer
+from perspective.naming.llm import LocalNamer, NamingLLM, ServerNamer
 from perspective.naming.naming import Embed, name_clusters
 from perspective.naming.prompts import Ask
 from perspective.options import LLMOptions
@@ -87,7 +88,7 @@ def write_names(
     if llm_name != NO_LLM:
         namer = _load_namer(llm_name, perspective, llm, server)
         identity = {**(output.record.judge.asked if output.record.judge else {}), **namer.identity}
-        log = ReplyLog(output.path.with_name(f"{output.path.name}.replies.jsonl"), identity, namer.facts)
+        log = ReplyLog(output.path.with_name(f"{output.path.name}.replies.jsonl"), identity, namer.facts, "naming")
         facts, is_chat = namer.facts, namer.is_chat
 
         has_failed = False

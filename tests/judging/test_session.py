@@ -134,7 +134,7 @@ def test_a_partial_file_without_answers_gives_way(output, tmp_path):
 
 
 def test_two_processes_do_not_ask_the_same_questions(output, whole):
-    refused = pytest.raises(DataError, match=rf"process {os.getpid()} on \S+ is judging these triplets")
+    refused = pytest.raises(DataError, match=rf"process {os.getpid()} on \S+ is working on this file")
     with lock_judgments(output.path):
         with refused, lock_judgments(output.path):
             pass

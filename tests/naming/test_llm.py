@@ -8,8 +8,9 @@ from fake_server import MODEL, completion, refuse, send
 
 from perspective.errors import JudgeError, ModelError
 from perspective.llm.loading import load_llm
+from perspective.llm.replies import ReplyLog
 from perspective.llm.server.settings import ServerSettings
-from perspective.naming.llm import LocalNamer, ReplyLog, ServerNamer
+from perspective.naming.llm import LocalNamer, ServerNamer
 from perspective.naming.prompts import MAX_TEXT_CHARS, RESPONSE_FORMAT, Ask
 
 ASKS = [Ask((f"where is card {number}?",)) for number in range(3)]

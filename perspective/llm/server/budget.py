@@ -9,6 +9,11 @@ from typing import Any
 
 from perspective.llm.server.settings import ServerSettings
 
+# Facts that a later run of the same file continues.
+COUNTED = (
+    *("n_requests", "n_retries", "n_estimated", "prompt_tokens", "completion_tokens", "cost"),
+    *("token_ratio", "longest_answer"),
+)
 BYTES_PER_TOKEN = 3  # of UTF-8: English has four to five, Korean and Chinese about three
 
 

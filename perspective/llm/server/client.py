@@ -28,7 +28,8 @@ MAX_TOKENS = 16  # "Choice 1" and a margin
 MAX_REASONING_TOKENS = 2048  # for servers whose limit includes reasoning tokens
 TOP_LOGPROBS = (20, 5)  # maximum of OpenAI; maximum of vLLM and others
 CONNECT_SECONDS = 4.0  # to open a connection
-MAX_CONTENT_CHARS = 1000  # of an answer; some servers ignore the maximum length
+# Of an answer, since some servers ignore the maximum length: at least, and a token of the maximum length.
+MAX_CONTENT_CHARS, MAX_TOKEN_CHARS = 1000, 8
 MAX_QUOTED_CHARS = 300
 N_MODELS_SHOWN = 20
 OPENAI_KEY, SERVER_KEY = "OPENAI_API_KEY", "LLM_SERVER_KEY"  # environment variables
@@ -141,7 +142,8 @@ class ChatClient:
                 self._account.bill_estimate(prompt, n_new_tokens)
         reply = read_reply(body)
         # Scrubbed before truncation, because part of a key is secret too.
-        return Reply(self._scrub(reply.content)[:MAX_CONTENT_CHARS], reply.tokens)
+        max_chars = max(MAX_CONTENT_CHARS, MAX_TOKEN_CHARS * n_new_tokens)
+        return Reply(self._scrub(reply.content)[:max_chars], reply.tokens)
 
     def _count(self, body: Any, prompt: str) -> None:  # noqa: ANN401
         # Before parsing, because a reply without an answer is billed too.

@@ -1,0 +1,1 @@
+"""Stage 4: an LLM writes training pairs for stage 6."""

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Asks an LLM for tasks, by type.
+# Settings: DATASETS LLM SEED (environment); other options are passed on, see --help.
+set -euo pipefail
+DATASETS="${DATASETS:-free}"
+source "$(dirname "${BASH_SOURCE[0]}")/../../../scripts/common.sh"
+
+run_for_each_dataset perspective.4_synthesize.brainstorm --llm "$LLM" --seed "$SEED" "$@"
