@@ -1,0 +1,1 @@
+"""Stage 6: create a retrieval set, mine negatives, train, evaluate, compare."""
