@@ -1,1 +1,1 @@
-"""Stage 6: create a retrieval set, mine negatives, train, evaluate, compare."""
+"""Stage 5: make a decoder an embedder without pairs, by masked next-token prediction and SimCSE."""
