@@ -24,6 +24,7 @@ from perspective.artifacts import dump_json, write_text
 from perspective.artifacts.markdown import format_table
 from perspective.benchmarks.gpu import measure_matrix_rate
 from perspective.benchmarks.speed.comparison import Row, SpeedSettings
+from perspective.benchmarks.speed.decoders import bench_decoders
 from perspective.benchmarks.speed.embedding import bench_embedding
 from perspective.benchmarks.speed.judging import bench_judging, bench_states
 from perspective.benchmarks.speed.kmeans import bench_kmeans
@@ -46,6 +47,7 @@ STAGES: dict[str, Callable[[SpeedSettings], list[Row]]] = {
     "judging": bench_judging,
     "states": bench_states,
     "memory": bench_memory,
+    "decoders": bench_decoders,
 }
 
 

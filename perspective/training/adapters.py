@@ -42,6 +42,8 @@ def save_adapters(model: SentenceTransformer, folder: Path, base: str | None) ->
     backbone = model.transformers_model
     (config,) = backbone.peft_config.values()
     config.base_model_name_or_path = base or backbone.name_or_path
+    # By their kinds, as all layers have adapters: a base of other layers is then recognised.
+    config.target_modules = {name.rpartition(".")[2] for name in config.target_modules}
     folder.mkdir(exist_ok=True)
     config.save_pretrained(str(folder))
     state = {f"base_model.model.{name}": weight for name, weight in get_peft_model_state_dict(backbone).items()}
