@@ -31,6 +31,8 @@ STAGES = {
     "export_map": "perspective.3_describe.export_map",
     "assign": "perspective.3_describe.assign",
     "name_clusters": "perspective.3_describe.name_clusters",
+    "mntp": "perspective.5_pretrain.mntp",
+    "simcse": "perspective.5_pretrain.simcse",
 }
 
 

@@ -171,6 +171,11 @@ def run_training(
         if settings.lora_rank:
             remove_adapters(model)  # so that the caller can train the model again
         raise
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # all processes take part
+        if not is_main():
+            return [entry for entry in trainer.state.log_history if "loss" in entry]
+        replace_shards(model, state)
     if settings.lora_rank:
         if is_main():
             save_adapters(model, output.partial / ADAPTERS, output.facts.get("model"))
@@ -178,6 +183,20 @@ def run_training(
     if not all(parameter.isfinite().all() for parameter in model.parameters()):
         raise DivergenceError("the weights are NaN or infinite after training", settings.learning_rate)
     return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+def replace_shards(model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Put whole weights in the places of those that a library shards over processes.
+
+    Args:
+        model: The model, whose parameters are shards.
+        state: The whole weights by name, on the CPU.
+    """
+    from torch.nn import Parameter
+
+    for name, shard in list(model.named_parameters()):
+        place, _, last = name.rpartition(".")
+        model.get_submodule(place).register_parameter(last, Parameter(state[name], requires_grad=shard.requires_grad))
 
 
 def save_trained(

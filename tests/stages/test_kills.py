@@ -1,4 +1,4 @@
-"""Every stage of stages 1 and 2, killed at random moments and run again, gives the bytes of an undisturbed run.
+"""Every stage of stages 1, 2 and 5, killed at random moments and run again, gives the bytes of an undisturbed run.
 
 Requests of a judge on a server, which must not be paid twice, are counted in `test_pipeline`.
 """
@@ -26,6 +26,7 @@ PRELOADED = [
     "perspective.training.distillation",
     "perspective.training.finetuning",
     "perspective.llm.packing",
+    "perspective.pretraining.simcse",
     "sentence_transformers",
     "transformers.trainer",
     "datasets",
@@ -113,6 +114,16 @@ CASES = {
         ("trained",),
         DATA + " --embedder {embedder} --train_file {made}/" + RUN + "-llm-self-train.json --output_dir {out}/trained "
         "--num_train_epochs 4 --per_device_train_batch_size 4 --save_steps 8 --recipe standard",
+    ),
+    "mask": Case(
+        "mntp",
+        ("tiny_llm-mntp",),
+        DATA + " --embedder {llm} --output_path {out} --per_device_train_batch_size 16 --save_steps 4 --lora_rank 2",
+    ),
+    "tell views apart": Case(
+        "simcse",
+        ("tiny_llm-simcse",),
+        DATA + " --embedder {llm} --output_path {out} --per_device_train_batch_size 16 --save_steps 4 --lora_rank 2",
     ),
     "embed again": Case(
         "get_embedding",

@@ -99,7 +99,7 @@ class DecoderStudy:
 
     def simcse(self, embedder: Path, *options: object) -> Path:
         """Return an embedder trained by SimCSE."""
-        settings = ("--max_texts", N_SIMCSE, "--learning_rate", SIMCSE_RATE, "--mini_batch_size", 32)
+        settings = ("--max_texts", N_SIMCSE, "--learning_rate", SIMCSE_RATE, "--warmup_ratio", 0)
         return self.pretrain("simcse", embedder, *settings, *options)
 
     def finetune(self, *options: object) -> Path:
