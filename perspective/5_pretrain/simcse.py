@@ -22,7 +22,7 @@ from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.models.decoders import set_pooling
 from perspective.models.embedders import load_embedder
 from perspective.models.registry import describe_model, find_local
-from perspective.options import BodyOptions, OutputOptions, RecipeFileOptions, TrainedEmbedderOptions
+from perspective.options import BodyOptions, OutputOptions, PoolingName, RecipeFileOptions, TrainedEmbedderOptions
 from perspective.pretraining.settings import SimcseSettings, checkpoint_path
 from perspective.pretraining.simcse import pretrain_by_simcse
 from perspective.runtime.distributed import broadcast_from_main
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train."""
     corpus, files, settings = parse_settings((CorpusSettings, SimcseFiles, SimcseSettings), argv, __doc__)
     path = checkpoint_path(corpus.dataset, files.embedder, "simcse", files.folder)
-    pooling = files.pooling or "mean"
+    pooling: PoolingName = files.pooling or "mean"
     made_from = {
         **{"dataset": corpus.dataset, "text_column": corpus.text_column, "embedder": files.embedder},
         **{"revision": files.revision, "pooling": pooling, "load_in": files.load_in},

@@ -245,7 +245,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "decoders_tuned": decoder_tables.tabulate_tuned,
 }
 
-FIGURES = {
+FIGURES: dict[str, Callable[..., str]] = {
     **measured.FIGURES,
     "assigning_size": cluster_tables.show_assigning_size,
     "decoder_size": decoder_tables.show_size,

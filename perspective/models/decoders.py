@@ -157,9 +157,10 @@ def make_bidirectional(model: SentenceTransformer) -> None:
             module.is_causal = False
 
 
-def is_adapter(source: str | Path) -> bool:
-    """Return whether a folder holds an adapter of peft instead of a model."""
-    return isinstance(source, Path) and (source / ADAPTER_CONFIG).exists() and not (source / "modules.json").exists()
+def find_adapter(source: str | Path) -> Path | None:
+    """Return the folder if it holds an adapter of peft instead of a model, else None."""
+    folder = Path(source)
+    return folder if (folder / ADAPTER_CONFIG).exists() and not (folder / "modules.json").exists() else None
 
 
 def read_adapter_base(folder: Path) -> str:

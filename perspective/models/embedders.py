@@ -11,7 +11,7 @@ from perspective.errors import ModelError
 from perspective.models.decoders import (
     append_eos,
     build_decoder,
-    is_adapter,
+    find_adapter,
     is_bare_decoder,
     make_bidirectional,
     merge_adapter,

@@ -91,7 +91,8 @@ def measure_masked_loss(loss: Any, texts: Sequence[str], seed: int = 0) -> float
         for start in range(0, len(texts), MEASURED_AT_A_TIME):
             encoded = model.preprocess(list(texts[start : start + MEASURED_AT_A_TIME]))
             features = {key: encoded[key].to(model.device) for key in ("input_ids", "attention_mask")}
-            masked = draw_masked(*features.values(), loss.special, loss.mask_share, generator)
+            ids, attention = features["input_ids"], features["attention_mask"]
+            masked = draw_masked(ids, attention, loss.special, loss.mask_share, generator)
             total += loss.compute_loss(features, masked, reduction="sum").item()
             n_masked += int(masked.sum())
     model.train(was_training)

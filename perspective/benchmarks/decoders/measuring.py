@@ -115,7 +115,7 @@ def measure_retrieval(model: SentenceTransformer, query_prompt: str = "") -> dic
     documents = embed_by_poolings(model, list(collection.corpus.values()))
     ids = list(collection.corpus)
     judged = RelevanceJudgments.from_qrels(collection.qrels, list(collection.queries), ids)
-    found = {}
+    found: dict[str, Any] = {}
     for pooling, vectors in queries.items():
         hits = search_dense(vectors, documents[pooling], ids, 10)
         values = 100 * score_rankings(hits.rows, judged, [10])["NDCG@10"]
