@@ -59,15 +59,10 @@ def load_embedder(
     """
     spec = EMBEDDERS.get(name)
     source = find_source(name, spec, EMBEDDERS)
-    if is_adapter(source):
-        base = load_embedder(
-            read_adapter_base(source),
-            trust_remote_code=trust_remote_code,
-            device=device,
-            reading=reading,
-            pooling=pooling,
-        )
-        merge_adapter(base, source)
+    if adapter := find_adapter(source):
+        own: dict[str, Any] = {"device": device, "reading": reading, "pooling": pooling}
+        base = load_embedder(read_adapter_base(adapter), trust_remote_code=trust_remote_code, **own)
+        merge_adapter(base, adapter)
         return base
     if isinstance(source, Path) and source.is_dir():
         check_folder(source)
