@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from helpers import ROOT, run_stage, stage_environment, write_jsonl
 
+from perspective.models.embedders import load_embedder
+
 
 @pytest.fixture
 def texts_file(tmp_path, sentences):
@@ -45,6 +47,14 @@ def test_a_decoder_embeds_for_clustering(tmp_path, llm_folder, texts_file):
     vectors = np.load(tmp_path / "tiny_small_embeds_llm.npy")
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     assert "ACC_mean" in json.loads((tmp_path / "tiny_small_embeds_llm_measures.json").read_text())
+    teacher = np.random.default_rng(0).normal(size=vectors.shape).astype(np.float32)
+    np.save(tmp_path / "teacher.npy", teacher)
+    steps = ("--num_train_epochs", 1, "--per_device_train_batch_size", 16, "--output_dir", tmp_path / "distilled")
+    run_stage("finetune", *options[:-2], "--train_file", tmp_path / "teacher.npy", *steps, "--recipe", "distill")
+    trained = load_embedder(str(tmp_path / "distilled"), device="cpu")
+    assert trained.tokenizer("rain")["input_ids"][-1] == trained.tokenizer.eos_token_id
+    moved = trained.encode(["rain 1"]) - load_embedder(str(llm_folder), device="cpu").encode(["rain 1"])
+    assert np.abs(moved).max() > 1e-4
 
 
 @pytest.mark.parametrize("stage", ["mntp", "simcse"])
