@@ -20,16 +20,16 @@ from perspective.cli import parse_settings, shared_entry_point
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.models.embedders import load_embedder
 from perspective.models.registry import describe_model, find_local
-from perspective.options import ModelOptions, OutputOptions, RecipeFileOptions, TrainedEmbedderOptions
+from perspective.options import ModelOptions, OutputOptions, RecipeFileOptions
 from perspective.pretraining.mntp import load_head, pretrain_by_masking
-from perspective.pretraining.settings import MntpSettings, checkpoint_path
+from perspective.pretraining.settings import DecoderOptions, MntpSettings, checkpoint_path
 from perspective.runtime.distributed import broadcast_from_main
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class MntpFiles(TrainedEmbedderOptions, ModelOptions, OutputOptions, RecipeFileOptions):
+class MntpFiles(DecoderOptions, ModelOptions, OutputOptions, RecipeFileOptions):
     """The decoder, and where it is written."""
 
 

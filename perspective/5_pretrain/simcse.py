@@ -5,8 +5,7 @@ Writes: checkpoints/<dataset>_<embedder>-simcse/, a folder that SentenceTransfor
         loss.csv, loss.png and lora/, the adapter; <folder>.partial/ until it is complete, from which a killed run
         resumes
 
-python -m perspective.5_pretrain.simcse --dataset banking77 \
-    --embedder perspective/5_pretrain/checkpoints/banking77_smollm2-mntp
+cd perspective/5_pretrain && bash scripts/simcse.sh --embedder checkpoints/banking77_smollm2-mntp
 """
 
 from __future__ import annotations
@@ -19,11 +18,10 @@ from pathlib import Path
 from perspective.artifacts import Output
 from perspective.cli import parse_settings, shared_entry_point
 from perspective.data.corpus import CorpusSettings, load_texts
-from perspective.models.decoders import set_pooling
 from perspective.models.embedders import load_embedder
 from perspective.models.registry import describe_model, find_local
-from perspective.options import BodyOptions, OutputOptions, PoolingName, RecipeFileOptions, TrainedEmbedderOptions
-from perspective.pretraining.settings import SimcseSettings, checkpoint_path
+from perspective.options import BodyOptions, OutputOptions, PoolingName, RecipeFileOptions, option
+from perspective.pretraining.settings import DecoderOptions, SimcseSettings, checkpoint_path
 from perspective.pretraining.simcse import pretrain_by_simcse
 from perspective.runtime.distributed import broadcast_from_main
 
@@ -31,8 +29,15 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class SimcseFiles(TrainedEmbedderOptions, BodyOptions, OutputOptions, RecipeFileOptions):
+class SimcseFiles(DecoderOptions, BodyOptions, OutputOptions, RecipeFileOptions):
     """The embedder, and where it is written."""
+
+    pooling: PoolingName = option(
+        "what makes a vector of a text: last (of a decoder its end-of-text token), mean, or weighted (a mean in which "
+        "later tokens count more)",
+        default="mean",
+        group="model",
+    )
 
 
 @shared_entry_point
@@ -40,10 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train."""
     corpus, files, settings = parse_settings((CorpusSettings, SimcseFiles, SimcseSettings), argv, __doc__)
     path = checkpoint_path(corpus.dataset, files.embedder, "simcse", files.folder)
-    pooling: PoolingName = files.pooling or "mean"
     made_from = {
         **{"dataset": corpus.dataset, "text_column": corpus.text_column, "embedder": files.embedder},
-        **{"revision": files.revision, "pooling": pooling, "load_in": files.load_in},
+        **{"revision": files.revision, "pooling": files.pooling, "load_in": files.load_in},
         **{"objective": "SimCSE", **settings.made_from()},
     }
     inputs: dict[str, Path] = {"texts": corpus.path, **find_local(embedder=files.embedder)}
@@ -52,7 +56,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     output.facts |= describe_model(files.embedder)
     model = load_embedder(files.embedder, **files.loading())
-    set_pooling(model, pooling)
     pretrain_by_simcse(model, load_texts(corpus), settings, output)
     logger.info("loss %.3f at the first step, %.3f at the last", output.facts["first_loss"], output.facts["final_loss"])
 

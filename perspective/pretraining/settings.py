@@ -11,10 +11,22 @@ from typing import Any
 from perspective.artifacts import ROOT
 from perspective.artifacts.names import slugify_model
 from perspective.errors import DataError
-from perspective.options import option
+from perspective.options import TRAINED_ALIASES, TrainedEmbedderOptions, option
 from perspective.training.settings import StepSettings
 
 CHECKPOINTS = ROOT / "perspective" / "5_pretrain" / "checkpoints"
+
+
+@dataclass(frozen=True)
+class DecoderOptions(TrainedEmbedderOptions):
+    """The decoder to pre-train."""
+
+    embedder: str = option(
+        "the decoder: smollm2, a hub id of a causal LM, a folder (such as what mntp.sh wrote), or a .gguf file",
+        default="smollm2",
+        group="model",
+        aliases=TRAINED_ALIASES,
+    )
 
 
 @dataclass(frozen=True)
