@@ -24,6 +24,7 @@ from perspective.options import BodyOptions, OutputOptions, PoolingName, RecipeF
 from perspective.pretraining.settings import DecoderOptions, SimcseSettings, checkpoint_path
 from perspective.pretraining.simcse import pretrain_by_simcse
 from perspective.runtime.distributed import broadcast_from_main
+from perspective.training.adapters import require_adapters
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if broadcast_from_main(lambda: output.is_finished(files.overwrite)):
         return
     output.facts |= describe_model(files.embedder)
+    require_adapters(files.load_in, settings.lora_rank)
     model = load_embedder(files.embedder, **files.loading())
     pretrain_by_simcse(model, load_texts(corpus), settings, output)
     logger.info("loss %.3f at the first step, %.3f at the last", output.facts["first_loss"], output.facts["final_loss"])

@@ -25,7 +25,6 @@ from pathlib import Path
 from perspective.artifacts import Output, read_record
 from perspective.cli import parse_settings, shared_entry_point
 from perspective.data.pairs import load_pairs
-from perspective.errors import DataError
 from perspective.models.embedders import load_embedder
 from perspective.models.prompts import choose_prompts, set_retrieval_prompts
 from perspective.models.registry import describe_model, find_local
@@ -40,6 +39,7 @@ from perspective.options import (
 from perspective.retrieval.layout import checkpoint_path, mined_path
 from perspective.retrieval.training import RetrieverTrainSettings, train_retriever
 from perspective.runtime.distributed import broadcast_from_main
+from perspective.training.adapters import require_adapters
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = Output(path, "retriever", made_from, {"training_pairs": train_file, **find_local(embedder=files.embedder)})
     if broadcast_from_main(lambda: output.is_finished(files.overwrite)):
         return
-    if files.load_in != "auto" and not settings.lora_rank:
-        raise DataError(f"--load_in {files.load_in}: such weights cannot be trained; add --lora_rank 16")
+    require_adapters(files.load_in, settings.lora_rank)
     pairs = load_pairs(train_file)
     model = load_embedder(files.embedder, **files.loading())
     prompts = set_retrieval_prompts(model, files.embedder, *choose_prompts(settings))

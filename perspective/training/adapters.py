@@ -5,12 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from perspective.errors import DataError
+
 if TYPE_CHECKING:
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
     from sentence_transformers import SentenceTransformer
 
 ADAPTERS = "lora"  # folder of the adapters inside that of the merged model, as E5-mistral is published
+
+
+def require_adapters(load_in: str, lora_rank: int) -> None:
+    """Check that a base in 8 or 4 bits gets adapters.
+
+    Raises:
+        DataError: It does not.
+    """
+    if load_in != "auto" and not lora_rank:
+        raise DataError(f"--load_in {load_in}: such weights cannot be trained; add --lora_rank 16")
 
 
 def add_adapters(model: SentenceTransformer, rank: int) -> None:
