@@ -12,10 +12,12 @@ import types
 import typing
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
 from perspective.artifacts.names import check_name
+from perspective.artifacts.recipes import read_recipe
 from perspective.errors import DataError, PerspectiveError, suggest_name
 from perspective.options import GROUPS
 from perspective.runtime.distributed import claim_error, end_process_group, init_process_group, is_main, n_processes
@@ -31,6 +33,7 @@ NOISY_LIBRARIES = (
 USER_ERROR = 2  # argparse's exit code for a wrong call
 MAX_SEED = 2**32 - 1  # numpy's and scikit-learn's
 FILE_NAMES = ("dataset", "datasets", "variant")  # options whose values become parts of file names
+RECIPE_OPTION = "recipe_file"  # names a file of options
 METAVARS: dict[type, str] = {int: "N", float: "X", str: "TEXT"}
 
 
@@ -51,7 +54,7 @@ def parse_settings(
         An instance of the dataclass, or a tuple of instances in the order given.
     """
     classes: list[Any] = [kinds] if isinstance(kinds, type) else list(kinds)
-    values = _parse(_collect_options(classes).values(), argv, description)
+    values = _parse(_collect_options(classes), argv, description)
     for seed in values.get("seeds") or [values.get("seed", 0)]:
         if not 0 <= seed <= MAX_SEED:
             raise DataError(f"--seed {seed}: must be between 0 and {MAX_SEED}")
@@ -145,22 +148,19 @@ def _collect_options(kinds: Sequence[type[Any]]) -> dict[str, _Option]:
     return options
 
 
-def _parse(options: Iterable[_Option], argv: Sequence[str] | None, description: str | None) -> dict[str, Any]:
-    options = list(options)
-    required = "".join(f"--{option.name} ... " for option in options if option.default is MISSING)
-    parser = _Parser(
-        usage=f"%(prog)s {required}[options]",
-        description=description,
-        allow_abbrev=False,
-        add_help=False,
-        formatter_class=_HelpFormatter,
-    )
-    parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
-    for title in GROUPS:
-        group = parser.add_argument_group(title)
-        for option in options:
-            if option.metadata["group"] == title:
-                option.add_to(group)
+def _parse(options: Mapping[str, _Option], argv: Sequence[str] | None, description: str | None) -> dict[str, Any]:
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if RECIPE_OPTION in options:
+        # A first look, for the recipe alone: its values may be required options.
+        look = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        look.add_argument(f"--{RECIPE_OPTION}")
+        try:
+            recipe = look.parse_known_args(argv)[0].recipe_file
+        except argparse.ArgumentError:
+            recipe = None  # without its value: an error below
+        if recipe:
+            argv = [*_read_recipe(Path(recipe), options, description), *argv]
+    parser = _build_parser(options.values(), description)
     namespace, unknown = parser.parse_known_args(argv)
     if unknown:
         name = unknown[0].split("=")[0]
@@ -170,11 +170,59 @@ def _parse(options: Iterable[_Option], argv: Sequence[str] | None, description: 
     return vars(namespace)
 
 
+def _read_recipe(path: Path, options: Mapping[str, _Option], description: str | None) -> list[str]:
+    """Return the options of a recipe as arguments, each checked by itself, so that an error names its line."""
+    arguments = []
+    for place, name, value in read_recipe(path):
+        if name not in options or name == RECIPE_OPTION:
+            raise DataError(f'{place}: unknown option "{name}": {suggest_name(name, options)}')
+        if isinstance(value, bool) != (options[name].hint is bool):
+            kind = "true or false" if options[name].hint is bool else "a value"
+            raise DataError(f"{place}: {name}: {value}: must be {kind}")
+        if value is False and options[name].default is False:
+            continue
+        # With "=", so that a value may begin with a dash.
+        given = [f"--no_{name}" if value is False else f"--{name}"]
+        if isinstance(value, list):
+            given += value
+        elif not isinstance(value, bool):
+            given = [f"--{name}={value}"]
+        _build_parser([replace(options[name], default=None)], description, f"{place}: ").parse_args(given)
+        arguments += given
+    return arguments
+
+
+def _build_parser(options: Iterable[_Option], description: str | None, place: str = "") -> _Parser:
+    options = list(options)
+    required = "".join(f"--{option.name} ... " for option in options if option.default is MISSING)
+    parser = _Parser(
+        usage=f"%(prog)s {required}[options]",
+        description=description,
+        allow_abbrev=False,
+        add_help=False,
+        formatter_class=_HelpFormatter,
+    )
+    parser.place = place
+    parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
+    for title in GROUPS:
+        group = parser.add_argument_group(title)
+        for option in options:
+            if option.metadata["group"] == title:
+                option.add_to(group)
+    return parser
+
+
 class _Parser(argparse.ArgumentParser):
-    """A parser that reports an error in one line."""
+    """A parser that reports an error in one line.
+
+    Attributes:
+        place: Put before the message.
+    """
+
+    place = ""
 
     def error(self, message: str) -> NoReturn:
-        _fail(f"{message} (see --help)")
+        _fail(f"{self.place}{message} (see --help)")
 
     def list_names(self) -> list[str]:
         return list(self._option_string_actions)

@@ -15,6 +15,7 @@ Group = Literal["input", "model", "method", "output", "scale"]
 GROUPS: tuple[Group, ...] = get_args(Group)  # in the order of --help
 Scale = Literal["small", "large"]
 RecipeName = Literal["distill", "standard", "published"]
+PoolingName = Literal["last", "mean", "weighted"]
 
 EMBEDDER_ALIASES = ("--embed_method",)
 TRAINED_ALIASES = (*EMBEDDER_ALIASES, "--model_name_or_path")
@@ -65,7 +66,7 @@ class EmbedderOptions:
     """The embedder."""
 
     embedder: str = option(
-        "gte, e5, minilm, a sentence-transformers id, or a folder",
+        "gte, e5, minilm, e5-mistral, smollm2, an id of an embedder or a causal LM, a folder, or a .gguf file",
         default="minilm",
         group="model",
         aliases=EMBEDDER_ALIASES,
@@ -77,7 +78,7 @@ class TrainedEmbedderOptions(EmbedderOptions):
     """The embedder to train."""
 
     embedder: str = option(
-        "the embedder to adapt: gte, e5, minilm, a hub id or a folder",
+        "the embedder to adapt: gte, e5, minilm, smollm2, an id of an embedder or a causal LM, a folder, a .gguf file",
         default="minilm",
         group="model",
         aliases=TRAINED_ALIASES,
@@ -137,6 +138,28 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
+class BodyOptions(ModelOptions):
+    """How the body of an embedder is loaded for training, and what makes a vector of its token states."""
+
+    pooling: PoolingName | None = option(
+        "what makes a vector of a text: last (the last token, of a decoder its end-of-text token), mean, or weighted "
+        "(a mean in which later tokens count more); default: the embedder's own, last for a causal LM",
+        default=None,
+        group="model",
+    )
+    load_in: Literal["auto", "8bit", "4bit"] = option(
+        "8bit or 4bit: a base to train adapters on (--lora_rank), on a CUDA GPU with bitsandbytes; auto: float32",
+        default="auto",
+        group="model",
+    )
+
+    def loading(self) -> dict[str, Any]:
+        """Return the keyword arguments that load the embedder."""
+        names = ("revision", "trust_remote_code", "pooling", "load_in")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
 class LLMOptions:
     """Which LLM is used, and how a local one is loaded."""
 
@@ -175,11 +198,27 @@ class PerspectiveOptions:
 class PromptOptions:
     """Prompts of queries and documents."""
 
+    task: str | None = option(
+        "the task in a sentence, for embedders that take instructions: a query begins with 'Instruct: TASK', "
+        "documents have no prompt",
+        default=None,
+    )
     query_prompt: str | None = option(
         "put before each query; default: the model's own, 'query: ' for the E5 family", default=None
     )
     document_prompt: str | None = option(
         "put before each document; default: the model's own, 'passage: ' for the E5 family", default=None
+    )
+
+
+@dataclass(frozen=True)
+class RecipeFileOptions:
+    """Options from a file."""
+
+    recipe_file: str | None = option(
+        "a YAML file of options, such as recipes/e5-mistral.yaml; those on the command line override it",
+        default=None,
+        group="input",
     )
 
 

@@ -34,6 +34,8 @@ STAGES = {
     "brainstorm": "perspective.4_synthesize.brainstorm",
     "generate": "perspective.4_synthesize.generate",
     "filter": "perspective.4_synthesize.filter",
+    "mntp": "perspective.5_pretrain.mntp",
+    "simcse": "perspective.5_pretrain.simcse",
 }
 
 

@@ -18,7 +18,7 @@ from perspective.data.collection import read_texts
 from perspective.data.corpus import DATASETS
 from perspective.data.pairs import load_pairs, save_pairs
 from perspective.models.embedders import load_embedder
-from perspective.models.prompts import set_retrieval_prompts
+from perspective.models.prompts import choose_prompts, set_retrieval_prompts
 from perspective.models.registry import describe_model, find_local
 from perspective.options import EmbedderOptions, ModelOptions, OutputOptions, PromptOptions, RetrievalSetOptions, option
 from perspective.retrieval.embedding import embed_sides
@@ -44,8 +44,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if files.corpus_path:
         inputs["corpus"] = Path(files.corpus_path)
     inputs |= find_local(embedder=files.embedder, reranker=settings.reranker)
-    prompts = {"query_prompt": files.query_prompt, "document_prompt": files.document_prompt}
-    made_from = {"embedder": files.embedder, "revision": files.revision, **prompts, **settings.made_from()}
+    prompts = choose_prompts(files)
+    made_from = {
+        **{"embedder": files.embedder, "revision": files.revision},
+        **{"query_prompt": prompts[0], "document_prompt": prompts[1]},
+        **settings.made_from(),
+    }
     path = mined_path(files.dataset, files.embedder, Path(files.output_path) if files.output_path else None)
     output = Output(path, "mined pairs", made_from, inputs)
     if output.is_finished(files.overwrite):
@@ -55,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     pairs = load_pairs(inputs["pairs"])
     corpus = list(read_texts(inputs["corpus"]).values()) if files.corpus_path else []
     model = load_embedder(files.embedder, revision=files.revision, trust_remote_code=files.trust_remote_code)
-    set_retrieval_prompts(model, files.embedder, **prompts)
+    set_retrieval_prompts(model, files.embedder, *prompts)
     embedded = embed_sides(model, (pair.query for pair in pairs), [*(pair.document for pair in pairs), *corpus])
     kept = filter_pairs(pairs, embedded, settings)
     reranker = load_reranker(settings.reranker) if settings.reranker else None

@@ -29,7 +29,7 @@ from perspective.errors import DataError, suggest_name
 from perspective.evaluation.clustering_scores import METRICS
 from perspective.evaluation.comparison import Comparison, format_text
 from perspective.layout import STUDY_DATASETS
-from perspective.leaderboard import cluster_tables, measured, synthesis_tables
+from perspective.leaderboard import cluster_tables, decoder_tables, measured, synthesis_tables
 from perspective.leaderboard.measured import BASE, DATASETS, MEAN, TUNING
 from perspective.plots import make_figure
 
@@ -245,9 +245,17 @@ TABLES: dict[str, Callable[..., str]] = {
     "unknown_classes": cluster_tables.tabulate_unknown,
     "conformity": synthesis_tables.tabulate_conformity,
     "synthesis_worth": synthesis_tables.tabulate_worth,
+    "decoder_arms": decoder_tables.tabulate_arms,
+    "masked_loss": decoder_tables.tabulate_masked_loss,
+    "decoders_tuned": decoder_tables.tabulate_tuned,
 }
 
-FIGURES = {**measured.FIGURES, "assigning_size": cluster_tables.show_assigning_size}
+FIGURES: dict[str, Callable[..., str]] = {
+    **measured.FIGURES,
+    "assigning_size": cluster_tables.show_assigning_size,
+    "decoder_size": decoder_tables.show_size,
+    "decoder_minutes": decoder_tables.show_minutes,
+}
 
 
 def picture_data() -> dict[str, Any]:

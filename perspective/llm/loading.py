@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perspective.errors import ModelError
 from perspective.models.registry import LLMS, explain_loading, find_source
+from perspective.models.weights import locate_weights, pick_quantization
 from perspective.runtime.devices import pick_attention, pick_device, pick_reading_dtype
 
 if TYPE_CHECKING:
@@ -62,32 +60,18 @@ def load_llm(
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    folder, options = str(source), {"revision": revision, "trust_remote_code": trust_remote_code}
-    path = Path(folder)
-    if path.suffix == ".gguf":
-        folder, options["gguf_file"] = str(path.parent), path.name
-        # Without this, the package `kernels` decides whether weights stay packed and compute in float32.
-        model_options["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    else:
-        model_options.setdefault("use_safetensors", True)
+    weights = locate_weights(source)
+    options = {"revision": revision, "trust_remote_code": trust_remote_code, **weights.options}
+    model_options = {**weights.model_options, **model_options}
     device = pick_device()
     dtype = pick_reading_dtype(device)
     model_options = {**pick_attention(device, dtype), **model_options}
     if load_in != "auto":
-        model_options["quantization_config"] = _quantization(load_in, device)
+        model_options["quantization_config"] = pick_quantization(load_in, device)
     with explain_loading(name):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-        model = getattr(transformers, auto_class).from_pretrained(folder, dtype=dtype, **options, **model_options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(weights.folder, **options)
+        auto = getattr(transformers, auto_class)
+        model = auto.from_pretrained(weights.folder, dtype=dtype, **options, **model_options)
     if load_in == "auto":
         model = model.to(device)
     return LLM(name, model.eval(), tokenizer)
-
-
-def _quantization(load_in: str, device: str) -> Any:  # noqa: ANN401
-    from transformers import BitsAndBytesConfig
-
-    if load_in not in ("8bit", "4bit"):
-        raise ModelError(f'--load_in "{load_in}": choose auto, 8bit or 4bit')
-    if device != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
-        raise ModelError(f"--load_in {load_in} needs a CUDA GPU and the package bitsandbytes; leave it out here")
-    return BitsAndBytesConfig(load_in_8bit=load_in == "8bit", load_in_4bit=load_in == "4bit")

@@ -8,9 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from perspective.errors import ModelError
+from perspective.models.decoders import (
+    append_eos,
+    build_decoder,
+    find_adapter,
+    is_bare_decoder,
+    make_bidirectional,
+    merge_adapter,
+    read_adapter_base,
+    set_pooling,
+    set_task,
+)
 from perspective.models.folders import check_folder
 from perspective.models.prompts import set_prompt
 from perspective.models.registry import EMBEDDERS, explain_loading, find_source
+from perspective.models.weights import pick_quantization
+from perspective.options import PoolingName
 from perspective.runtime.devices import pick_attention, pick_device, pick_reading_dtype
 
 if TYPE_CHECKING:
@@ -24,24 +37,34 @@ def load_embedder(
     trust_remote_code: bool = False,
     device: str | None = None,
     reading: bool = False,
+    pooling: PoolingName | None = None,
+    load_in: str = "auto",
 ) -> SentenceTransformer:
     """Load an embedder with its default prompt and normalisation set.
 
     Args:
-        name: A short name of `EMBEDDERS`, a hub id of a sentence-transformers model, or a folder (a
-            fine-tuned checkpoint contains its own prompt and modules and is not changed).
+        name: A short name of `EMBEDDERS`, a hub id of a sentence-transformers model or a causal LM, a folder
+            (a fine-tuned checkpoint contains its own prompt and modules and is not changed; an adapter of
+            peft is merged into its base), or a GGUF file.
         revision: Branch, tag or commit on the hub.
         trust_remote_code: Run code from the model's repository.
         device: Device of the model; the best available one when None.
         reading: For inference only, not training: the body may be loaded in half precision, see
             `pick_reading_dtype`. Vectors are pooled and returned in float32.
+        pooling: See `set_pooling`; the model's own when None, the last token of a causal LM.
+        load_in: "auto", "8bit" or "4bit": weights to train an adapter on.
 
     Raises:
         ModelError: Unknown name, unreachable hub, or files that are not a model or were changed since training.
     """
     spec = EMBEDDERS.get(name)
     source = find_source(name, spec, EMBEDDERS)
-    if isinstance(source, Path):
+    if adapter := find_adapter(source):
+        own: dict[str, Any] = {"device": device, "reading": reading, "pooling": pooling}
+        base = load_embedder(read_adapter_base(adapter), trust_remote_code=trust_remote_code, **own)
+        merge_adapter(base, adapter)
+        return base
+    if isinstance(source, Path) and source.is_dir():
         check_folder(source)
     import torch
     from sentence_transformers import SentenceTransformer
@@ -49,14 +72,24 @@ def load_embedder(
     kind = torch.device(device or pick_device()).type
     # Always set: weights stored in half precision, such as gte's, would otherwise be trained in it.
     dtype = pick_reading_dtype(kind) if reading else torch.float32
+    where = {"revision": revision, "trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {"dtype": dtype, **pick_attention(kind, dtype)}
+    if load_in != "auto":
+        options["quantization_config"] = pick_quantization(load_in, kind)
     with explain_loading(name), _refuse_pickles(name):
-        model = SentenceTransformer(
-            str(source),
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            device=device,
-            model_kwargs={"use_safetensors": True, "dtype": dtype, **pick_attention(kind, dtype)},
-        )
+        if is_bare_decoder(source, **where):
+            model = build_decoder(source, name, pooling or "last", device, {**options, **where})
+        else:
+            model = SentenceTransformer(
+                str(source), device=device, model_kwargs={"use_safetensors": True, **options}, **where
+            )
+            if pooling:
+                set_pooling(model, pooling)
+    if not getattr(model.config, "is_causal", True):
+        make_bidirectional(model)
+    if spec is not None and spec.task:
+        append_eos(model.tokenizer, name)
+        set_task(model, spec.task)
     if spec is not None and not spec.normalize:
         model = _drop_normalization(model)
     if spec is not None and spec.prompt:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from perspective.artifacts import hash_file, read_json, read_sidecar, sidecar_path
 from perspective.errors import DataError, ModelError
+from perspective.models.decoders import is_bare_decoder
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,8 @@ def _check_modules(folder: Path) -> None:
         if not (folder / "config.json").exists():
             return  # no model at all: loading it is an error
         _check_tokenizer(folder)
-        logger.warning("%s: no modules.json; used with mean pooling over its tokens", folder)
+        pooling = "its end-of-text token" if is_bare_decoder(folder) else "mean pooling over its tokens"
+        logger.warning("%s: no modules.json; used with %s", folder, pooling)
         return
     modules = read_json(listing)
     if not isinstance(modules, list) or not modules or not all(map(_is_module, modules)):

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from perspective.artifacts import ROOT, read_json, read_record
 from perspective.artifacts.names import slugify_model, source_dataset
 from perspective.errors import DataError, suggest_name
+from perspective.models.decoders import write_instruction
 from perspective.models.registry import EMBEDDERS
+from perspective.options import PromptOptions
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -56,6 +58,19 @@ def read_prompt(path: Path, dataset: str) -> str:
             f'{path}: no prompt for "{dataset}": {suggest_name(dataset, prompts)}; add one line for your data'
         )
     return str(prompts[dataset])
+
+
+def choose_prompts(options: PromptOptions) -> tuple[str | None, str | None]:
+    """Return the prefixes of queries and documents that the user gives; None for the model's own.
+
+    Raises:
+        DataError: The query's prefix is given twice.
+    """
+    if options.task is None:
+        return options.query_prompt, options.document_prompt
+    if options.query_prompt is not None:
+        raise DataError(f'--task "{options.task}": --query_prompt is given too; leave one out')
+    return write_instruction(options.task), options.document_prompt or ""
 
 
 def find_prompts(

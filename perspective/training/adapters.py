@@ -1,12 +1,28 @@
-"""LoRA adapters, added before training and merged after it."""
+"""LoRA adapters, added before training, saved and merged after it."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from perspective.errors import DataError
+
 if TYPE_CHECKING:
+    import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
     from sentence_transformers import SentenceTransformer
+
+ADAPTERS = "lora"  # folder of the adapters inside that of the merged model, as E5-mistral is published
+
+
+def require_adapters(load_in: str, lora_rank: int) -> None:
+    """Check that a base in 8 or 4 bits gets adapters.
+
+    Raises:
+        DataError: It does not.
+    """
+    if load_in != "auto" and not lora_rank:
+        raise DataError(f"--load_in {load_in}: such weights cannot be trained; add --lora_rank 16")
 
 
 def add_adapters(model: SentenceTransformer, rank: int) -> None:
@@ -24,11 +40,55 @@ def add_adapters(model: SentenceTransformer, rank: int) -> None:
     )
 
 
+def save_adapters(model: SentenceTransformer, folder: Path, base: str | None) -> None:
+    """Write the adapters in peft's format; `load_embedder(folder)` merges them into their base again.
+
+    Args:
+        model: The model with adapters.
+        folder: The folder to write.
+        base: Name of the base model as the user gave it; when None, as transformers knows it.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    backbone = model.transformers_model
+    (config,) = backbone.peft_config.values()
+    config.base_model_name_or_path = base or backbone.name_or_path
+    # By their kinds, as all layers have adapters: a base of other layers is then recognised.
+    config.target_modules = {name.rpartition(".")[2] for name in config.target_modules}
+    folder.mkdir(exist_ok=True)
+    config.save_pretrained(str(folder))
+    state = {f"base_model.model.{name}": weight for name, weight in get_peft_model_state_dict(backbone).items()}
+    save_file({name: weight.contiguous() for name, weight in state.items()}, folder / "adapter_model.safetensors")
+
+
 def merge_adapters(model: SentenceTransformer) -> None:
-    """Merge the adapters into the weights, so that loading the result does not need peft."""
-    for module in _find_adapters(model).values():
-        module.merge()
+    """Merge the adapters into the weights, so that loading the result does not need peft.
+
+    A base in 8 or 4 bits is dequantised: merged weights are rounded once, when the base was.
+    """
+    backbone = model.transformers_model
+    for name, module in _find_adapters(model).items():
+        if module.get_base_layer().weight.is_floating_point():
+            module.merge()
+        else:
+            backbone.set_submodule(name, _merge_quantized(module))
     remove_adapters(model)
+    if getattr(backbone, "hf_quantizer", None) is not None:
+        backbone.hf_quantizer, backbone.is_quantized = None, False
+        backbone.config.__dict__.pop("quantization_config", None)
+
+
+def _merge_quantized(module: BaseTunerLayer) -> torch.nn.Linear:
+    import torch
+    from peft.utils.integrations import dequantize_module_weight
+
+    base = module.get_base_layer()
+    (adapter,) = module.active_adapters
+    weight = dequantize_module_weight(base).float() + module.get_delta_weight(adapter).float()
+    merged = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=base.bias is not None, device="meta")
+    merged.weight, merged.bias = torch.nn.Parameter(weight), base.bias
+    return merged
 
 
 def remove_adapters(model: SentenceTransformer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -15,7 +16,7 @@ from perspective.artifacts import Output, explain_full_disk
 from perspective.errors import DataError, ModelError
 from perspective.runtime.devices import pick_device, trains_in_bf16
 from perspective.runtime.distributed import is_main, main_first, n_processes, process_index, wait
-from perspective.training.adapters import add_adapters, merge_adapters, remove_adapters
+from perspective.training.adapters import ADAPTERS, add_adapters, merge_adapters, remove_adapters, save_adapters
 from perspective.training.history import write_history
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class RunSettings:
         lora_rank: Rank of the adapters, which are merged at the end; 0 trains all weights.
         max_source_length: Texts are cut to this many tokens, if the embedder takes that many.
         seed: For shuffling and dropout.
+        weight_decay: Decoupled weight decay of AdamW.
+        warmup_steps: Steps in which the learning rate rises, in place of `warmup_ratio`, if given.
         save_steps: Minimum number of steps between two checkpoints; a run writes about `MAX_CHECKPOINTS` at most.
         resume: Whether to resume from the last checkpoint of a killed run.
     """
@@ -64,16 +67,19 @@ class RunSettings:
     seed: int
     save_steps: int
     resume: bool
+    weight_decay: float = 0.0
+    warmup_steps: int | None = None
 
     @classmethod
     def collect(cls, *sources: object) -> RunSettings:
         """Take each value from the first source that has an attribute of its name."""
-        return cls(
-            **{
-                field.name: next(getattr(source, field.name) for source in sources if hasattr(source, field.name))
-                for field in fields(cls)
-            }
-        )
+        found = {
+            name: getattr(source, name)
+            for source in reversed(sources)
+            for name in (field.name for field in fields(cls))
+            if hasattr(source, name)
+        }
+        return cls(**found)
 
 
 def run_training(
@@ -131,7 +137,8 @@ def run_training(
         num_train_epochs=settings.num_train_epochs,
         per_device_train_batch_size=batch_size,
         learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup_ratio,
+        warmup_steps=settings.warmup_steps or settings.warmup_ratio,  # below 1: a share of all steps
+        weight_decay=settings.weight_decay,
         seed=settings.seed,
         bf16=trains_in_bf16(),
         batch_sampler=sampler,
@@ -164,11 +171,32 @@ def run_training(
         if settings.lora_rank:
             remove_adapters(model)  # so that the caller can train the model again
         raise
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # all processes take part
+        if not is_main():
+            return [entry for entry in trainer.state.log_history if "loss" in entry]
+        replace_shards(model, state)
     if settings.lora_rank:
+        if is_main():
+            save_adapters(model, output.partial / ADAPTERS, output.facts.get("model"))
         merge_adapters(model)
     if not all(parameter.isfinite().all() for parameter in model.parameters()):
         raise DivergenceError("the weights are NaN or infinite after training", settings.learning_rate)
     return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+def replace_shards(model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Put whole weights in the places of those that a library shards over processes.
+
+    Args:
+        model: The model, whose parameters are shards.
+        state: The whole weights by name, on the CPU.
+    """
+    from torch.nn import Parameter
+
+    for name, shard in list(model.named_parameters()):
+        place, _, last = name.rpartition(".")
+        model.get_submodule(place).register_parameter(last, Parameter(state[name], requires_grad=shard.requires_grad))
 
 
 def save_trained(
@@ -192,6 +220,8 @@ def save_trained(
     if is_main():
         with output.open() as folder:
             model.save_pretrained(str(folder), safe_serialization=True, create_model_card=False)
+            if (output.partial / ADAPTERS).exists():
+                shutil.copytree(output.partial / ADAPTERS, folder / ADAPTERS)
             write_history(folder, history)
             (folder / "README.md").write_text(describe(output), encoding="utf-8")
         output.discard_partial()

@@ -1,10 +1,11 @@
 import importlib
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
-from helpers import write_jsonl
+from helpers import ROOT, write_jsonl
 
 from perspective.artifacts import Output, hash_file
 from perspective.data.pairs import Pair
@@ -66,6 +67,15 @@ def test_cached_and_plain_loss_have_the_same_gradients(embedder_folder, pairs, n
     )
     assert cached == pytest.approx(plain, abs=1e-5)
     assert len(found) == len(wanted) > 10
+    largest = max(gradient.abs().max().item() for gradient in wanted)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5 * max(1, largest), rtol=0)
+
+
+def test_gradient_caching_of_a_decoder_changes_no_gradient(llm_folder, pairs):
+    plain, wanted = get_gradients(llm_folder, pairs, lambda model: RankingLoss(model, 0.02))
+    cached, found = get_gradients(llm_folder, pairs, lambda model: CachedRankingLoss(model, 0.02, 7))
+    assert cached == pytest.approx(plain, abs=1e-5)
     largest = max(gradient.abs().max().item() for gradient in wanted)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5 * max(1, largest), rtol=0)
@@ -191,7 +201,7 @@ def test_lora_is_merged(tmp_path, embedder_folder, pairs, mini_batch_size):
     folder = train(
         tmp_path / "out", embedder_folder, pairs, lora_rank=4, learning_rate=1e-2, mini_batch_size=mini_batch_size
     )
-    assert not list(folder.rglob("adapter*"))
+    assert not list(folder.glob("adapter*")) and (folder / "lora" / "adapter_model.safetensors").exists()
     assert set(load_state(folder)) == set(load_state(embedder_folder))
     texts = ["top up", "rain"]
     before, after = (load_embedder(str(path), device="cpu").encode(texts) for path in (embedder_folder, folder))
@@ -223,6 +233,88 @@ def test_killed_training_goes_on_to_the_same_weights(
     assert n_steps == 8 + 4  # of 10 steps, six lay in the checkpoint
     for name in ("model.safetensors", "loss.csv"):
         assert hash_file(killed / name) == hash_file(whole / name)
+
+
+def run_train(folder, train_file, *options):
+    main = importlib.import_module("perspective.6_retrieval.train").main
+    main([str(one) for one in ("--dataset", "tiny", "--train_file", train_file, "--output_dir", folder, *options)])
+
+
+@pytest.fixture
+def train_file(tmp_path, pairs):
+    return write_jsonl(tmp_path / "train.jsonl", [{"query": p.query, "document": p.document} for p in pairs])
+
+
+def test_a_decoder_is_trained_by_a_recipe_and_its_adapter_makes_the_same_model(tmp_path, llm_folder, train_file):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"embedder: {llm_folder}\npooling: weighted\ntask: Find the card\nlora_rank: 4\nlearning_rate: 1e-2\n"
+        "weight_decay: 0.1\nwarmup_steps: 2\nper_device_train_batch_size: 8\nmax_source_length: 48\nweighted: false\n"
+    )
+    run_train(tmp_path / "out", train_file, "--recipe_file", recipe, "--learning_rate", 5e-3)
+    made = json.loads((tmp_path / "out.meta.json").read_text())["settings"]
+    wanted = {"pooling": "weighted", "lora_rank": 4, "weight_decay": 0.1, "warmup_steps": 2, "weighted": False}
+    assert {name: made[name] for name in wanted} == wanted and made["learning_rate"] == 5e-3
+    rates = np.genfromtxt(tmp_path / "out" / "loss.csv", delimiter=",", names=True)["learning_rate"]
+    assert rates[:3] == pytest.approx([0, 2.5e-3, 5e-3]) and rates[-1] < rates[2]
+    model = load_embedder(str(tmp_path / "out"), device="cpu")
+    assert (model.prompts["query"], model.prompts["document"]) == ("Instruct: Find the card\nQuery: ", "")
+    assert model[1].pooling_mode == "weightedmean"
+    merged = load_embedder(str(tmp_path / "out" / "lora"), device="cpu", pooling="weighted")
+    np.testing.assert_allclose(merged.encode(["rain", "my card"]), model.encode(["rain", "my card"]), atol=1e-5)
+    assert (
+        np.abs(
+            load_embedder(str(llm_folder), device="cpu", pooling="weighted").encode("rain") - model.encode("rain")
+        ).max()
+        > 1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("lora_rank: 4\ntemprature: 3", r'r\.yaml:2: unknown option "temprature": did you mean temperature'),
+        ("lora_rank: many", r"r\.yaml:1: argument --lora_rank: invalid int value: 'many'"),
+        ("weighted: 3", r"r\.yaml:1: weighted: 3: must be true or false"),
+        ("# why\npooling: max", r"r\.yaml:2: argument --pooling: invalid choice: 'max'"),
+        ("lora_rank: 4\nlora_rank: 8", r'r\.yaml:2: "lora_rank" is given twice'),
+        ("a: [", r"r\.yaml:1: expected .*; write .option: value"),
+        ("lora_rank:", r"r\.yaml:1: no value, or a nested one"),
+        ("- a", r"r\.yaml:1: holds no options"),
+        ("recipe_file: x", r'unknown option "recipe_file"'),
+        ("temperature: 0", r"--temperature 0\.0: must be above 0"),
+    ],
+)
+def test_a_faulty_recipe_is_refused_in_one_line(tmp_path, train_file, capsys, recipe, message):
+    (tmp_path / "r.yaml").write_text(recipe)
+    with pytest.raises(SystemExit) as ended:
+        run_train(tmp_path / "out", train_file, "--recipe_file", tmp_path / "r.yaml")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert ended.value.code == 2 and re.search(message, line)
+
+
+def test_the_recipe_of_e5_mistral_is_that_of_the_paper():
+    from perspective.cli import parse_settings
+
+    files = importlib.import_module("perspective.6_retrieval.train").TrainingFiles
+    recipe = str(ROOT / "recipes" / "e5-mistral.yaml")
+    found, settings = parse_settings((files, RetrieverTrainSettings), ["--dataset", "x", "--recipe_file", recipe])
+    assert (found.pooling, settings.lora_rank, settings.temperature, settings.learning_rate) == ("last", 16, 0.02, 1e-4)
+    assert (settings.warmup_steps, settings.weight_decay, settings.num_train_epochs) == (100, 0.1, 1.0)
+    assert (settings.per_device_train_batch_size, settings.max_source_length) == (2048, 512)
+    assert settings.task.startswith("Given a web search query")
+
+
+def test_weights_in_four_bits_need_adapters_and_a_gpu(tmp_path, llm_folder, train_file, capsys):
+    for options, message in (
+        ((), "--load_in 4bit: such weights cannot be trained; add --lora_rank 16"),
+        (("--lora_rank", 4), "--load_in 4bit needs a CUDA GPU and the package bitsandbytes; leave it out here"),
+    ):
+        if options and torch.cuda.is_available():
+            continue
+        with pytest.raises(SystemExit):
+            run_train(tmp_path / "out", train_file, "--embedder", llm_folder, "--load_in", "4bit", *options)
+        assert message in capsys.readouterr().err
 
 
 def test_settings_and_pairs_that_do_not_fit(tmp_path, embedder_folder, pairs):

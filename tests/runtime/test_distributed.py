@@ -37,7 +37,9 @@ VARIANTS = {
     "apart": {"loss": "infonce", "gather_negatives": False},
 }
 RETRIEVERS = {"cached": {"mini_batch_size": 3}, "ranking": {"mini_batch_size": 0}}
-MADE = [*VARIANTS, *RETRIEVERS, "whole"]
+# A decoder with all its weights, and with adapters, whose dropout no two processes share.
+DECODERS = {"decoder": {"mini_batch_size": 3}, "adapters": {"mini_batch_size": 3, "lora_rank": 2}}
+MADE = [*VARIANTS, *RETRIEVERS, *DECODERS, "whole"]
 LONG = {"num_train_epochs": 24.0, "per_device_train_batch_size": 6, "save_steps": 9}  # 6 steps an epoch
 
 
@@ -59,10 +61,11 @@ def train_and_embed(folder):
     for name, options in VARIANTS.items():
         run(name, "plain", **options)
     pairs = [Pair(one.anchor, one.positive, (one.negative,) * (i % 2), one.weight) for i, one in enumerate(triplets)]
-    for name, options in RETRIEVERS.items():
+    for name, options in (RETRIEVERS | DECODERS).items():
         settings = RetrieverSettings(num_train_epochs=2.0, per_device_train_batch_size=8, **options)
         output = Output(made / name, "retriever", {"dataset": "tiny", **settings.made_from()})
-        train_retriever(load_embedder(str(folder / "plain"), device="cpu"), pairs, settings, output)
+        base = "decoder" if name in DECODERS else "plain"
+        train_retriever(load_embedder(str(folder / base), device="cpu"), pairs, settings, output)
     if n_processes() > 1:
         run("whole", "embedder", **LONG)
     model = load_embedder(str(folder / "plain"), device="cpu")
@@ -115,8 +118,8 @@ def only_line(output, start):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, embedder_folder):
-    """Embedder with and without dropout, triplets, texts and a teacher."""
+def folder(tmp_path_factory, embedder_folder, llm_folder):
+    """Embedder with and without dropout, a decoder, triplets, texts and a teacher."""
     import random
     import shutil
 
@@ -125,6 +128,7 @@ def folder(tmp_path_factory, embedder_folder):
     folder = tmp_path_factory.mktemp("shared")
     shutil.copytree(embedder_folder, folder / "embedder")
     shutil.copytree(embedder_folder, folder / "plain")
+    load_embedder(str(llm_folder), device="cpu").save_pretrained(str(folder / "decoder"))
     config = json.loads((folder / "plain" / "config.json").read_text())
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (folder / "plain" / "config.json").write_text(json.dumps(config))
@@ -171,13 +175,14 @@ def load_moves(folder, made, name):
     """Return the change of each weight by training."""
     from safetensors.torch import load_file
 
-    before, after = load_file(folder / "plain" / "model.safetensors"), load_file(made / name / "model.safetensors")
+    base = "decoder" if name in DECODERS else "plain"
+    before, after = load_file(folder / base / "model.safetensors"), load_file(made / name / "model.safetensors")
     # Attention does not depend on its key biases: their gradient is rounding, which Adam makes a full step of.
     return {key: (after[key] - before[key]).numpy() for key in after if not key.endswith("key.bias")}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in (*VARIANTS, *RETRIEVERS) if name != "apart"])
+@pytest.mark.parametrize("name", [name for name in (*VARIANTS, *RETRIEVERS, "decoder") if name != "apart"])
 def test_two_processes_train_as_one(folder, by_one, by_two, name):
     one, two = load_moves(folder, by_one, name), load_moves(folder, by_two, name)
     for key in one:
@@ -196,6 +201,14 @@ def test_negatives_that_are_not_gathered_change_training_and_are_recorded(folder
     assert np.linalg.norm(two[key] - one[key]) > 0.05 * np.linalg.norm(one[key])
     settings = json.loads((by_two / "apart.meta.json").read_text())["settings"]
     assert (settings["gather_negatives"], settings["n_processes"]) == (False, 2)
+
+
+@pytest.mark.slow
+def test_two_processes_train_adapters_of_a_decoder(folder, by_two):
+    moves = load_moves(folder, by_two, "adapters")
+    assert all(np.linalg.norm(move) > 0 for name, move in moves.items() if name.endswith("proj.weight"))
+    merged, again = (load_embedder(str(by_two / name), device="cpu") for name in ("adapters", "adapters/lora"))
+    np.testing.assert_allclose(again.encode(["a card"]), merged.encode(["a card"]), atol=1e-5)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Every stage of stages 1 to 3, killed at random moments and run again, gives the bytes of an undisturbed run.
+"""Every stage of stages 1, 2, 3 and 5, killed at random moments and run again, gives the bytes of an undisturbed run.
 
 Requests to a server, which must not be paid twice, are counted in `test_pipeline` and `test_naming`.
 """
@@ -33,6 +33,7 @@ PRELOADED = [
     "perspective.naming.files",
     "perspective.page.sources",
     "openTSNE",
+    "perspective.pretraining.simcse",
     "sentence_transformers",
     "transformers.trainer",
     "datasets",
@@ -120,6 +121,16 @@ CASES = {
         ("trained",),
         DATA + " --embedder {embedder} --train_file {made}/" + RUN + "-llm-self-train.json --output_dir {out}/trained "
         "--num_train_epochs 4 --per_device_train_batch_size 4 --save_steps 8 --recipe standard",
+    ),
+    "mask": Case(
+        "mntp",
+        ("tiny_llm-mntp",),
+        DATA + " --embedder {llm} --output_path {out} --per_device_train_batch_size 16 --save_steps 4 --lora_rank 2",
+    ),
+    "tell views apart": Case(
+        "simcse",
+        ("tiny_llm-simcse",),
+        DATA + " --embedder {llm} --output_path {out} --per_device_train_batch_size 16 --save_steps 4 --lora_rank 2",
     ),
     "embed again": Case(
         "get_embedding",

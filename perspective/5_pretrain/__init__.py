@@ -1,0 +1,1 @@
+"""Stage 5: make a decoder an embedder without pairs, by masked next-token prediction and SimCSE."""

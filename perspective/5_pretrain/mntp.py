@@ -1,0 +1,58 @@
+"""Make a decoder attend to both sides, and train it by masked next-token prediction (the first step of LLM2Vec).
+
+Reads:  datasets/<dataset>/<scale>.jsonl, or --data_path: any texts; the more, the better
+Writes: checkpoints/<dataset>_<embedder>-mntp/, a folder that SentenceTransformer(path) loads, with its model card,
+        loss.csv, loss.png and lora/, the adapter; the sidecar has the loss on held-out texts with the causal mask,
+        without it, and after training; <folder>.partial/ until it is complete, from which a killed run resumes
+
+python -m perspective.5_pretrain.mntp --dataset banking77 --embedder smollm2
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from perspective.artifacts import Output
+from perspective.cli import parse_settings, shared_entry_point
+from perspective.data.corpus import CorpusSettings, load_texts
+from perspective.models.embedders import load_embedder
+from perspective.models.registry import describe_model, find_local
+from perspective.options import ModelOptions, OutputOptions, RecipeFileOptions
+from perspective.pretraining.mntp import load_head, pretrain_by_masking
+from perspective.pretraining.settings import DecoderOptions, MntpSettings, checkpoint_path
+from perspective.runtime.distributed import broadcast_from_main
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MntpFiles(DecoderOptions, ModelOptions, OutputOptions, RecipeFileOptions):
+    """The decoder, and where it is written."""
+
+
+@shared_entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train."""
+    corpus, files, settings = parse_settings((CorpusSettings, MntpFiles, MntpSettings), argv, __doc__)
+    path = checkpoint_path(corpus.dataset, files.embedder, "mntp", files.folder)
+    made_from = {
+        **{"dataset": corpus.dataset, "text_column": corpus.text_column, "embedder": files.embedder},
+        **{"revision": files.revision, "objective": "masked next-token prediction", **settings.made_from()},
+    }
+    inputs: dict[str, Path] = {"texts": corpus.path, **find_local(embedder=files.embedder)}
+    output = Output(path, "pre-trained embedder", made_from, inputs)
+    if broadcast_from_main(lambda: output.is_finished(files.overwrite)):
+        return
+    output.facts |= describe_model(files.embedder)
+    hub = {"revision": files.revision, "trust_remote_code": files.trust_remote_code}
+    model = load_embedder(files.embedder, pooling="mean", **hub)
+    pretrain_by_masking(model, load_head(files.embedder, model, **hub), load_texts(corpus), settings, output)
+    losses = [output.facts.get(f"masked_loss_{when}", "-") for when in ("causal", "bidirectional", "trained")]
+    logger.info("masked loss on held-out texts: %s as it comes, %s without the causal mask, %s trained", *losses)
+
+
+if __name__ == "__main__":
+    main()

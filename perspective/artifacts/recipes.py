@@ -1,0 +1,62 @@
+"""Recipes: options in a YAML file, each with its line for messages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from perspective.errors import DataError
+
+HINT = 'write "option: value", an option a line, as in recipes/e5-mistral.yaml'
+
+
+class RecipeLine(NamedTuple):
+    """An option of a recipe: its place for messages, name and value."""
+
+    place: str
+    name: str
+    value: Any
+
+
+def read_recipe(path: Path) -> list[RecipeLine]:
+    """Read the options of a recipe, in its order.
+
+    Raises:
+        DataError: The file is not such YAML; the message names the line and the remedy.
+    """
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8-sig"), yaml.SafeLoader)
+    except OSError:
+        raise DataError(f"--recipe_file {path}: no such file, or not readable") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise DataError(f"{path}:{mark.line + 1 if mark else 1}: {error.problem or error.context}; {HINT}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise DataError(f"{path}: not YAML ({str(error):.160}); {HINT}") from None
+    if root is None:
+        return []
+    if not isinstance(root, yaml.MappingNode):
+        raise DataError(f"{path}:1: holds no options; {HINT}")
+    lines: list[RecipeLine] = []
+    for key, value in root.value:
+        place = f"{path}:{key.start_mark.line + 1}"
+        found = _read_scalar(value, place)
+        if any(line.name == key.value for line in lines):
+            raise DataError(f'{place}: "{key.value}" is given twice; remove one line')
+        lines.append(RecipeLine(place, str(key.value), found))
+    return lines
+
+
+def _read_scalar(node: yaml.Node, place: str) -> Any:  # noqa: ANN401  a scalar of YAML
+    """Return true and false as booleans, a list as texts, any other value as its text: options have their own types."""
+    if isinstance(node, yaml.SequenceNode) and all(isinstance(entry, yaml.ScalarNode) for entry in node.value):
+        return [entry.value for entry in node.value]
+    if not isinstance(node, yaml.ScalarNode) or node.tag.endswith(":null"):
+        raise DataError(f"{place}: no value, or a nested one; {HINT}")
+    if node.tag.endswith(":bool"):
+        return node.value.lower() in ("true", "yes", "on")
+    return node.value

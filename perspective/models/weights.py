@@ -1,0 +1,51 @@
+"""Where weights are, and how they are loaded: GGUF files, quantisation."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from perspective.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What `from_pretrained` needs to find weights.
+
+    Attributes:
+        folder: A folder or a hub id.
+        options: Further arguments for config, tokenizer and model alike.
+        model_options: Further arguments for the model.
+    """
+
+    folder: str
+    options: dict[str, Any] = field(default_factory=dict)
+    model_options: dict[str, Any] = field(default_factory=dict)
+
+
+def locate_weights(source: str | Path) -> Weights:
+    """Return where weights are; a GGUF file is dequantised when it is loaded, other files are safetensors."""
+    path = Path(source)
+    if path.suffix != ".gguf":
+        return Weights(str(source), {}, {"use_safetensors": True})
+    from transformers import GgufConfig
+
+    # Without this, the package `kernels` decides whether weights stay packed and compute in float32.
+    return Weights(str(path.parent), {"gguf_file": path.name}, {"quantization_config": GgufConfig(dequantize=True)})
+
+
+def pick_quantization(load_in: str, device: str) -> Any:  # noqa: ANN401  of bitsandbytes
+    """Return the settings of bitsandbytes for weights in 8 or 4 bits.
+
+    Raises:
+        ModelError: An unknown number of bits, or bitsandbytes cannot run here.
+    """
+    from transformers import BitsAndBytesConfig
+
+    if load_in not in ("8bit", "4bit"):
+        raise ModelError(f'--load_in "{load_in}": choose auto, 8bit or 4bit')
+    if device != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(f"--load_in {load_in} needs a CUDA GPU and the package bitsandbytes; leave it out here")
+    return BitsAndBytesConfig(load_in_8bit=load_in == "8bit", load_in_4bit=load_in == "4bit")

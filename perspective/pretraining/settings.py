@@ -1,0 +1,119 @@
+"""Settings of pre-training."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from perspective.artifacts import ROOT
+from perspective.artifacts.names import slugify_model
+from perspective.errors import DataError
+from perspective.options import TRAINED_ALIASES, TrainedEmbedderOptions, option
+from perspective.training.settings import StepSettings
+
+CHECKPOINTS = ROOT / "perspective" / "5_pretrain" / "checkpoints"
+
+
+@dataclass(frozen=True)
+class DecoderOptions(TrainedEmbedderOptions):
+    """The decoder to pre-train."""
+
+    embedder: str = option(
+        "the decoder: smollm2, a hub id of a causal LM, a folder (such as what mntp.sh wrote), or a .gguf file",
+        default="smollm2",
+        group="model",
+        aliases=TRAINED_ALIASES,
+    )
+
+
+@dataclass(frozen=True)
+class PretrainSettings(StepSettings):
+    """Settings that both objectives share; the values are those of LLM2Vec."""
+
+    max_source_length: int = option("cut texts to this many tokens", default=128)
+    max_texts: int | None = option("train on a random sample of this many texts", default=None)
+    num_train_epochs: float = option("passes over the texts", default=1.0)
+    warmup_ratio: float = option("fraction of the steps in which the learning rate rises", default=0.1)
+    lora_rank: int = option(
+        "train LoRA adapters of this rank on all linear layers, merged at the end; 0 trains all weights", default=16
+    )
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        values = asdict(self)
+        for name, least in (("max_source_length", 3), ("max_texts", 4), ("lora_rank", 0), ("save_steps", 1)):
+            if values[name] is not None and values[name] < least:
+                raise DataError(f"--{name} {values[name]}: must be at least {least}")
+        for name in ("num_train_epochs", "learning_rate", "per_device_train_batch_size"):
+            if not values[name] > 0:
+                raise DataError(f"--{name} {values[name]}: must be above 0")
+        if not 0 <= self.warmup_ratio < 1:
+            raise DataError(f"--warmup_ratio {self.warmup_ratio}: must be at least 0 and below 1")
+
+    def made_from(self) -> dict[str, Any]:
+        """Return the settings that change the model, for the fingerprint."""
+        return {name: value for name, value in asdict(self).items() if name not in ("save_steps", "resume")}
+
+
+@dataclass(frozen=True)
+class MntpSettings(PretrainSettings):
+    """Masked next-token prediction."""
+
+    learning_rate: float = option("peak learning rate of AdamW", default=5e-5)
+    per_device_train_batch_size: int = option("texts a step, over all processes", default=32)
+    mask_share: float = option("share of the tokens that is masked", default=0.2)
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        super().__post_init__()
+        if not 0 < self.mask_share < 1:
+            raise DataError(f"--mask_share {self.mask_share}: must be above 0 and below 1")
+
+
+@dataclass(frozen=True)
+class SimcseSettings(PretrainSettings):
+    """SimCSE."""
+
+    learning_rate: float = option("peak learning rate of AdamW", default=3e-5)
+    per_device_train_batch_size: int = option(
+        "texts a step, over all processes: each is told from all others of the step", default=128
+    )
+    mini_batch_size: int = option(
+        "texts that a process embeds at a time (gradient caching); 0 embeds the whole batch at once",
+        default=32,
+        group="scale",
+    )
+    temperature: float = option("divides the cosine similarities in the loss", default=0.05)
+    bidirectional: bool = option(
+        "let every token attend to all tokens; --no_bidirectional leaves the embedder's attention as it is",
+        default=True,
+    )
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        super().__post_init__()
+        if not self.temperature > 0:
+            raise DataError(f"--temperature {self.temperature}: must be above 0")
+        if self.mini_batch_size < 0:
+            raise DataError(f"--mini_batch_size {self.mini_batch_size}: must not be negative")
+
+
+def checkpoint_path(dataset: str, embedder: str, objective: str, folder: Path | None = None) -> Path:
+    """Return the folder of an embedder pre-trained on a data set.
+
+    >>> checkpoint_path("docs", "smollm2", "mntp").name, checkpoint_path("docs", "x/docs_smollm2-mntp", "simcse").name
+    ('docs_smollm2-mntp', 'docs_smollm2-mntp-simcse')
+    """
+    name = slugify_model(embedder).removeprefix(f"{dataset}_")
+    return (folder or CHECKPOINTS) / f"{dataset}_{name}-{objective}"
+
+
+def sample_texts(texts: Sequence[str], max_texts: int | None, seed: int) -> list[str]:
+    """Return the distinct texts, or a random sample of at most `max_texts` of them, in file order."""
+    distinct = list(dict.fromkeys(texts))
+    if max_texts is None or max_texts >= len(distinct):
+        return distinct
+    return [distinct[row] for row in sorted(random.Random(seed).sample(range(len(distinct)), max_texts))]

@@ -1,0 +1,73 @@
+"""Adapters of bases in 4 bits and of sharded weights, as far as a CPU can show."""
+
+import numpy as np
+import torch
+
+from perspective.artifacts import ROOT
+from perspective.models.embedders import load_embedder
+from perspective.training.adapters import add_adapters, merge_adapters
+from perspective.training.run import replace_shards
+
+TEXTS = ["top up my card", "rain"]
+
+
+def add_random_adapters(folder):
+    torch.manual_seed(0)
+    model = load_embedder(str(folder), device="cpu")
+    add_adapters(model, 2)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+def test_merging_changes_no_vector(llm_folder):
+    model = add_random_adapters(llm_folder)
+    before = model.encode(TEXTS)
+    merge_adapters(model)
+    np.testing.assert_allclose(model.encode(TEXTS), before, atol=1e-5)
+
+
+def test_a_quantised_base_is_dequantised_where_adapters_are_merged(llm_folder, monkeypatch, tmp_path):
+    """Weights in 8 bits by a scale, which stand for those of bitsandbytes: these need a GPU."""
+    model = add_random_adapters(llm_folder)
+    scale = 0.02
+
+    def dequantize(layer):
+        return layer.weight.float() * scale
+
+    monkeypatch.setattr("peft.utils.integrations.dequantize_module_weight", dequantize)
+    expected = add_random_adapters(llm_folder)
+    for quantized, whole in zip(model.modules(), expected.modules(), strict=True):
+        if hasattr(quantized, "lora_A"):
+            layer = quantized.get_base_layer()
+            rounded = torch.round(layer.weight.detach() / scale).clamp(-127, 127).to(torch.int8)
+            layer.weight = torch.nn.Parameter(rounded, requires_grad=False)
+            whole.get_base_layer().weight.data = rounded.float() * scale
+    merge_adapters(model)
+    merge_adapters(expected)
+    np.testing.assert_allclose(model.encode(TEXTS), expected.encode(TEXTS), atol=1e-5)
+    model.save_pretrained(str(tmp_path / "merged"))
+    again = load_embedder(str(tmp_path / "merged"), device="cpu")
+    np.testing.assert_allclose(again.encode(TEXTS), expected.encode(TEXTS), atol=1e-5)
+
+
+def test_whole_weights_take_the_places_of_shards(llm_folder):
+    model = add_random_adapters(llm_folder)
+    before = model.encode(TEXTS)
+    state = {name: weight.clone() for name, weight in model.state_dict().items()}
+    for parameter in model.parameters():
+        parameter.data = parameter.data.flatten()[:1]  # of other shapes
+    replace_shards(model, state)
+    np.testing.assert_allclose(model.encode(TEXTS), before, atol=1e-6)
+    merge_adapters(model)
+
+
+def test_accelerate_reads_the_configurations():
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    kinds = [
+        str(load_config_from_file(str(ROOT / "recipes" / f"accelerate-{name}.yaml")).distributed_type)
+        for name in ("fsdp", "zero3")
+    ]
+    assert [kind.rpartition(".")[2] for kind in kinds] == ["FSDP", "DEEPSPEED"]
