@@ -25,8 +25,8 @@ from perspective.artifacts import dump_json, write_text
 from perspective.artifacts.markdown import format_table
 from perspective.benchmarks.gpu import measure_matrix_rate
 from perspective.benchmarks.speed.comparison import Row, SpeedSettings
-from perspective.benchmarks.speed.describing import bench_assigning, bench_describing, bench_mapping, bench_naming
 from perspective.benchmarks.speed.decoders import bench_decoders
+from perspective.benchmarks.speed.describing import bench_assigning, bench_describing, bench_mapping, bench_naming
 from perspective.benchmarks.speed.embedding import bench_embedding
 from perspective.benchmarks.speed.judging import bench_judging, bench_states
 from perspective.benchmarks.speed.kmeans import bench_kmeans
