@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from perspective.artifacts import Triplet, stack_rows
+from perspective.artifacts.reading import forget_pages
 
 ROWS_AT_A_TIME = 2**16  # bounds memory beyond arguments and results; fewer rows are one chunk
 
@@ -26,6 +27,7 @@ def center_rows(vectors: np.ndarray) -> np.ndarray:
     mean, result = vectors.mean(axis=0), np.empty_like(vectors)
     for rows in _chunks(len(vectors)):
         result[rows] = normalize_rows(vectors[rows] - mean)
+        forget_pages(vectors)
     return result
 
 
