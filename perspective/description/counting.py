@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 NEED_STATES: tuple[Criterion, ...] = ("views", "llm")
 WORD_DIM = 96
+N_SHUFFLES, ABOVE_CHANCE = 5, 2  # views agree if at least twice as much as with the states of other texts
 ROUNDING = 1e-4  # between unit rows of one text; centred and scaled to length 1, it would look like clusters
 
 
@@ -103,9 +104,17 @@ class _Measures:
         scores = {size: scores[size] for size in scores if size in self._clusterings}
         return Estimate(n_clusters=number, seconds=round(time.process_time() - started, 2), scores=scores)
 
-    def _by_views(self) -> dict[int, float]:
+    def _by_views(self) -> dict[int, float] | None:
         assert self._whitened is not None
-        return score_agreement(self._clusterings, Granularities.of(self._whitened).cluster_all(self._grid))
+        other = Granularities.of(self._whitened).cluster_all(self._grid)
+        scores = score_agreement(self._clusterings, other)
+        # An LLM that sees nothing in the texts agrees by chance, and chance has a peak too.
+        rng, chance = np.random.default_rng(self._seed), 0.0
+        for _ in range(N_SHUFFLES):
+            order = rng.permutation(len(self._texts))
+            shuffled = score_agreement(self._clusterings, {size: found[order] for size, found in other.items()})
+            chance = max([chance, *shuffled.values()])
+        return scores if max(scores.values(), default=0) > ABOVE_CHANCE * chance else None
 
     def _by_words(self) -> dict[int, float] | None:
         rows = weigh_words(self._texts, self._seed)

@@ -35,6 +35,14 @@ def test_all_criteria_are_measured_and_the_views_decide(corpus):
     assert Count.model_validate_json(count.model_dump_json()) == count
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_states_that_say_nothing_give_no_number(seed):
+    rng = np.random.default_rng(seed)
+    vectors = np.eye(8)[np.arange(200) % 8] + 0.1 * rng.standard_normal((200, 8))
+    count = count_clusters(vectors, ["same"] * 200, rng.standard_normal((200, 12)), CountSettings(all_criteria=False))
+    assert count.estimates["views"].n_clusters is None and count.criterion != "views"
+
+
 def test_without_answer_states_the_words_decide(corpus):
     vectors, _, texts = corpus
     count = count_clusters(vectors, texts, None, CountSettings(all_criteria=False))
@@ -65,9 +73,11 @@ def test_equal_texts_are_one_cluster():
     assert count_clusters(rounded, ["same"] * 30, None, CountSettings()).n_clusters == 1
 
 
-@pytest.mark.parametrize("n_texts", [2, 3, 7])
-def test_few_texts_get_a_number_by_a_rule_of_thumb(n_texts, caplog):
-    count = count_clusters(np.eye(n_texts), [f"t{row}" for row in range(n_texts)], None, CountSettings())
+@pytest.mark.parametrize("n_texts", [2, 3, 7, 9])
+@pytest.mark.parametrize("has_states", [True, False])
+def test_few_texts_get_a_number_by_a_rule_of_thumb(n_texts, has_states, caplog):
+    states = np.eye(n_texts)[::-1] if has_states else None
+    count = count_clusters(np.eye(n_texts), [f"t{row}" for row in range(n_texts)], states, CountSettings())
     assert 1 <= count.n_clusters <= 2 and "rule of thumb" in count.criterion
     assert "no criterion" in caplog.text
 
