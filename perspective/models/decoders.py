@@ -105,7 +105,7 @@ def append_eos(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     The tokenizer saves this. Padding is recognised by the attention mask, so that any token can pad.
 
     Raises:
-        ModelError: The tokenizer has no end-of-text token.
+        ModelError: The tokenizer has no end-of-text token, or does not append it.
     """
     if tokenizer.eos_token_id is None:
         raise ModelError(
@@ -116,11 +116,12 @@ def append_eos(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     ids = tokenizer("a")["input_ids"]
-    if ids[-1] != tokenizer.eos_token_id:
-        # Either makes the template again, from both.
-        tokenizer.add_bos_token = ids[0] == tokenizer.bos_token_id
-        tokenizer.add_eos_token = True
-    if tokenizer("a")["input_ids"] != [*ids, tokenizer.eos_token_id][: len(ids) + (ids[-1] != tokenizer.eos_token_id)]:
+    if ids[-1] == tokenizer.eos_token_id:
+        return
+    # Either makes the tokenizer's template again, from both.
+    tokenizer.add_bos_token = ids[0] == tokenizer.bos_token_id
+    tokenizer.add_eos_token = True
+    if tokenizer("a")["input_ids"] != [*ids, tokenizer.eos_token_id]:
         raise ModelError(f"{name}: its tokenizer does not append {tokenizer.eos_token}; choose another decoder")
 
 

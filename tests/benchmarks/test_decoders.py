@@ -52,7 +52,7 @@ def test_a_killed_study_measures_the_rest(tmp_path, monkeypatch):
     assert {name: cell["masked_loss"] for name, cell in cells.items()} == {"loss uni": 1.0, "loss bi": 3.0}
     monkeypatch.setattr(decoder_tables, "DECODERS", tmp_path / "study.json")
     measured.load.cache_clear()
-    assert "| Uni | 1.00 |" in decoder_tables.tabulate_masked_loss()
+    assert "| Uni | 1.00 | 33.0 |" in decoder_tables.tabulate_masked_loss()
     assert decoder_tables.show_size("pairs") == "320"
 
 
