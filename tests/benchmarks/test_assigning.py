@@ -3,8 +3,8 @@ import pytest
 from helpers import write_jsonl
 
 from perspective.benchmarks import counting
-from perspective.benchmarks.assigning import measure_size, measure_unknown, measure_unseen
-from perspective.benchmarks.counting import CountingSettings, measure
+from perspective.benchmarks.clusters.assigning import measure_size, measure_unknown, measure_unseen
+from perspective.benchmarks.clusters.counting import CountingSettings, measure
 from perspective.errors import DataError
 from perspective.layout import Layout
 from perspective.vectors import normalize_rows

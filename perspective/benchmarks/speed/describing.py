@@ -27,9 +27,10 @@ from perspective.description.finding import find_clusters
 from perspective.description.settings import ClusterSettings, CountSettings
 from perspective.layout import ClusterFiles, Layout
 from perspective.llm.loading import load_llm
+from perspective.llm.replies import ReplyLog
 from perspective.models.embedders import load_embedder
 from perspective.naming.keywords import TermCounts
-from perspective.naming.llm import LocalNamer, ReplyLog
+from perspective.naming.llm import LocalNamer
 from perspective.naming.naming import name_clusters
 from perspective.naming.prompts import NAME_TOKENS, SENTENCE_TOKENS, Ask
 from perspective.page.map import MapSettings, draw_map

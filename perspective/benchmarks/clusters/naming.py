@@ -7,7 +7,7 @@ Reads:  datasets/<dataset>/small.jsonl with labels; measures/<dataset>_small_emb
 Writes: measures/benchmark_naming.json, a row for each data set and LLM; rows that are there are kept; replies of the
         LLMs in measures/benchmark_naming.replies.jsonl
 
-python -m perspective.benchmarks.naming --dataset banking77 --llm smollm2
+python -m perspective.benchmarks.clusters.naming --dataset banking77 --llm smollm2
 """
 
 from __future__ import annotations

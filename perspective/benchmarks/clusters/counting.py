@@ -6,7 +6,7 @@ Reads:  datasets/<dataset>/small.jsonl with labels; the vectors of the untouched
         the LLM, which are made where they are missing
 Writes: measures/benchmark_counting.json, shown in docs/clusters.md
 
-python -m perspective.benchmarks.counting
+python -m perspective.benchmarks.clusters.counting
 """
 
 from __future__ import annotations

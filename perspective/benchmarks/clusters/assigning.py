@@ -9,7 +9,7 @@
 Reads:  datasets/<dataset>/small.jsonl with labels; measures/<dataset>_small_embeds_<embedder>.npy
 Writes: measures/benchmark_assigning.json
 
-python -m perspective.benchmarks.assigning
+python -m perspective.benchmarks.clusters.assigning
 """
 
 from __future__ import annotations
