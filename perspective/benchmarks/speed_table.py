@@ -32,6 +32,7 @@ from perspective.benchmarks.speed.judging import bench_judging, bench_states
 from perspective.benchmarks.speed.kmeans import bench_kmeans
 from perspective.benchmarks.speed.memory import bench_memory
 from perspective.benchmarks.speed.sampling import bench_sampling
+from perspective.benchmarks.speed.teaching import bench_teacher
 from perspective.benchmarks.speed.training import bench_loss, bench_training
 from perspective.benchmarks.speed.writing import bench_writing
 from perspective.cli import entry_point, parse_settings
@@ -50,6 +51,7 @@ STAGES: dict[str, Callable[[SpeedSettings], list[Row]]] = {
     "judging": bench_judging,
     "states": bench_states,
     "memory": bench_memory,
+    "teacher": bench_teacher,
     "describing": bench_describing,
     "naming": bench_naming,
     "mapping": bench_mapping,
