@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from helpers import write_jsonl
 
-from perspective.benchmarks import counting
+from perspective.benchmarks.clusters import counting
 from perspective.benchmarks.clusters.assigning import measure_size, measure_unknown, measure_unseen
 from perspective.benchmarks.clusters.counting import CountingSettings, measure
 from perspective.errors import DataError
