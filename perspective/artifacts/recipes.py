@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from perspective.artifacts.yaml_files import explain_yaml
 from perspective.errors import DataError
 
 HINT = 'write "option: value", an option a line, as in recipes/e5-mistral.yaml'
@@ -27,16 +28,10 @@ def read_recipe(path: Path) -> list[RecipeLine]:
         DataError: The file is not such YAML; the message names the line and the remedy.
     """
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8-sig"), yaml.SafeLoader)
+        with explain_yaml(path, HINT):
+            root = yaml.compose(path.read_text(encoding="utf-8-sig"), yaml.SafeLoader)
     except OSError:
         raise DataError(f"--recipe_file {path}: no such file, or not readable") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise DataError(f"{path}:{mark.line + 1 if mark else 1}: {error.problem or error.context}; {HINT}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise DataError(f"{path}: not YAML ({str(error):.160}); {HINT}") from None
     if root is None:
         return []
     if not isinstance(root, yaml.MappingNode):

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, fie
 
 from perspective.artifacts import write_text
 from perspective.artifacts.writing import replace_surrogates
+from perspective.artifacts.yaml_files import explain_yaml
 from perspective.description.records import NOWHERE
 from perspective.errors import DataError, suggest_name
 
@@ -101,17 +102,10 @@ def load_edits(path: Path) -> Edits:
     """
     if not path.exists():
         return Edits()
-    try:
+    with explain_yaml(path, HINT):
         text = path.read_text(encoding="utf-8-sig")
         root = yaml.compose(text, yaml.SafeLoader)
         found = yaml.safe_load(text)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise DataError(f"{path}:{mark.line + 1 if mark else 1}: {error.problem or error.context}; {HINT}") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise DataError(f"{path}: not YAML ({str(error):.160}); {HINT}") from None
     if found is None:
         return Edits()
     if not isinstance(found, dict):

@@ -12,7 +12,8 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from perspective.artifacts import ROOT
+from perspective.artifacts import ROOT, display_path
+from perspective.artifacts.yaml_files import explain_yaml
 from perspective.errors import DataError, suggest_name
 from perspective.synthesis.forms import FORMS, TypeName
 
@@ -107,14 +108,8 @@ def load_yaml(path: Path) -> Any:  # noqa: ANN401
     """Read a YAML file; DataError names the file and the line of a fault."""
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise DataError(f"{place}: bad YAML ({getattr(error, 'problem', None) or error})") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    with explain_yaml(path, f"compare with {display_path(RECIPE)}", what="bad YAML: "):
+        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
 
 
 def seed_generator(*parts: object) -> np.random.Generator:
