@@ -20,12 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from perspective.artifacts import Output, dump_json, read_json, read_vectors, write_text
-from perspective.benchmarks.quality import SEEDS, StudyRun, StudySettings
+from perspective.benchmarks.quality import SEEDS, StudyRun, StudySettings, score_vectors
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import load_texts
 from perspective.errors import DataError
-from perspective.evaluation.clustering_scores import METRICS, score_clustering
-from perspective.evaluation.labels import load_labels
 from perspective.layout import MEASURES, STUDY_PAIR, Layout, states_path
 from perspective.options import OutputOptions, option
 from perspective.runtime.devices import reading_precision, training_precision
@@ -86,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cell = Output(folder / f"{case.name}.json", "perspectives", made_from, inputs, precision=precision)
         if not cell.is_finished(settings.overwrite):
             vectors = make_vectors(case, runs)
-            scores = {perspective: _score(vectors, run) for perspective, run in runs.items()}
+            scores = {perspective: score_vectors(vectors, run.corpus) for perspective, run in runs.items()}
             cell.write_json({**asdict(case), "scores": scores, "precision": precision})
             logger.info("%s: NMI %s", case.name, {name: round(np.mean(one["NMI"]), 2) for name, one in scores.items()})
         rows.append(read_json(cell.path))
@@ -119,14 +117,6 @@ def make_vectors(case: Case, runs: dict[str, StudyRun]) -> np.ndarray:
     run.call("2_finetune.convert_states", *embedder, *llm, "--states_path", states, *output)
     layout = Layout(run.dataset, "small", run.settings.embedder, judge=run.settings.llm)
     return read_vectors(folder / layout.teacher.name)
-
-
-def _score(vectors: np.ndarray, run: StudyRun) -> dict[str, list[float]]:
-    labels = load_labels(run.corpus)
-    if labels is None:
-        raise DataError(f"{run.corpus.path}: no labels to measure with")
-    measures = score_clustering(vectors, labels)
-    return {metric: measures[metric] for metric in METRICS}
 
 
 if __name__ == "__main__":

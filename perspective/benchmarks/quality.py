@@ -276,17 +276,27 @@ def run_study(settings: StudySettings) -> dict[str, Any]:
         if cell.is_finished(settings.overwrite):
             continue
         vectors = ARMS[arm](run, seed)
-        labels = load_labels(run.corpus)
-        if labels is None:
-            raise DataError(f"{run.corpus.path}: the study needs labels to measure with")
-        measures = score_clustering(vectors, labels, "small")
-        cell.write_json({**{metric: measures[metric] for metric in METRICS}, "precision": cell.precision})
-        logger.info("%s %s %d: ACC %.2f NMI %.2f", dataset, arm, seed, measures["ACC_mean"], measures["NMI_mean"])
+        scores = score_vectors(vectors, run.corpus)
+        cell.write_json({**scores, "precision": cell.precision})
+        logger.info("%s %s %d: ACC %.2f NMI %.2f", dataset, arm, seed, *(np.mean(scores[m]) for m in ("ACC", "NMI")))
     path = settings.folder.with_name(f"{settings.folder.name}.json")
     results = _gather(settings.folder, read_json(path) if path.exists() else {})
     write_text(path, dump_json(results))
     write_text(path.with_suffix(".md"), format_study(results))
     return results
+
+
+def score_vectors(vectors: np.ndarray, corpus: CorpusSettings) -> dict[str, list[float]]:
+    """Return `{metric: [percent per k-means seed]}`; only here the study reads labels.
+
+    Raises:
+        DataError: The data set has none.
+    """
+    labels = load_labels(corpus)
+    if labels is None:
+        raise DataError(f"{corpus.path}: the study needs labels to measure with")
+    measures = score_clustering(vectors, labels, "small")
+    return {metric: measures[metric] for metric in METRICS}
 
 
 def _gather(folder: Path, earlier: Mapping[str, Any]) -> dict[str, Any]:

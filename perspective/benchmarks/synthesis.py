@@ -14,7 +14,6 @@ python -m perspective.benchmarks.synthesis --n_pairs 128
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -37,9 +36,10 @@ from perspective.models.embedders import load_embedder
 from perspective.models.prompts import set_retrieval_prompts
 from perspective.options import option
 from perspective.retrieval.embedding import embed_sides
-from perspective.retrieval.metrics import RelevanceJudgments, resample_means, score_rankings
-from perspective.retrieval.search import search_dense
+from perspective.retrieval.evaluation import score_vectors
+from perspective.retrieval.metrics import resample_means
 from perspective.retrieval.training import RetrieverTrainSettings, train_retriever
+from perspective.runtime.devices import training_precision
 from perspective.synthesis.report import sum_languages
 from perspective.synthesis.settings import SetOptions, SynthesisFiles
 
@@ -83,17 +83,23 @@ def main(argv: Sequence[str] | None = None) -> None:
             add_conformity(Path(report))
         return
     collection = load_collection(DATASETS / settings.dataset)
-    cells = {BASE: [_keep_cell(f"{settings.dataset}-{settings.embedder}", [], 0, settings, collection)]}
+    cells = {BASE: [_keep_cell(BASE, 0, settings, collection)]}
     for arm in settings.arms:
-        for seed in settings.seeds:
-            pairs = load_arm(arm, settings)
-            name = f"{settings.dataset}-{settings.embedder}-{settings.llm}-{arm}-{settings.n_pairs}-{seed}"
-            cells.setdefault(arm, []).append(_keep_cell(name, pairs, seed, settings, collection))
+        cells[arm] = [_keep_cell(arm, seed, settings, collection) for seed in settings.seeds]
     found: dict[str, Any] = read_json(RESULTS) if RESULTS.exists() else {"worth": [], "conformity": []}
     key = {name: getattr(settings, name) for name in ("dataset", "llm", "embedder", "n_pairs", "seeds")}
     found["worth"] = [row for row in found["worth"] if not key.items() <= row.items()]
     found["worth"].append({**key, "metric": METRIC, "arms": summarize(cells)})
     write_text(RESULTS, dump_json(found))
+
+
+def find_pairs(arm: str, settings: SynthesisBenchmark) -> Path:
+    """Return the file of an arm's pairs."""
+    grounded, free = (
+        SynthesisFiles.choose(SetOptions(dataset=name), settings.llm) for name in (settings.dataset, "free")
+    )
+    paths = {CONTROL: grounded.control, "titles": DATASETS / settings.dataset / "train.jsonl", "free": free.pairs}
+    return paths.get(arm, grounded.pairs)
 
 
 def load_arm(arm: str, settings: SynthesisBenchmark) -> list[Pair]:
@@ -102,11 +108,7 @@ def load_arm(arm: str, settings: SynthesisBenchmark) -> list[Pair]:
     Raises:
         DataError: There are fewer than `n_pairs`.
     """
-    grounded, free = (
-        SynthesisFiles.choose(SetOptions(dataset=name), settings.llm) for name in (settings.dataset, "free")
-    )
-    paths = {CONTROL: grounded.control, "titles": DATASETS / settings.dataset / "train.jsonl", "free": free.pairs}
-    path = paths.get(arm, grounded.pairs)
+    path = find_pairs(arm, settings)
     pairs = load_pairs(path)
     if len(pairs) < settings.n_pairs:
         raise DataError(f"{path}: {len(pairs)} pairs; lower --n_pairs {settings.n_pairs}, or generate more")
@@ -117,15 +119,19 @@ def load_arm(arm: str, settings: SynthesisBenchmark) -> list[Pair]:
     return chosen
 
 
-def _keep_cell(
-    name: str, pairs: Sequence[Pair], seed: int, settings: SynthesisBenchmark, collection: Collection
-) -> np.ndarray:
+def _keep_cell(arm: str, seed: int, settings: SynthesisBenchmark, collection: Collection) -> np.ndarray:
     """Return the score of each query in percent, `(n_queries,)`, of a run that may be finished already."""
-    path = CELLS / f"{name}.json"
-    if not path.exists():
+    inputs = {"documents": DATASETS / settings.dataset / "corpus.jsonl"}
+    made_from: dict[str, Any] = {"dataset": settings.dataset, "embedder": settings.embedder, "arm": arm}
+    if arm != BASE:
+        inputs["pairs"] = find_pairs(arm, settings)
+        made_from |= {"llm": settings.llm, "n_pairs": settings.n_pairs, "seed": seed}
+    name = "-".join(map(str, made_from.values()))
+    cell = Output(CELLS / f"{name}.json", "synthesis cell", made_from, inputs, precision=training_precision())
+    if not cell.is_finished(quiet=True):
         model = load_embedder(settings.embedder)
         set_retrieval_prompts(model, settings.embedder)
-        if pairs:
+        if arm != BASE:
             folder = CELLS / f"{name}.model"
             training = RetrieverTrainSettings(
                 seed=seed,
@@ -134,23 +140,21 @@ def _keep_cell(
                 max_source_length=128,
                 num_negatives=0,
             )
-            train_retriever(model, pairs, training, Output(folder, "retriever", {"dataset": name}))
+            train_retriever(model, load_arm(arm, settings), training, Output(folder, "retriever", {"dataset": name}))
             model = load_embedder(str(folder))
             shutil.rmtree(folder)
         scores = score_collection(model, collection)
-        write_text(path, json.dumps([round(float(score), 4) for score in scores]))
+        cell.write_json([round(float(score), 4) for score in scores])
         logger.info("%s: %s %.2f", name, METRIC, scores.mean())
-    return np.array(read_json(path))
+    return np.array(read_json(cell.path))
 
 
 def score_collection(model: Any, collection: Collection) -> np.ndarray:  # noqa: ANN401
     """Return NDCG@10 of each query in percent, `(n_queries,)`."""
-    ids = list(collection.corpus)
     embedded = embed_sides(model, collection.queries.values(), collection.corpus.values())
     queries = embedded.encode_query(list(collection.queries.values()))
     documents = embedded.encode_document(list(collection.corpus.values()))
-    judged = RelevanceJudgments.from_qrels(collection.qrels, list(collection.queries), ids)
-    return 100 * score_rankings(search_dense(queries, documents, ids, 10).rows, judged, [10])[METRIC]
+    return score_vectors(collection, queries, documents)
 
 
 def summarize(cells: dict[str, list[np.ndarray]]) -> list[dict[str, Any]]:

@@ -69,6 +69,21 @@ def evaluate_retriever(collection: Collection, settings: EvaluationSettings) -> 
     }
 
 
+def score_vectors(collection: Collection, queries: np.ndarray, documents: np.ndarray, cutoff: int = 10) -> np.ndarray:
+    """Return NDCG at a cutoff of each query in percent, `(n_queries,)`, of exact search.
+
+    Args:
+        collection: Its queries and documents, in the order of the rows.
+        queries: Vectors `(n_queries, dim)`.
+        documents: Vectors `(n_documents, dim)`.
+        cutoff: Number of documents that count.
+    """
+    ids = list(collection.corpus)
+    judged = RelevanceJudgments.from_qrels(collection.qrels, list(collection.queries), ids)
+    hits = search_dense(queries, documents, ids, cutoff)
+    return 100 * score_rankings(hits.rows, judged, [cutoff])[f"NDCG@{cutoff}"]
+
+
 def search_collection(collection: Collection, settings: EvaluationSettings, depth: int) -> Hits:
     """Rank the documents for every query with the retriever of the settings."""
     queries, documents = list(collection.queries.values()), list(collection.corpus.values())

@@ -18,8 +18,8 @@ from perspective.evaluation.labels import load_labels
 from perspective.models.decoders import POOLINGS
 from perspective.models.embedding import EncoderSide, embed_texts
 from perspective.options import PoolingName
-from perspective.retrieval.metrics import RelevanceJudgments, find_interval, resample_means, score_rankings
-from perspective.retrieval.search import search_dense
+from perspective.retrieval.evaluation import score_vectors
+from perspective.retrieval.metrics import find_interval, resample_means
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -113,12 +113,9 @@ def measure_retrieval(model: SentenceTransformer, query_prompt: str = "") -> dic
     collection = sample_collection()
     queries = embed_by_poolings(model, list(collection.queries.values()), query_prompt)
     documents = embed_by_poolings(model, list(collection.corpus.values()))
-    ids = list(collection.corpus)
-    judged = RelevanceJudgments.from_qrels(collection.qrels, list(collection.queries), ids)
     found: dict[str, Any] = {}
     for pooling, vectors in queries.items():
-        hits = search_dense(vectors, documents[pooling], ids, 10)
-        values = 100 * score_rankings(hits.rows, judged, [10])["NDCG@10"]
+        values = score_vectors(collection, vectors, documents[pooling])
         low, high = find_interval(resample_means(values[:, None]))
         found[pooling] = {
             "NDCG@10": round(float(values.mean()), 4),

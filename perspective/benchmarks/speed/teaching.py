@@ -22,15 +22,15 @@ ROWS_AT_A_TIME = 50_000
 def bench_teacher(settings: SpeedSettings) -> list[Row]:
     """Make the teacher of a million texts from vectors and answer states on disk, by the entry script."""
     with tempfile.TemporaryDirectory() as folder:
-        run_alone(partial(write_evidence, Path(folder)), N_TEXTS)
+        write_evidence(Path(folder), N_TEXTS)
         taken, peak = run_alone(partial(convert, Path(folder)), N_TEXTS)
     what, target = f"teacher, {N_TEXTS:,} vectors", "15 minutes, 8 GiB"
     note = f"peak memory {peak / 2**30:.1f} GiB, pages of mapped files included"
     return [Row(what, "its own growth", target, taken, None, None, "", note)]
 
 
-def write_evidence(folder: Path, n_texts: int) -> float:
-    """Write vectors, answer states and control states of texts of many kinds; return 0 seconds."""
+def write_evidence(folder: Path, n_texts: int) -> None:
+    """Write vectors, answer states and control states of texts of many kinds."""
     rng = np.random.default_rng(0)
     frequencies = rng.pareto(1.5, N_KINDS) + 0.2
     kinds = rng.choice(N_KINDS, n_texts, p=frequencies / frequencies.sum())
@@ -46,7 +46,6 @@ def write_evidence(folder: Path, n_texts: int) -> float:
     asked = np.array(rows[sample_control_rows(n_texts)])
     others = [asked + rng.normal(scale=STATE_DIM**-0.5, size=asked.shape) for _ in range(3)]
     np.save(control_path(folder / "states.npy"), np.hstack(others).astype(np.float32))
-    return 0.0
 
 
 def convert(folder: Path, n_texts: int) -> float:
