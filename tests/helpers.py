@@ -73,6 +73,38 @@ def run_killed_when(is_time, command, **options):
     return True
 
 
+def fail_at_step(monkeypatch, n):
+    """Let the n-th step of all trainings fail, as a kill would end one; return a list that grows by each step."""
+    from transformers import Trainer
+
+    step, steps = Trainer.training_step, []
+
+    def fail(*arguments, **keywords):
+        steps.append(len(steps))
+        if len(steps) == n:
+            raise RuntimeError("killed")
+        return step(*arguments, **keywords)
+
+    monkeypatch.setattr(Trainer, "training_step", fail)
+    return steps
+
+
+def load_with_random_adapters(folder):
+    """Load an embedder with LoRA adapters that change its vectors."""
+    import torch
+
+    from perspective.models.embedders import load_embedder
+    from perspective.training.adapters import add_adapters
+
+    torch.manual_seed(0)
+    model = load_embedder(str(folder), device="cpu")
+    add_adapters(model, 2)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
 def run_stage_into(log, name, *arguments):
     """Run an entry script with all it prints going to a file; for processes of their own."""
     with Path(log).open("w") as file:

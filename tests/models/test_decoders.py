@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from helpers import load_with_random_adapters
 
 from perspective.errors import DataError, ModelError
 from perspective.models import registry
@@ -170,14 +171,9 @@ def test_encoders_are_no_decoders():
 @pytest.fixture
 def adapter(llm_folder, tmp_path):
     """An adapter as a training writes it, and the vectors of its model."""
-    from perspective.training.adapters import add_adapters, merge_adapters, save_adapters
+    from perspective.training.adapters import merge_adapters, save_adapters
 
-    torch.manual_seed(0)
-    model = load_embedder(str(llm_folder), device="cpu")
-    add_adapters(model, 2)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.3)
+    model = load_with_random_adapters(llm_folder)
     save_adapters(model, tmp_path / "lora", str(llm_folder))
     merge_adapters(model)
     return tmp_path / "lora", model.encode(TEXTS)

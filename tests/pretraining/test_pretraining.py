@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import Trainer
+from helpers import fail_at_step
 
 from perspective.artifacts import Output, hash_file
 from perspective.errors import DataError, ModelError
@@ -169,22 +169,13 @@ def test_killed_training_resumes_to_the_same_weights(tmp_path, llm_folder, sente
     texts = list(dict.fromkeys(sentences(70)))[:45]
     options = {"save_steps": 2, "num_train_epochs": 1}
     whole = train(tmp_path / "whole", llm_folder, texts, **options)
-    step, n_steps = Trainer.training_step, 0
-
-    def fail_at_four(*arguments, **keywords):
-        nonlocal n_steps
-        n_steps += 1
-        if n_steps == 4:
-            raise RuntimeError("killed")
-        return step(*arguments, **keywords)
-
-    monkeypatch.setattr(Trainer, "training_step", fail_at_four)
+    steps = fail_at_step(monkeypatch, 4)
     with pytest.raises(RuntimeError, match="killed"):
         train(tmp_path / "killed", llm_folder, texts, **options)
     gc.collect()  # the progress bar of the killed run is cleared here, not in the output of a later test
     killed = train(tmp_path / "killed", llm_folder, texts, **options)
     n_whole = len((whole / "loss.csv").read_text().splitlines()) - 1
-    assert n_steps == 4 + n_whole - 2  # two steps lay in the checkpoint
+    assert len(steps) == 4 + n_whole - 2  # two steps lay in the checkpoint
     for name in ("model.safetensors", "loss.csv", "lora/adapter_model.safetensors"):
         assert hash_file(killed / name) == hash_file(whole / name)
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, write_jsonl
+from helpers import ROOT, fail_at_step, write_jsonl
 
 from perspective.artifacts import Output, hash_file
 from perspective.data.pairs import Pair
@@ -212,25 +212,14 @@ def test_lora_is_merged(tmp_path, embedder_folder, pairs, mini_batch_size):
 def test_killed_training_goes_on_to_the_same_weights(
     tmp_path, embedder_folder, pairs, monkeypatch, mini_batch_size, lora_rank
 ):
-    from transformers import Trainer
-
     options = {"save_steps": 3, "mini_batch_size": mini_batch_size, "lora_rank": lora_rank}
     whole = train(tmp_path / "whole", embedder_folder, pairs, **options)
-    step, n_steps = Trainer.training_step, 0
-
-    def fail_at_eight(*arguments, **keywords):
-        nonlocal n_steps
-        n_steps += 1
-        if n_steps == 8:
-            raise RuntimeError("killed")
-        return step(*arguments, **keywords)
-
-    monkeypatch.setattr(Trainer, "training_step", fail_at_eight)
+    steps = fail_at_step(monkeypatch, 8)
     with pytest.raises(RuntimeError, match="killed"):
         train(tmp_path / "killed", embedder_folder, pairs, **options)
     assert (tmp_path / "killed.partial" / "checkpoint-6").exists()
     killed = train(tmp_path / "killed", embedder_folder, pairs, **options)
-    assert n_steps == 8 + 4  # of 10 steps, six lay in the checkpoint
+    assert len(steps) == 8 + 4  # of 10 steps, six lay in the checkpoint
     for name in ("model.safetensors", "loss.csv"):
         assert hash_file(killed / name) == hash_file(whole / name)
 

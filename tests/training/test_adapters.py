@@ -2,27 +2,18 @@
 
 import numpy as np
 import torch
+from helpers import load_with_random_adapters
 
 from perspective.artifacts import ROOT
 from perspective.models.embedders import load_embedder
-from perspective.training.adapters import add_adapters, merge_adapters
+from perspective.training.adapters import merge_adapters
 from perspective.training.run import replace_shards
 
 TEXTS = ["top up my card", "rain"]
 
 
-def add_random_adapters(folder):
-    torch.manual_seed(0)
-    model = load_embedder(str(folder), device="cpu")
-    add_adapters(model, 2)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.3)
-    return model.eval()
-
-
 def test_merging_changes_no_vector(llm_folder):
-    model = add_random_adapters(llm_folder)
+    model = load_with_random_adapters(llm_folder)
     before = model.encode(TEXTS)
     merge_adapters(model)
     np.testing.assert_allclose(model.encode(TEXTS), before, atol=1e-5)
@@ -30,14 +21,14 @@ def test_merging_changes_no_vector(llm_folder):
 
 def test_a_quantised_base_is_dequantised_where_adapters_are_merged(llm_folder, monkeypatch, tmp_path):
     """Weights in 8 bits by a scale, which stand for those of bitsandbytes: these need a GPU."""
-    model = add_random_adapters(llm_folder)
+    model = load_with_random_adapters(llm_folder)
     scale = 0.02
 
     def dequantize(layer):
         return layer.weight.float() * scale
 
     monkeypatch.setattr("peft.utils.integrations.dequantize_module_weight", dequantize)
-    expected = add_random_adapters(llm_folder)
+    expected = load_with_random_adapters(llm_folder)
     for quantized, whole in zip(model.modules(), expected.modules(), strict=True):
         if hasattr(quantized, "lora_A"):
             layer = quantized.get_base_layer()
@@ -53,7 +44,7 @@ def test_a_quantised_base_is_dequantised_where_adapters_are_merged(llm_folder, m
 
 
 def test_whole_weights_take_the_places_of_shards(llm_folder):
-    model = add_random_adapters(llm_folder)
+    model = load_with_random_adapters(llm_folder)
     before = model.encode(TEXTS)
     state = {name: weight.clone() for name, weight in model.state_dict().items()}
     for parameter in model.parameters():
