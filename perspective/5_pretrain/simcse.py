@@ -1,4 +1,4 @@
-"""Train an embedder by SimCSE: it tells two dropped-out views of a text from other texts (the last step of LLM2Vec).
+"""Train an embedder by SimCSE: two dropped-out views of a text against other texts (the last step of LLM2Vec).
 
 Reads:  datasets/<dataset>/<scale>.jsonl, or --data_path: any texts; the embedder, such as what mntp.py wrote
 Writes: checkpoints/<dataset>_<embedder>-simcse/, a folder that SentenceTransformer(path) loads, with its model card,

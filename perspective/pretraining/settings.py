@@ -79,7 +79,7 @@ class SimcseSettings(PretrainSettings):
 
     learning_rate: float = option("peak learning rate of AdamW", default=3e-5)
     per_device_train_batch_size: int = option(
-        "texts a step, over all processes: each is told from all others of the step", default=128
+        "texts a step, over all processes: the others of the step are the negatives of each", default=128
     )
     mini_batch_size: int = option(
         "texts that a process embeds at a time (gradient caching); 0 embeds the whole batch at once",

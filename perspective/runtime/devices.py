@@ -118,8 +118,8 @@ def _cpu_has_bf16() -> bool:
         import torch
 
         return bool(torch.cpu.get_capabilities().get("amx_bf16"))
-    fields = dict(line.split(":", 1) for line in reversed(cpu.splitlines()) if ":" in line)
-    found = {name.strip(): value.split() for name, value in fields.items()}
+    first = (line.partition(":") for line in cpu.partition("\n\n")[0].splitlines())
+    found = {name.strip(): value.split() for name, _, value in first}
     flags, vendor = found.get("flags", []), found.get("vendor_id", [])
     # AVX512-BF16 alone is fast on AMD only: an Intel Xeon whose virtual machine hides AMX multiplies matrices of
     # MiniLM's shapes at 83 GFLOP/s a core in bfloat16 and at 157 in float32.

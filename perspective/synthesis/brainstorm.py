@@ -55,9 +55,8 @@ def pool_tasks(replies: Iterable[tuple[TypeName, str]], known: Mapping[TypeName,
         n_other_lines += n_other
     kept = {}
     for kind, tasks in pool.items():
-        near = find_similar(
-            [normalize_text(task) for task in tasks], [normalize_text(task) for task in tasks], 1, SAME_TASK
-        )
+        words = [normalize_text(task) for task in tasks]
+        near = find_similar(words, words, 1, SAME_TASK)
         kept[kind] = [task for task, is_kept in zip(tasks, keep_distinct(near), strict=True) if is_kept]
     n_new = sum(map(len, kept.values())) - sum(map(len, known.values()))
     return {"tasks": kept, "facts": {"n_tasks": n_found, "n_new": n_new, "n_other_lines": n_other_lines}}

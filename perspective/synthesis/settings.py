@@ -146,7 +146,7 @@ class SynthesisFiles:
 
     @property
     def report(self) -> Path:
-        """Counts by type and language; a table and a picture lie beside it."""
+        """Counts by type and language; a table and a picture are beside it."""
         return self.folder / "report.json"
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from perspective.artifacts import Judgment
-from perspective.artifacts.reading import forget_pages
 from perspective.errors import DataError
 from perspective.options import option
 from perspective.teacher.graph import connect_neighbors, diffuse
@@ -162,7 +161,6 @@ def fit_to_embedder(teacher: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     for chunk in chunks:
         fitted = mean + radius * normalize_rows(rows[chunk] @ (left @ right))
         result[chunk] = normalize_rows(fitted) if is_unit else fitted
-    forget_pages(vectors)
     return result
 
 

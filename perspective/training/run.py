@@ -171,10 +171,11 @@ def run_training(
         if settings.lora_rank:
             remove_adapters(model)  # so that the caller can train the model again
         raise
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # all processes take part
         if not is_main():
-            return [entry for entry in trainer.state.log_history if "loss" in entry]
+            return history
         replace_shards(model, state)
     if settings.lora_rank:
         if is_main():
@@ -182,7 +183,7 @@ def run_training(
         merge_adapters(model)
     if not all(parameter.isfinite().all() for parameter in model.parameters()):
         raise DivergenceError("the weights are NaN or infinite after training", settings.learning_rate)
-    return [entry for entry in trainer.state.log_history if "loss" in entry]
+    return history
 
 
 def replace_shards(model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
