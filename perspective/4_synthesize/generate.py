@@ -18,7 +18,7 @@ from typing import Literal
 
 from perspective.artifacts import Output, display_path, read_facts
 from perspective.cli import entry_point, parse_settings
-from perspective.data.documents import read_passages, write_passages
+from perspective.data.documents import PassageSettings, read_passages, write_passages
 from perspective.errors import DataError
 from perspective.judging.session import lock_judgments
 from perspective.llm.server.settings import ServerSettings
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class GenerateSettings:
+class GenerateSettings(PassageSettings):
     """How many examples, of what."""
 
     n_examples: int = option("number of examples that are asked for", default=512)
@@ -41,15 +41,12 @@ class GenerateSettings:
         "shares of the types: those of the recipe, or equal", default="published"
     )
     documents_path: str | None = option("your documents; their queries are asked for", default=None, group="input")
-    text_column: str = option("field or column of the text in a file of documents", default="text", group="input")
-    passage_chars: int = option("documents are cut into passages of at most this length", default=600)
 
     def __post_init__(self) -> None:
         """Check values."""
+        super().__post_init__()
         if self.n_examples < 1:
             raise DataError(f"--n_examples {self.n_examples}: must be at least 1")
-        if self.passage_chars < 100:
-            raise DataError(f"--passage_chars {self.passage_chars}: must be at least 100")
 
 
 @entry_point
@@ -63,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with lock_judgments(files.replies):
         inputs = {"recipe": synthesis.recipe}
         if settings.documents_path:
-            passages = read_passages(Path(settings.documents_path), settings.passage_chars, settings.text_column)
+            passages = read_passages(Path(settings.documents_path), settings)
             write_passages(Output(files.corpus, "passages", {"passage_chars": settings.passage_chars}), passages)
             texts = {passage.id: passage.text for passage in passages}
             questions = plan_grounded(recipe, texts, settings.n_examples, codes, synthesis.seed)

@@ -13,6 +13,7 @@ from perspective.artifacts.jsonl import is_blank, read_jsonl, read_text, write_j
 from perspective.data.corpus import read_texts
 from perspective.data.pairs import Pair
 from perspective.errors import DataError
+from perspective.options import option
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +22,19 @@ TABLE_ENDINGS = (".jsonl", ".csv", ".parquet")
 MIN_PASSAGE_CHARS = 40  # a heading alone is no document
 _HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*$")
 _BREAKS = (r"\n\s*\n", r"\n", r"(?<=[.!?。！？])\s+", r"\s+")  # where a text is cut, best first
+
+
+@dataclass(frozen=True)
+class PassageSettings:
+    """How documents are read and cut."""
+
+    text_column: str = option("field or column of the text in a file of documents", default="text", group="input")
+    passage_chars: int = option("documents are cut into passages of at most this length", default=600)
+
+    def __post_init__(self) -> None:
+        """Check the length."""
+        if self.passage_chars < 100:
+            raise DataError(f"--passage_chars {self.passage_chars}: must be at least 100")
 
 
 @dataclass(frozen=True)
@@ -38,23 +52,22 @@ class Passage:
     title: str = ""
 
 
-def read_passages(path: Path, max_chars: int, text_column: str = "text") -> list[Passage]:
+def read_passages(path: Path, settings: PassageSettings = PassageSettings()) -> list[Passage]:  # noqa: B008  frozen
     """Read documents and cut them into passages; equal passages are kept once.
 
     Args:
         path: A folder with .txt and .md files, also in folders of it; or a .jsonl, .csv or .parquet file with a
             document a row, such as the corpus.jsonl of a retrieval collection.
-        max_chars: Longest passage.
-        text_column: Field or column of the text in files of rows.
+        settings: Field of the text in files of rows, and the longest passage.
 
     Raises:
         DataError: There is no document, or a file cannot be read.
     """
     passages: dict[str, Passage] = {}
     n_documents = n_short = 0
-    for name, title, text in _read_documents(Path(path), text_column):
+    for name, title, text in _read_documents(Path(path), settings.text_column):
         n_documents += 1
-        parts = [part for part in split_text(text, max_chars) if len(part[1]) >= MIN_PASSAGE_CHARS]
+        parts = [part for part in split_text(text, settings.passage_chars) if len(part[1]) >= MIN_PASSAGE_CHARS]
         n_short += not parts
         for number, (heading, part) in enumerate(parts):
             key = name if len(parts) == 1 else f"{name}#{number}"

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from helpers import ROOT, run_stage, stage_environment, write_jsonl
 
+from perspective.artifacts import read_facts
+from perspective.data.pairs import load_pairs
 from perspective.models.embedders import load_embedder
 
 
@@ -73,3 +75,27 @@ def test_bad_input_is_one_line(stage, tmp_path, llm_folder, embedder_folder, tex
         assert ended.value.code == 2
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
         assert message in line
+
+
+def test_weak_pairs_are_headings_with_their_passages(tmp_path, capsys):
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    knot = "A bowline makes a loop that does not slip, and is easily untied after a load."
+    reef = "Take in sail early. A reefed boat heels less, steers better and is often faster."
+    (notes / "sailing.md").write_text(f"# Bowline\n{knot}\n# Reefing\n{reef}\n")
+    # The same advice again, and a row without a heading.
+    (notes / "again.md").write_text(f"# Reefing a sail\n{reef} Again.\n")
+    options = ("--dataset", "notes", "--documents_path", notes, "--output_path", tmp_path)
+    run_stage("weak_pairs", *options)
+    pairs = load_pairs(tmp_path / "notes" / "pairs.jsonl")
+    assert {(pair.query, pair.source) for pair in pairs} == {("Bowline", "title"), ("Reefing a sail", "title")}
+    assert read_facts(tmp_path / "notes" / "pairs.jsonl")["n_near_duplicates"] == 1
+    (notes / "again.md").write_text("# Anchors\nLet out five times as much chain as the water is deep.\n")
+    run_stage("weak_pairs", *options, "--overwrite")
+    assert "Anchors" in {pair.query for pair in load_pairs(tmp_path / "notes" / "pairs.jsonl")}
+    capsys.readouterr()
+
+    (tmp_path / "one.csv").write_text("text\nOnly one sentence in only one document of the whole set\n")
+    with pytest.raises(SystemExit) as error:
+        run_stage("weak_pairs", "--dataset", "one", "--documents_path", tmp_path / "one.csv", "--output_path", tmp_path)
+    assert error.value.code == 2 and "documents need headings" in capsys.readouterr().err

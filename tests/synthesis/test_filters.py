@@ -5,7 +5,7 @@ import json
 import pytest
 
 from perspective.artifacts import Output
-from perspective.data.documents import Passage, make_title_pairs, read_passages, split_text
+from perspective.data.documents import Passage, PassageSettings, make_title_pairs, read_passages, split_text
 from perspective.data.pairs import load_pairs
 from perspective.errors import DataError
 from perspective.synthesis.assembly import assemble_set, hold_out, save_set
@@ -116,7 +116,7 @@ def test_a_folder_of_documents_is_cut_into_passages(tmp_path):
     (tmp_path / "no_spaces.txt").write_text("x" * 100_000, encoding="utf-8")
     (tmp_path / "page.md").write_text(f"# Knots\n\n{'A knot holds. ' * 5}\n\n## Hitches\n\n{'A hitch slips. ' * 5}")
     (tmp_path / "other.pdf").write_bytes(b"%PDF")
-    passages = read_passages(tmp_path, 600)
+    passages = read_passages(tmp_path)
     assert all(len(passage.text) <= 600 for passage in passages)
     assert " ".join(one.text for one in passages if one.id.startswith("sub/long")) == long
     assert [(one.id, one.title) for one in passages if one.id.startswith("page")] == [
@@ -142,17 +142,17 @@ def test_a_folder_without_documents_is_one_line(tmp_path, name, content, message
     if name:
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=message):
-        read_passages(tmp_path, 600)
+        read_passages(tmp_path)
 
 
 def test_files_of_documents_are_read(tmp_path):
     path = tmp_path / "corpus.jsonl"
     path.write_text('{"_id": "a", "title": "Ropes", "text": "%s"}\n' % ("A rope is long. " * 4), encoding="utf-8")
-    assert read_passages(path, 600) == [Passage("a", ("A rope is long. " * 4).strip(), "Ropes")]
+    assert read_passages(path) == [Passage("a", ("A rope is long. " * 4).strip(), "Ropes")]
     with pytest.raises(DataError, match=r'corpus.jsonl:1: no text "body" \(found: _id, text, title\)'):
-        read_passages(path, 600, "body")
+        read_passages(path, PassageSettings(text_column="body"))
     with pytest.raises(DataError, match="no folder and no"):
-        read_passages(tmp_path / "nothing.pdf", 600)
+        read_passages(tmp_path / "nothing.pdf")
 
 
 def test_texts_are_cut_at_the_best_place():
