@@ -36,6 +36,7 @@ STAGES = {
     "filter": "perspective.4_synthesize.filter",
     "mntp": "perspective.5_pretrain.mntp",
     "simcse": "perspective.5_pretrain.simcse",
+    "retromae": "perspective.5_pretrain.retromae",
     "weak_pairs": "perspective.5_pretrain.weak_pairs",
 }
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from perspective.artifacts import ROOT
 from perspective.artifacts.names import slugify_model
@@ -31,21 +31,18 @@ class DecoderOptions(TrainedEmbedderOptions):
 
 @dataclass(frozen=True)
 class PretrainSettings(StepSettings):
-    """Settings that both objectives share; the values are those of LLM2Vec."""
+    """Settings that all objectives share."""
 
     max_source_length: int = option("cut texts to this many tokens", default=128)
     max_texts: int | None = option("train on a random sample of this many texts", default=None)
     num_train_epochs: float = option("passes over the texts", default=1.0)
     warmup_ratio: float = option("fraction of the steps in which the learning rate rises", default=0.1)
-    lora_rank: int = option(
-        "train LoRA adapters of this rank on all linear layers, merged at the end; 0 trains all weights", default=16
-    )
 
     def __post_init__(self) -> None:
         """Check values."""
         values = asdict(self)
         for name, least in (("max_source_length", 3), ("max_texts", 4), ("lora_rank", 0), ("save_steps", 1)):
-            if values[name] is not None and values[name] < least:
+            if values.get(name) is not None and values[name] < least:
                 raise DataError(f"--{name} {values[name]}: must be at least {least}")
         for name in ("num_train_epochs", "learning_rate", "per_device_train_batch_size"):
             if not values[name] > 0:
@@ -59,8 +56,17 @@ class PretrainSettings(StepSettings):
 
 
 @dataclass(frozen=True)
-class MntpSettings(PretrainSettings):
-    """Masked next-token prediction."""
+class AdapterSettings:
+    """What decoders train."""
+
+    lora_rank: int = option(
+        "train LoRA adapters of this rank on all linear layers, merged at the end; 0 trains all weights", default=16
+    )
+
+
+@dataclass(frozen=True)
+class MntpSettings(AdapterSettings, PretrainSettings):
+    """Masked next-token prediction; the values are those of LLM2Vec."""
 
     learning_rate: float = option("peak learning rate of AdamW", default=5e-5)
     per_device_train_batch_size: int = option("texts a step, over all processes", default=32)
@@ -69,13 +75,12 @@ class MntpSettings(PretrainSettings):
     def __post_init__(self) -> None:
         """Check values."""
         super().__post_init__()
-        if not 0 < self.mask_share < 1:
-            raise DataError(f"--mask_share {self.mask_share}: must be above 0 and below 1")
+        _check_share(self.mask_share)
 
 
 @dataclass(frozen=True)
-class SimcseSettings(PretrainSettings):
-    """SimCSE."""
+class SimcseSettings(AdapterSettings, PretrainSettings):
+    """SimCSE; the values are those of LLM2Vec."""
 
     learning_rate: float = option("peak learning rate of AdamW", default=3e-5)
     per_device_train_batch_size: int = option(
@@ -99,6 +104,42 @@ class SimcseSettings(PretrainSettings):
             raise DataError(f"--temperature {self.temperature}: must be above 0")
         if self.mini_batch_size < 0:
             raise DataError(f"--mini_batch_size {self.mini_batch_size}: must not be negative")
+
+
+@dataclass(frozen=True)
+class EncoderOptions(TrainedEmbedderOptions):
+    """The encoder to pre-train."""
+
+    embedder: str = option(
+        "the encoder: a hub id or a folder of a BERT or RoBERTa with its masked-LM head",
+        default="google-bert/bert-base-uncased",
+        group="model",
+        aliases=TRAINED_ALIASES,
+    )
+
+
+@dataclass(frozen=True)
+class RetroMaeSettings(PretrainSettings):
+    """RetroMAE, and masked language modelling as its control."""
+
+    lora_rank: ClassVar[int] = 0  # all weights are trained
+
+    objective: Literal["retromae", "mlm"] = option(
+        "retromae: masked tokens, and the whole text from its [CLS] state; mlm: masked tokens alone", default="retromae"
+    )
+    learning_rate: float = option("peak learning rate of AdamW", default=1e-4)
+    per_device_train_batch_size: int = option("texts a step, over all processes", default=32)
+    mask_share: float = option("share of the tokens that the encoder does not see", default=0.3)
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        super().__post_init__()
+        _check_share(self.mask_share)
+
+
+def _check_share(mask_share: float) -> None:
+    if not 0 < mask_share < 1:
+        raise DataError(f"--mask_share {mask_share}: must be above 0 and below 1")
 
 
 def checkpoint_path(dataset: str, embedder: str, objective: str, folder: Path | None = None) -> Path:
