@@ -168,13 +168,18 @@ def summarize(cells: dict[str, list[np.ndarray]]) -> list[dict[str, Any]]:
         row = {"arm": arm, "mean": round(float(means.mean()), 3), "std": round(float(means.std()), 3)}
         for against in (BASE, CONTROL):
             if arm not in (BASE, against) and against in cells:
-                row[f"against_{against}"] = _compare(runs, cells[against])
+                row[f"against_{against}"] = compare_runs(runs, cells[against])
         rows.append(row)
     return rows
 
 
-def _compare(runs: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> list[float]:
-    """Return difference, lower and upper end."""
+def compare_runs(runs: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> list[float]:
+    """Return the difference of two arms, and the lower and upper end of its 95% interval.
+
+    Args:
+        runs: Scores of the queries, `(n_queries,)` for each training seed.
+        others: The same of the other arm.
+    """
     difference = np.mean(runs, axis=0) - np.mean(others, axis=0)  # (n_queries,)
     variance = float(resample_means(difference[:, None]).var(ddof=1))
     before = np.array([[run.mean()] for run in others]) if len(others) > 1 else np.array([others[0].mean()])

@@ -29,7 +29,7 @@ from perspective.errors import DataError, suggest_name
 from perspective.evaluation.clustering_scores import METRICS
 from perspective.evaluation.comparison import Comparison, format_text
 from perspective.layout import STUDY_DATASETS
-from perspective.leaderboard import cluster_tables, decoder_tables, measured, synthesis_tables
+from perspective.leaderboard import cluster_tables, decoder_tables, measured, pretraining_tables, synthesis_tables
 from perspective.leaderboard.measured import BASE, DATASETS, MEAN, TUNING
 from perspective.plots import make_figure
 
@@ -245,6 +245,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "unknown_classes": cluster_tables.tabulate_unknown,
     "conformity": synthesis_tables.tabulate_conformity,
     "synthesis_worth": synthesis_tables.tabulate_worth,
+    "pretraining": pretraining_tables.tabulate_pretraining,
     "decoder_arms": decoder_tables.tabulate_arms,
     "masked_loss": decoder_tables.tabulate_masked_loss,
     "decoders_tuned": decoder_tables.tabulate_tuned,

@@ -1,0 +1,33 @@
+"""The table of docs/pretraining.md: what pre-training gives a small encoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perspective.artifacts.markdown import format_table
+from perspective.layout import MEASURES
+from perspective.leaderboard.measured import load
+
+RETROMAE = MEASURES / "benchmark_retromae.json"
+NAMES = {"none": "nothing", "mlm": "masked tokens", "retromae": "RetroMAE"}
+
+
+def tabulate_pretraining() -> str:
+    """NDCG@10 before and after the same fine-tuning, by what the encoder was pre-trained with."""
+    rows = []
+    for arm in load(RETROMAE)["arms"]:
+        masked = arm["facts"].get("masked_loss_trained")
+        rows.append(
+            [
+                NAMES[arm["arm"]],
+                "" if masked is None else f"{arm['facts']['masked_loss_before']:.2f} -> {masked:.2f}",
+                *(f"{arm[when]['mean']:.2f} ± {arm[when]['std']:.2f}" for when in ("before", "after")),
+                *(_show(arm["after"].get(f"against_{other}")) for other in ("none", "mlm")),
+            ]
+        )
+    columns = ["pre-trained with", "loss of masked tokens", "NDCG@10 before fine-tuning", "after"]
+    return format_table([*columns, "after, against nothing", "after, against masked tokens"], rows)
+
+
+def _show(difference: Any) -> str:  # noqa: ANN401
+    return "{:+.2f} ({:+.2f} to {:+.2f})".format(*difference) if difference else ""
