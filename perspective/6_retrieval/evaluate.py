@@ -2,7 +2,7 @@
 
 Reads:  a collection: a folder in the BEIR layout, a name in datasets/, or a retrieval task of mteb
         (Ko-StrategyQA, AutoRAGRetrieval, PublicHealthQA, ...; a subset as TASK:SUBSET)
-Writes: measures/retrieval/<collection>_<model>[-bm25-hybrid][-rerank].json, and the same in mteb's
+Writes: measures/retrieval/<collection>_<model>[-bm25-hybrid][-rerank-<reranker>].json, and the same in mteb's
         own format in measures/retrieval/mteb/; embeddings in vectors/
 
 python -m perspective.6_retrieval.evaluate --collection docstrings --embedder minilm
