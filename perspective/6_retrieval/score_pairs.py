@@ -30,12 +30,18 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ScoringFiles(EmbedderOptions, BatchOptions, OutputOptions, RetrievalSetOptions):
-    """Pairs, reranker and output of scoring."""
+class TeacherOptions:
+    """The reranker that scores."""
 
     reranker: str = option(
         "a folder of train_reranker, an id of a CrossEncoder, or a causal LM (smollm2)", group="model"
     )
+
+
+@dataclass(frozen=True)
+class ScoringFiles(EmbedderOptions, BatchOptions, OutputOptions, TeacherOptions, RetrievalSetOptions):
+    """Pairs, reranker and output of scoring."""
+
     train_file: str | None = option("pairs with hard negatives; default the mined ones", default=None, group="input")
 
 

@@ -43,6 +43,8 @@ def load_reranker(name: str, device: str | None = None) -> Reranker:
         ModelError: It cannot be reached, is an embedder or another kind of model, is not in
             safetensors, or has several outputs.
     """
+    if name in LLMS and LLMS[name].judge != "answer":
+        raise ModelError(f"{name}: a reward model of conversations; a reranker is a CrossEncoder or a causal LM")
     known = {**EMBEDDERS, **LLMS}
     source = find_source(name, LLMS.get(name) or EMBEDDERS.get(name), known)
     if isinstance(source, Path) and source.is_dir():
@@ -53,8 +55,6 @@ def load_reranker(name: str, device: str | None = None) -> Reranker:
         from perspective.llm.loading import load_llm
         from perspective.reranking.yes_no import YesNoReranker
 
-        if name in LLMS and LLMS[name].judge != "answer":
-            raise ModelError(f"{name}: a reward model of conversations; a reranker is a CrossEncoder or a causal LM")
         return YesNoReranker(load_llm(name))
     import torch
     from sentence_transformers import CrossEncoder
