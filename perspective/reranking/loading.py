@@ -103,11 +103,13 @@ def score_texts(reranker: Reranker, pairs: Sequence[TextPair], batch_size: int |
     scores = np.empty(len(pairs), dtype=np.float32)
     body = getattr(reranker, "transformers_model", None)
     limit = BatchLimit(items=batch_size) if batch_size else limit_batches(body, CPU_LIMIT, keeps_cache=False)
-    predict = halve_on_out_of_memory(
-        lambda rows: _predict(reranker, [pairs[row] for row in rows], len(rows)), lambda row: sizes[row]
-    )
+
+    def predict_rows(rows: list[int]) -> np.ndarray:
+        return _predict(reranker, [pairs[row] for row in rows], len(rows))
+
+    predict = halve_on_out_of_memory(predict_rows, sizes.__getitem__)
     with tqdm(total=len(pairs), desc="reranking", unit="pair", leave=False) as progress:
-        for rows in make_batches(order, lambda row: sizes[row], limit):
+        for rows in make_batches(order, sizes.__getitem__, limit):
             scores[rows] = predict(rows)
             progress.update(len(rows))
     return scores

@@ -39,7 +39,10 @@ class RerankerTrainSettings(StepSettings):
         "the document",
         default=False,
     )
-    learning_rate: float = option("peak learning rate of AdamW", default=5e-5)
+    learning_rate: float = option(
+        "peak learning rate of AdamW, for small bodies and few pairs; 2e-5 for bodies of 100M parameters and more",
+        default=2e-4,
+    )
     num_train_epochs: float = option("passes over the queries", default=1.0)
     per_device_train_batch_size: int = option("queries a step, each with its document and negatives", default=16)
     warmup_ratio: float = option("fraction of the steps in which the learning rate rises", default=0.1)
@@ -136,13 +139,12 @@ def make_groups(pairs: Sequence[Pair], settings: RerankerTrainSettings) -> Datas
     groups = [pair for pair in pairs if pair.hard_negatives]
     if not groups:
         raise DataError("no pair has a hard negative to rank the document against; run mine_negatives first")
-    fewest = min(len(pair.hard_negatives) for pair in groups)
-    if fewest < settings.num_negatives or len(groups) < len(pairs):
+    n_few = sum(len(pair.hard_negatives) < settings.num_negatives for pair in groups)
+    if n_few or len(groups) < len(pairs):
         logger.warning(
-            "%d of %d pairs have no hard negative and are left out; %d others have fewer than --num_negatives %d: mine "
-            "more, or lower it",
-            *(len(pairs) - len(groups), len(pairs)),
-            *(sum(len(pair.hard_negatives) < settings.num_negatives for pair in groups), settings.num_negatives),
+            "of %d pairs, %d without hard negatives are left out, and %d have fewer than --num_negatives %d; "
+            "mine_negatives finds more with a higher --num_negatives or lower margins",
+            *(len(pairs), len(pairs) - len(groups), n_few, settings.num_negatives),
         )
     rng = random.Random(settings.seed)
     columns: dict[str, list[Any]] = {"query": [], "documents": [], "label": []}

@@ -4,16 +4,15 @@ Reads:  datasets/docstrings/ (make_docs_set.sh)
 Writes: measures/benchmark_reranking/: samples, models, results and cells, from which a killed study
         resumes; measures/benchmark_reranking.json, all cells
 
-python -m perspective.benchmarks.reranking
+python -m perspective.benchmarks.reranking.study
 """
 
 from __future__ import annotations
 
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,22 @@ from typing import Any
 import numpy as np
 
 from perspective.artifacts import Output, dump_json, read_facts, read_json, write_text
+from perspective.artifacts.names import slugify_model
+from perspective.benchmarks.reranking.samples import (
+    N_NEGATIVES,
+    N_NOISY,
+    N_RERANKER,
+    N_STUDENT,
+    corrupt_half,
+    draw_negatives,
+    keep_negatives,
+    sample_pairs,
+    shuffle_scores,
+)
+from perspective.benchmarks.samples import SAMPLE_SEED, draw_collection
+from perspective.benchmarks.speed_table import describe_machine
 from perspective.cli import entry_point, parse_settings
-from perspective.data.collection import QRELS_PLACES, Collection, load_collection, save_collection
+from perspective.data.collection import QRELS_PLACES, load_collection, save_collection
 from perspective.data.corpus import DATASETS
 from perspective.data.docstrings import NAME
 from perspective.data.pairs import Pair, load_pairs, save_pairs
@@ -39,12 +52,10 @@ FOLDER = MEASURES / "benchmark_reranking"
 RESULTS = FOLDER.with_suffix(".json")
 EMBEDDER, LLM = "minilm", "smollm2"
 SEEDS = (100, 13, 21)
-SAMPLE_SEED = 0
 
 N_QUERIES, N_DOCUMENTS, N_RERANKED = 200, 600, 20
 N_ASKED = 40  # queries for the LLM, which takes half a second a pair
-N_RERANKER, N_STUDENT, N_NOISY = 1024, 384, 768  # pairs to train the reranker, the retrievers, and for the filter
-N_MINED, N_NEGATIVES = 10, 3
+N_MINED = 10
 N_TIMED = 256  # pairs
 MAX_TOKENS, MAX_PAIR_TOKENS = 64, 96  # of a text, of a query with a document
 KEEP_TOP_K = 2  # of E5
@@ -74,7 +85,7 @@ class RerankingStudy:
         inputs = {"qrels": source / QRELS_PLACES[0], "corpus": source / "corpus.jsonl"}
         output = Output(FOLDER / f"docstrings-{n_queries}" / QRELS_PLACES[0], "collection", made_from, inputs)
         if not output.is_finished(quiet=True):
-            save_collection(output, _sample_collection(load_collection(source), n_queries))
+            save_collection(output, draw_collection(load_collection(source), n_queries, N_DOCUMENTS))
         return output.path.parent
 
     def pairs(self, name: str, make: Callable[[], list[Pair]], **settings: object) -> Path:
@@ -87,7 +98,7 @@ class RerankingStudy:
     @property
     def mined(self) -> Path:
         """Pairs with the retriever's hard negatives."""
-        pairs = self.pairs("pairs", lambda: _sample_pairs()[:N_RERANKER], n=N_RERANKER)
+        pairs = self.pairs("pairs", lambda: sample_pairs()[:N_RERANKER], n=N_RERANKER)
         _run("mine_negatives", "--train_file", pairs, "--num_negatives", N_MINED, "--output_path", FOLDER, *self._set)
         return mined_path(NAME, str(self.base), FOLDER)
 
@@ -101,7 +112,7 @@ class RerankingStudy:
     def scored(self, negatives: str) -> Path:
         """Pairs with the reranker's scores: with hard negatives, mined or random ones."""
         mined = load_pairs(self.mined)
-        makers = {"mined": lambda: _keep_negatives(mined), "random": lambda: _draw_negatives(mined)}
+        makers = {"mined": lambda: keep_negatives(mined), "random": lambda: draw_negatives(mined)}
         pairs = self.pairs(f"student-{negatives}", makers[negatives], n=N_STUDENT, n_negatives=N_NEGATIVES)
         folder = FOLDER / f"scored-{negatives}"
         _run("score_pairs", "--train_file", pairs, "--reranker", self.reranker, "--output_path", folder, *self._set)
@@ -110,7 +121,7 @@ class RerankingStudy:
     def shuffled(self) -> Path:
         """The scored pairs with each group's scores in another order."""
         scored = load_pairs(self.scored("mined"))
-        return self.pairs("shuffled", lambda: _shuffle_scores(scored), n=N_STUDENT, of="scores")
+        return self.pairs("shuffled", lambda: shuffle_scores(scored), n=N_STUDENT, of="scores")
 
     def train(self, name: str, pairs: Path, seed: int, *options: object) -> Path:
         """Return the folder of a retriever trained on pairs."""
@@ -129,8 +140,6 @@ class RerankingStudy:
         _run("evaluate", *call, "--cutoffs", 1, 10, *options)
         kind = options[options.index("--retriever") + 1] if "--retriever" in options else "dense"
         if "--reranker" in options:
-            from perspective.artifacts.names import slugify_model
-
             kind += f"+rerank-{slugify_model(options[options.index('--reranker') + 1])}"
         result = load_result(results_path(f"docstrings-{n_queries}", str(embedder), kind, folder))
         return {
@@ -147,49 +156,6 @@ class RerankingStudy:
 
 def _run(stage: str, *options: object) -> None:
     import_module(f"perspective.6_retrieval.{stage}").main([str(one) for one in options])
-
-
-# samples
-
-
-def _sample_collection(whole: Collection, n_queries: int) -> Collection:
-    rng = np.random.default_rng(SAMPLE_SEED)
-    queries = [str(one) for one in rng.permutation(sorted(whole.queries))[:n_queries]]
-    own = {document for query in queries for document in whole.qrels[query]}
-    others = [str(one) for one in rng.permutation(sorted(set(whole.corpus) - own))]
-    documents = sorted([*own, *others[: N_DOCUMENTS - len(own)]])
-    return replace(
-        whole,
-        corpus={one: whole.corpus[one] for one in documents},
-        queries={one: whole.queries[one] for one in queries},
-        qrels={one: whole.qrels[one] for one in queries},
-    )
-
-
-def _sample_pairs() -> list[Pair]:
-    """Return all training pairs in a random order, of which the studies take parts."""
-    pairs = load_pairs(DATASETS / NAME / "train.jsonl")
-    return [pairs[row] for row in np.random.default_rng(SAMPLE_SEED).permutation(len(pairs))]
-
-
-def _keep_negatives(pairs: list[Pair]) -> list[Pair]:
-    with_all = [pair for pair in pairs if len(pair.hard_negatives) >= N_NEGATIVES]
-    return [replace(pair, hard_negatives=pair.hard_negatives[:N_NEGATIVES]) for pair in with_all[:N_STUDENT]]
-
-
-def _draw_negatives(pairs: list[Pair]) -> list[Pair]:
-    rng = np.random.default_rng(SAMPLE_SEED)
-    drawn = []
-    for pair in _keep_negatives(pairs):
-        others = [pairs[row].document for row in rng.choice(len(pairs), N_NEGATIVES + 1, replace=False)]
-        negatives = [text for text in others if text != pair.document][:N_NEGATIVES]
-        drawn.append(replace(pair, hard_negatives=tuple(negatives)))
-    return drawn
-
-
-def _shuffle_scores(pairs: list[Pair]) -> list[Pair]:
-    rng = np.random.default_rng(SAMPLE_SEED)
-    return [replace(pair, scores=tuple(rng.permutation(pair.scores).tolist())) for pair in pairs]
 
 
 # cells of the retrievers and rerankers
@@ -237,7 +203,8 @@ def _measure_speed(study: RerankingStudy) -> dict[str, Any]:
             run()
             seconds[name].append(time.process_time() - started)
     rates = {name: round(N_TIMED / min(found), 1) for name, found in seconds.items()}
-    return {"pairs_per_second": rates, "ms_per_query": round(1000 * N_RERANKED / rates["ours"], 1)}
+    ms_per_query = round(1000 * N_RERANKED / rates["ours"], 1)
+    return {"pairs_per_second": rates, "ms_per_query": ms_per_query, "machine": describe_machine()}
 
 
 def _learn(arm: str, seed: int) -> Callable[[RerankingStudy], dict[str, Any]]:
@@ -258,20 +225,9 @@ def _learn(arm: str, seed: int) -> Callable[[RerankingStudy], dict[str, Any]]:
 # cells of the filter
 
 
-def _corrupt() -> tuple[list[Pair], np.ndarray]:
-    """Return pairs of which half have the document of another, and which ones are clean."""
-    pairs = _sample_pairs()[N_RERANKER : N_RERANKER + N_NOISY]
-    rng = np.random.default_rng(SAMPLE_SEED)
-    wrong = rng.permutation(len(pairs))[: len(pairs) // 2]
-    is_clean = np.ones(len(pairs), dtype=bool)
-    is_clean[wrong] = False
-    moved = dict(zip(wrong.tolist(), np.roll(wrong, 1).tolist(), strict=True))
-    return [replace(pair, document=pairs[moved.get(row, row)].document) for row, pair in enumerate(pairs)], is_clean
-
-
 def _filter(folder: Path) -> np.ndarray:
     """Return which of the pairs an embedder keeps, `(n_pairs,)`."""
-    pairs, _ = _corrupt()
+    pairs, _ = corrupt_half()
     embedded = embed_sides(
         load_embedder(str(folder)), (pair.query for pair in pairs), (pair.document for pair in pairs)
     )
@@ -281,7 +237,7 @@ def _filter(folder: Path) -> np.ndarray:
 
 def _measure_filter(study: RerankingStudy) -> dict[str, Any]:
     """Precision and recall in percent: of an embedder trained elsewhere, and, as E5, of one trained on the noise."""
-    _, is_clean = _corrupt()
+    _, is_clean = corrupt_half()
     embedders = {"untouched": study.base, "trained on all pairs": _train_on(study, "none", SEEDS[0])}
     found = {}
     for name, folder in embedders.items():
@@ -295,7 +251,7 @@ def _measure_filter(study: RerankingStudy) -> dict[str, Any]:
 
 
 def _train_on(study: RerankingStudy, arm: str, seed: int) -> Path:
-    pairs, is_clean = _corrupt()
+    pairs, is_clean = corrupt_half()
     is_kept = is_clean if arm == "clean" else np.ones(len(pairs), dtype=bool)
     if arm in ("filtered", "random"):
         is_kept = _filter(study.base)
@@ -376,7 +332,6 @@ def _gather() -> dict[str, Any]:
     cells |= {name: read_json(_cell_path(name)) for name in CELLS if _cell_path(name).exists()}
     return {
         "sizes": SIZES,
-        "machine": platform.machine(),
         "cells": {name: cells[name] for name in CELLS if name in cells},
     }
 
