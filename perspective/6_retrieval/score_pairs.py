@@ -4,8 +4,7 @@ Reads:  mined_results/<dataset>_<embedder>.jsonl, or --train_file: pairs with ha
 Writes: scored_results/<dataset>_<embedder>.jsonl: the same pairs with "scores", the logits of the document
         and each hard negative; <file>.partial/ until it is complete, from which a killed run resumes
 
-python -m perspective.6_retrieval.score_pairs --dataset docstrings \
-    --reranker perspective/6_retrieval/rerankers/docstrings_minilm
+python -m perspective.6_retrieval.score_pairs --dataset docstrings --reranker rerankers/docstrings_minilm
 """
 
 from __future__ import annotations

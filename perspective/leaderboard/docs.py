@@ -259,6 +259,7 @@ TABLES: dict[str, Callable[..., str]] = {
 FIGURES: dict[str, Callable[..., str]] = {
     **measured.FIGURES,
     "assigning_size": cluster_tables.show_assigning_size,
+    "help_pages_size": reranking_tables.show_help_size,
     "reranking_size": reranking_tables.show_size,
     "reranking_rate": reranking_tables.show_rate,
     "reranking_difference": reranking_tables.show_difference,

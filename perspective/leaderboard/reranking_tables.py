@@ -99,6 +99,11 @@ def show_size(*words: str) -> str:
     return f"{load(RERANKING)['sizes'][' '.join(words)]:,}"
 
 
+def show_help_size(name: str) -> str:
+    """A count of the help pages: n_queries or n_documents."""
+    return f"{load(HELP_PAGES)[name]:,}"
+
+
 def show_rate(way: str) -> str:
     """Pairs a second that the reranker reads: "ours", or "default" of `CrossEncoder.predict`."""
     return f"{_cells()['speed']['pairs_per_second'][way]:.0f}"

@@ -48,7 +48,8 @@ PAIRS = (
 
 HELP_SETS = ("gnome-help-ko", "gnome-help-en", "gnome-help-ko-en")
 E5_OPTIONS = '--query_prompt "query: " --document_prompt "passage: "'
-# Rows of the help pages: name, end of the result's file name, options of evaluate.sh.
+# Rows of the help pages: name, end of the result's file name, options of evaluate.sh. The embedder is me5, a folder, or
+# the hub's multilingual-e5-small.
 HELP_RUNS = (
     ("BM25", "bm25", "--retriever bm25"),
     ("multilingual-e5-small", "me5", E5_OPTIONS),
@@ -61,8 +62,9 @@ def summarize_help_pages() -> dict[str, Any]:
     rows = []
     for shown, name, options in HELP_RUNS:
         for collection in HELP_SETS:
-            path = RESULTS / f"{collection}_{name}.json"
-            if path.exists():
+            ends = (name, name.replace("me5", "multilingual-e5-small"))
+            path = next((path for end in ends if (path := RESULTS / f"{collection}_{end}.json").exists()), None)
+            if path:
                 result = load_result(path)
                 found = {"score": result["scores"]["NDCG@10"], "interval": result["interval"]["NDCG@10"]}
                 command = f"COLLECTION={collection} {SCRIPTS}/evaluate.sh {options}"

@@ -33,6 +33,8 @@ MINI_BATCH = 32  # pairs of a forward pass
 class RerankerTrainSettings(StepSettings):
     """How the reranker is trained."""
 
+    lora_rank = 0  # all weights are trained
+
     num_negatives: int = option("hard negatives of a query, drawn at random from those of its pair", default=7)
     distill: bool = option(
         "learn another reranker's ranking of each group, from the scores of score_pairs, in place of which text is "
@@ -46,9 +48,6 @@ class RerankerTrainSettings(StepSettings):
     num_train_epochs: float = option("passes over the queries", default=1.0)
     per_device_train_batch_size: int = option("queries a step, each with its document and negatives", default=16)
     warmup_ratio: float = option("fraction of the steps in which the learning rate rises", default=0.1)
-    lora_rank: int = option(
-        "train LoRA adapters of this rank on all linear layers, merged at the end; 0 trains all weights", default=0
-    )
     max_pairs: int | None = option("train on a random sample of this many pairs", default=None)
 
     def __post_init__(self) -> None:
@@ -60,8 +59,6 @@ class RerankerTrainSettings(StepSettings):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise DataError(f"--{name} {value}: must be above 0")
-        if self.lora_rank < 0:
-            raise DataError(f"--lora_rank {self.lora_rank}: must not be negative")
         if not 0 <= self.warmup_ratio < 1:
             raise DataError(f"--warmup_ratio {self.warmup_ratio}: must be at least 0 and below 1")
 
