@@ -7,6 +7,7 @@ import pytest
 from reranker_files import TOPICS
 
 from perspective.artifacts import Output
+from perspective.benchmarks.decoders import measuring
 from perspective.benchmarks.reranking import samples, study
 from perspective.data.collection import Collection, save_collection
 from perspective.data.pairs import Pair, save_pairs
@@ -29,7 +30,8 @@ def tiny(tmp_path, monkeypatch, embedder_folder):
     collection = Collection("docstrings", corpus, queries, {f"q{row}": {str(row): 1} for row in range(40)})
     save_collection(Output(folder / "qrels.tsv", "collection", {}), collection)
     save_pairs(Output(folder / "train.jsonl", "pairs", {}), [Pair(*one) for one in made])
-    for module in (study, samples):
+    measuring.sample_collection.cache_clear()
+    for module in (study, samples, measuring):
         monkeypatch.setattr(module, "DATASETS", tmp_path)
         for name, value in {
             "N_RERANKER": 32,
@@ -45,7 +47,9 @@ def tiny(tmp_path, monkeypatch, embedder_folder):
     monkeypatch.setattr("perspective.retrieval.layout.RETRIEVAL_STAGE", tmp_path / "stage")
     monkeypatch.setattr(reranking_tables, "RERANKING", tmp_path / "benchmark_reranking.json")
     measured.load.cache_clear()
-    return tmp_path
+    yield tmp_path
+    measuring.sample_collection.cache_clear()
+    measured.load.cache_clear()
 
 
 def test_the_study_measures_trains_and_shows(tiny, one_thread):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perspective.benchmarks.samples import SAMPLE_SEED, draw_collection
 from perspective.data.collection import Collection, load_collection
 from perspective.data.corpus import DATASETS, CorpusSettings, load_texts
 from perspective.data.docstrings import NAME
@@ -30,6 +29,7 @@ N_TEXTS = 25  # of a class, at most
 N_QUERIES = 200
 N_DOCUMENTS = 400
 MAX_TOKENS = 64
+SAMPLE_SEED = 0
 
 Vectors = dict[PoolingName, np.ndarray]
 
@@ -61,9 +61,20 @@ def sample_classes(dataset: str) -> LabelledSample:
 
 
 @cache
-def sample_collection() -> Collection:
-    """Return `N_QUERIES` queries of the docstrings among `N_DOCUMENTS` documents, theirs included."""
-    return draw_collection(load_collection(DATASETS / NAME), N_QUERIES, N_DOCUMENTS)
+def sample_collection(n_queries: int = N_QUERIES, n_documents: int = N_DOCUMENTS) -> Collection:
+    """Return some queries of the docstrings among some documents, theirs included; the same in every run."""
+    whole = load_collection(DATASETS / NAME)
+    rng = np.random.default_rng(SAMPLE_SEED)
+    queries = [str(one) for one in rng.permutation(sorted(whole.queries))[:n_queries]]
+    own = {document for query in queries for document in whole.qrels[query]}
+    others = [str(one) for one in rng.permutation(sorted(set(whole.corpus) - own))]
+    documents = sorted([*own, *others[: max(0, n_documents - len(own))]])
+    return replace(
+        whole,
+        corpus={one: whole.corpus[one] for one in documents},
+        queries={one: whole.queries[one] for one in queries},
+        qrels={one: whole.qrels[one] for one in queries},
+    )
 
 
 def embed_by_poolings(model: SentenceTransformer, texts: Sequence[str], prompt: str = "") -> Vectors:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from perspective.benchmarks.samples import SAMPLE_SEED
+from perspective.benchmarks.decoders.measuring import SAMPLE_SEED
 from perspective.data.corpus import DATASETS
 from perspective.data.docstrings import NAME
 from perspective.data.pairs import Pair, load_pairs

@@ -21,6 +21,7 @@ import numpy as np
 
 from perspective.artifacts import Output, dump_json, read_facts, read_json, write_text
 from perspective.artifacts.names import slugify_model
+from perspective.benchmarks.decoders.measuring import SAMPLE_SEED, sample_collection
 from perspective.benchmarks.reranking.samples import (
     N_NEGATIVES,
     N_NOISY,
@@ -32,7 +33,6 @@ from perspective.benchmarks.reranking.samples import (
     sample_pairs,
     shuffle_scores,
 )
-from perspective.benchmarks.samples import SAMPLE_SEED, draw_collection
 from perspective.benchmarks.speed_table import describe_machine
 from perspective.cli import entry_point, parse_settings
 from perspective.data.collection import QRELS_PLACES, load_collection, save_collection
@@ -85,7 +85,7 @@ class RerankingStudy:
         inputs = {"qrels": source / QRELS_PLACES[0], "corpus": source / "corpus.jsonl"}
         output = Output(FOLDER / f"docstrings-{n_queries}" / QRELS_PLACES[0], "collection", made_from, inputs)
         if not output.is_finished(quiet=True):
-            save_collection(output, draw_collection(load_collection(source), n_queries, N_DOCUMENTS))
+            save_collection(output, sample_collection(n_queries, N_DOCUMENTS))
         return output.path.parent
 
     def pairs(self, name: str, make: Callable[[], list[Pair]], **settings: object) -> Path:
