@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = Path(out.output_path) if out.output_path else None
     path = results_path(collection.name, settings.model, settings.kind, folder)
     made_from = {**settings.made_from(), "collection": collection.fingerprint}
+    if not all(collection.corpus.values()):
+        made_from["empty_documents"] = "never found"  # earlier versions found those of mteb
     output = Output(path, "retrieval result", made_from, settings.inputs())
     if not output.is_finished(out.overwrite):
         from perspective.retrieval.evaluation import evaluate_retriever

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.special import expit
 from tqdm import tqdm
 
@@ -40,13 +41,14 @@ class YesNoReranker:
         self._begin, label_ids = find_yes_no_token_ids(llm.tokenizer, prompt)
         self._labels = LabelReader(llm, label_ids, {"n_prompts": 0, "n_tokens": 0})
 
-    def predict(self, inputs: list[tuple[str, str]], **options: Any) -> np.ndarray:  # noqa: ANN401
+    def predict(self, inputs: list[tuple[str, str]], **options: Any) -> Any:  # noqa: ANN401
         """Return one score for each (query, document), float32 `(n_pairs,)`.
 
         Args:
             inputs: Queries with their documents.
             **options: As those of `CrossEncoder.predict`; with an `activation_fn`, scores are log-odds, as
-                they are before a CrossEncoder's sigmoid, and without one the probability of Yes.
+                they are before a CrossEncoder's sigmoid, and without one the probability of Yes. A tensor
+                with `convert_to_tensor`, as mining has it.
         """
         prompts = [self._prepare(pair) for pair in inputs]
         limit = BatchLimit(items=options.get("batch_size") or math.inf)  # the reader limits batches by memory
@@ -57,7 +59,8 @@ class YesNoReranker:
                 for rows in batch_by_length(block, lambda row: prompts[row], limit):
                     log_odds[rows] = self._labels.read([prompts[row] for row in rows])
                     bar.update(len(rows))
-        return log_odds if options.get("activation_fn") is not None else expit(log_odds)
+        scores = log_odds if options.get("activation_fn") is not None else expit(log_odds)
+        return torch.from_numpy(scores) if options.get("convert_to_tensor") else scores
 
     def _prepare(self, pair: Sequence[str]) -> tuple[int, ...]:
         def tokenize(text: str) -> list[int]:

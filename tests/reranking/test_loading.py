@@ -64,6 +64,7 @@ def test_a_causal_lm_scores_by_the_log_odds_of_yes(llm_folder):
     scores = score_texts(reranker, PAIRS)
     assert scores == pytest.approx(read_one_by_one(reranker, PAIRS), abs=1e-4)
     assert reranker.predict(PAIRS) == pytest.approx(1 / (1 + np.exp(-scores)), abs=1e-5)  # for margins
+    assert torch.is_tensor(reranker.predict(PAIRS, convert_to_tensor=True))  # as mining asks
     prompt = reranker.llm.tokenizer.decode(reranker._prepare(PAIRS[0]))
     assert "Query: top up my card" in prompt and "Document: bank card" in prompt
 
