@@ -2,7 +2,7 @@
 
 Reads:  a collection: a folder in the BEIR layout, a name in datasets/, or a retrieval task of mteb
         (Ko-StrategyQA, AutoRAGRetrieval, PublicHealthQA, ...; a subset as TASK:SUBSET)
-Writes: measures/retrieval/<collection>_<model>[-bm25-hybrid][-rerank].json, and the same in mteb's
+Writes: measures/retrieval/<collection>_<model>[-bm25-hybrid][-rerank-<reranker>].json, and the same in mteb's
         own format in measures/retrieval/mteb/; embeddings in vectors/
 
 python -m perspective.6_retrieval.evaluate --collection docstrings --embedder minilm
@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = Path(out.output_path) if out.output_path else None
     path = results_path(collection.name, settings.model, settings.kind, folder)
     made_from = {**settings.made_from(), "collection": collection.fingerprint}
+    if not all(collection.corpus.values()):
+        made_from["empty_documents"] = "never found"  # earlier versions found those of mteb
     output = Output(path, "retrieval result", made_from, settings.inputs())
     if not output.is_finished(out.overwrite):
         from perspective.retrieval.evaluation import evaluate_retriever

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = Output(path, "mined pairs", made_from, inputs)
     if output.is_finished(files.overwrite):
         return
-    from perspective.retrieval.search import load_reranker
+    from perspective.reranking.loading import load_reranker
 
     pairs = load_pairs(inputs["pairs"])
     corpus = list(read_texts(inputs["corpus"]).values()) if files.corpus_path else []

@@ -1,7 +1,7 @@
 """Fine-tune the embedder on pairs of queries and documents, with hard negatives if there are any.
 
 Reads:  mined_results/<dataset>_<embedder>.jsonl, or --train_file: judged or mined pairs, or
-        datasets/<dataset>/train.jsonl
+        datasets/<dataset>/train.jsonl; with --distill scored_results/<dataset>_<embedder>.jsonl
 Writes: checkpoints/<dataset>_<embedder>[-<variant>]/, a folder that SentenceTransformer(path)
         loads, with its model card, loss.csv and loss.png, and lora/ with the adapter where one was
         trained; <folder>.partial/ until it is complete, from which a killed run resumes
@@ -36,7 +36,7 @@ from perspective.options import (
     TrainedEmbedderOptions,
     option,
 )
-from perspective.retrieval.layout import checkpoint_path, mined_path
+from perspective.retrieval.layout import checkpoint_path, mined_path, scored_path
 from perspective.retrieval.training import RetrieverTrainSettings, train_retriever
 from perspective.runtime.distributed import broadcast_from_main
 from perspective.training.adapters import require_adapters
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 class TrainingFiles(RecipeFileOptions, TrainedEmbedderOptions, BodyOptions, OverwriteOptions, RetrievalSetOptions):
     """Embedder, training pairs and output of training."""
 
-    train_file: str | None = option("pairs as jsonl; default the mined ones", default=None, group="input")
+    train_file: str | None = option("pairs as jsonl; default the mined or the scored ones", default=None, group="input")
     variant: str = option("a short name appended to the folder's, to train several models", default="", group="output")
     output_dir: str | None = option("the output folder; default in checkpoints", default=None, group="output")
 
@@ -57,7 +57,8 @@ class TrainingFiles(RecipeFileOptions, TrainedEmbedderOptions, BodyOptions, Over
 def main(argv: Sequence[str] | None = None) -> None:
     """Train."""
     files, settings = parse_settings((TrainingFiles, RetrieverTrainSettings), argv, __doc__)
-    train_file = Path(files.train_file or mined_path(files.dataset, files.embedder))
+    find_pairs = scored_path if settings.distill else mined_path
+    train_file = Path(files.train_file or find_pairs(files.dataset, files.embedder))
     path = Path(files.output_dir or checkpoint_path(files.dataset, files.embedder, files.variant))
     made_from = {
         "dataset": files.dataset,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from perspective.artifacts import Output, atomic_path, display_path
-from perspective.artifacts.jsonl import check_text, read_jsonl, read_text, write_jsonl
+from perspective.artifacts.jsonl import check_text, is_blank, read_jsonl, read_text, write_jsonl
 from perspective.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -96,10 +96,11 @@ def load_collection(folder: Path) -> Collection:
     """Read a folder in the BEIR layout: corpus.jsonl, queries.jsonl, and qrels.tsv or qrels/test.tsv.
 
     Title and text of a document are joined by a space. Queries without a relevant document are removed
-    with a warning: BEIR's queries.jsonl also holds the queries of other splits.
+    with a warning: BEIR's queries.jsonl also holds the queries of other splits. Empty documents are kept,
+    as mteb does, and never found.
 
     Raises:
-        DataError: Names file, line and fault: bad JSON, an empty document or query, an id given
+        DataError: Names file, line and fault: bad JSON, an empty query, an id given
             twice, an unknown id in the qrels, a grade that is not a whole number or beyond `MAX_GRADE`.
     """
     folder = Path(folder).resolve()
@@ -108,17 +109,26 @@ def load_collection(folder: Path) -> Collection:
         raise DataError(f"{folder}: no {' or '.join(QRELS_PLACES)}; a collection has the BEIR layout")
     collection = Collection(
         name=folder.name,
-        corpus=read_texts(folder / "corpus.jsonl"),
+        corpus=read_texts(folder / "corpus.jsonl", may_be_empty=True),
         queries=read_texts(folder / "queries.jsonl"),
         qrels=_read_qrels(qrels_path),
         origin=display_path(folder),
         split="test" if qrels_path.stem == "qrels" else qrels_path.stem,
     )
+    n_empty = sum(not text for text in collection.corpus.values())
+    if n_empty:
+        logger.warning(
+            "%s: %d of %d documents are empty; they are kept and never found", folder, n_empty, len(collection.corpus)
+        )
     return keep_answerable(collection)
 
 
-def read_texts(path: Path) -> dict[str, str]:
+def read_texts(path: Path, may_be_empty: bool = False) -> dict[str, str]:
     """Read corpus.jsonl or queries.jsonl: text by id, a document's title before its text.
+
+    Args:
+        path: The file.
+        may_be_empty: Return a blank text as "" instead of refusing it.
 
     Raises:
         DataError: Names file, line and fault, as `load_collection`.
@@ -128,11 +138,18 @@ def read_texts(path: Path) -> dict[str, str]:
         key = _read_id(record, place)
         if key in texts:
             raise DataError(f'{place}: id "{key}" is given twice; ids must differ')
-        title = record.get("title") or ""
-        if not title:
+        title, text = record.get("title") or "", record.get("text")
+        if (
+            may_be_empty
+            and not title
+            and "text" in record
+            and (text is None or (isinstance(text, str) and is_blank(text)))
+        ):
+            texts[key] = ""
+        elif not title:
             texts[key] = read_text(record, "text", place)
         else:  # a document may consist of its title
-            texts[key] = check_text(f"{title} {record.get('text') or ''}".strip(), "text", place)
+            texts[key] = check_text(f"{title} {text or ''}".strip(), "text", place)
     if not texts:
         raise DataError(f"{path}: the file is empty")
     return texts

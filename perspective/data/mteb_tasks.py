@@ -73,7 +73,12 @@ def _read_task(task: Any, subset: str) -> Collection:  # noqa: ANN401  a mteb.Ab
     corpus = {str(row["id"]): f"{row.get('title') or ''} {row['text'] or ''}".strip() for row in data["corpus"]}
     n_empty = sum(not text for text in corpus.values())
     if n_empty:
-        logger.warning("%s: %d of %d documents are empty (kept, as mteb does)", metadata.name, n_empty, len(corpus))
+        logger.warning(
+            "%s: %d of %d documents are empty (kept, as mteb does, and never found)",
+            metadata.name,
+            n_empty,
+            len(corpus),
+        )
     is_whole = subset == KOREAN.get(metadata.name, "default")
     languages = metadata.hf_subsets_to_langscripts[subset]
     return keep_answerable(

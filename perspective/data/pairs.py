@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ class Pair:
         hard_negatives: Texts similar to the query that do not answer it; may be empty.
         weight: A judge's confidence in the pair, 0 to 1.
         source: Origin of the pair, for analysis.
+        scores: A teacher's scores of the document and each hard negative, in this order; empty without a teacher.
     """
 
     query: str
@@ -29,6 +31,7 @@ class Pair:
     hard_negatives: tuple[str, ...] = ()
     weight: float = 1.0
     source: str | None = None
+    scores: tuple[float, ...] = ()
 
 
 def load_pairs(path: Path) -> list[Pair]:
@@ -36,7 +39,7 @@ def load_pairs(path: Path) -> list[Pair]:
 
     Raises:
         DataError: With file, line and cause: invalid JSON, a field that is missing, empty or not a
-            text, a weight outside 0 to 1, or an empty file.
+            text, a weight outside 0 to 1, scores that are not one number a text, or an empty file.
     """
     pairs = [_read_pair(record, place) for place, record in read_jsonl(path)]
     if not pairs:
@@ -67,7 +70,20 @@ def _read_pair(record: Mapping[str, Any], place: str) -> Pair:
         hard_negatives=tuple(check_text(text, "hard_negative", place) for text in negatives),
         weight=float(weight),
         source=source if isinstance(source, str) else None,
+        scores=_read_scores(record.get("scores") or (), 1 + len(negatives), place),
     )
+
+
+def _read_scores(scores: Any, n_texts: int, place: str) -> tuple[float, ...]:  # noqa: ANN401  whatever a file holds
+    if not isinstance(scores, list | tuple) or len(scores) not in (0, n_texts):
+        found = len(scores) if isinstance(scores, list | tuple) else repr(scores)[:40]
+        raise DataError(
+            f'{place}: "scores" must be {n_texts} numbers, of the document and its hard negatives (found: {found}); '
+            "they belong to other pairs: run score_pairs again"
+        )
+    if not all(isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in scores):
+        raise DataError(f'{place}: "scores" holds something else than finite numbers')
+    return tuple(map(float, scores))
 
 
 def _pair_record(pair: Pair) -> dict[str, Any]:
@@ -79,4 +95,6 @@ def _pair_record(pair: Pair) -> dict[str, Any]:
         record["weight"] = pair.weight
     if pair.source is not None:
         record["source"] = pair.source
+    if pair.scores:
+        record["scores"] = list(pair.scores)
     return record

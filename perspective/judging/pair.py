@@ -12,17 +12,13 @@ from perspective.errors import DataError
 from perspective.judging.protocol import Question, judgment_from_probabilities, sigmoid
 from perspective.llm.batching import batch_by_length
 from perspective.llm.chat import fit_texts, list_special_tokens, make_harmless, render_chat
-from perspective.llm.labels import LabelReader, find_label_token_ids
+from perspective.llm.labels import LabelReader, find_yes_no_token_ids
 from perspective.llm.loading import LLM
 from perspective.runtime.devices import describe_precision
 from perspective.runtime.memory import BatchLimit
 
 BLOCK_QUESTIONS = 64  # enough to sort by length, few enough to lose when a run is killed
 MAX_PERSPECTIVE_CHARS = 200
-
-# An answer may begin with a space, which is part of its token or a token of its own.
-PLAIN_WAY = ("", ("Yes", "No"))
-SPACED_WAYS = (("", (" Yes", " No")), (" ", (" Yes", " No")))
 
 
 class PairJudge:
@@ -58,8 +54,7 @@ class PairJudge:
         self.identity: dict[str, Any] = {"kind": "pair", "perspective": self.perspective, "orders": 2}
         self.facts: dict[str, Any] = {**describe_precision(llm.model), "n_prompts": 0, "n_tokens": 0}
         prompt = self._render(["x", "y"])
-        ways = (PLAIN_WAY, *SPACED_WAYS) if prompt[-1:].isspace() else (*SPACED_WAYS, PLAIN_WAY)
-        self.answer_begin, label_ids = find_label_token_ids(llm.tokenizer, prompt, ways)
+        self.answer_begin, label_ids = find_yes_no_token_ids(llm.tokenizer, prompt)
         self._labels = LabelReader(llm, label_ids, self.facts)
         self._answers: dict[tuple[str, str], _Answer] = {}
 

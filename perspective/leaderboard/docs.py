@@ -29,7 +29,14 @@ from perspective.errors import DataError, suggest_name
 from perspective.evaluation.clustering_scores import METRICS
 from perspective.evaluation.comparison import Comparison, format_text
 from perspective.layout import STUDY_DATASETS
-from perspective.leaderboard import cluster_tables, decoder_tables, measured, pretraining_tables, synthesis_tables
+from perspective.leaderboard import (
+    cluster_tables,
+    decoder_tables,
+    measured,
+    pretraining_tables,
+    reranking_tables,
+    synthesis_tables,
+)
 from perspective.leaderboard.measured import BASE, DATASETS, MEAN, TUNING
 from perspective.plots import make_figure
 
@@ -239,6 +246,12 @@ TABLES: dict[str, Callable[..., str]] = {
     "speed": tabulate_speed,
     "speed_machines": describe_machines,
     "retrieval": tabulate_retrieval,
+    "help_pages": reranking_tables.tabulate_help_pages,
+    "reranked": reranking_tables.tabulate_reranked,
+    "asked": reranking_tables.tabulate_asked,
+    "learned_from_reranker": reranking_tables.tabulate_learned,
+    "filtered_pairs": reranking_tables.tabulate_filtered,
+    "noisy_pairs": reranking_tables.tabulate_noisy,
     "counting": cluster_tables.tabulate_counting,
     "naming": cluster_tables.tabulate_naming,
     "unseen_texts": cluster_tables.tabulate_unseen,
@@ -254,6 +267,10 @@ TABLES: dict[str, Callable[..., str]] = {
 FIGURES: dict[str, Callable[..., str]] = {
     **measured.FIGURES,
     "assigning_size": cluster_tables.show_assigning_size,
+    "help_pages_size": reranking_tables.show_help_size,
+    "reranking_size": reranking_tables.show_size,
+    "reranking_rate": reranking_tables.show_rate,
+    "reranking_difference": reranking_tables.show_difference,
     "decoder_size": decoder_tables.show_size,
     "decoder_minutes": decoder_tables.show_minutes,
 }

@@ -1,7 +1,8 @@
-"""Collect the retrieval results shown in docs/retrieval.md into one small JSON file.
+"""Collect the retrieval results shown in docs/retrieval.md into small JSON files.
 
-Reads:  measures/retrieval/docstrings_*.json, from the commands in `RUNS`
-Writes: measures/retrieval_docstrings.json
+Reads:  measures/retrieval/docstrings_*.json, from the commands in `RUNS`, and gnome-help-*.json of
+        `HELP_RUNS`; what was not measured here is left as it is
+Writes: measures/retrieval_docstrings.json, measures/retrieval_help.json
 
 python -m perspective.leaderboard.retrieval_summary
 """
@@ -15,7 +16,10 @@ from typing import Any
 
 from perspective.artifacts import dump_json, read_facts, read_json, sidecar_path, write_text
 from perspective.cli import entry_point, parse_settings
+from perspective.data.collection import QRELS_PLACES
+from perspective.data.corpus import DATASETS
 from perspective.leaderboard.measured import RETRIEVAL
+from perspective.leaderboard.reranking_tables import HELP_PAGES
 from perspective.retrieval.layout import RESULTS, checkpoint_path
 from perspective.retrieval.results import compare_results, load_result
 
@@ -41,6 +45,33 @@ PAIRS = (
     ("hard_negatives", "docstrings_docstrings_minilm", "docstrings_docstrings_minilm-nonegatives"),
     ("hybrid", "docstrings_minilm-bm25-hybrid", "docstrings_minilm"),
 )
+
+HELP_SETS = ("gnome-help-ko", "gnome-help-en", "gnome-help-ko-en")
+E5_OPTIONS = '--query_prompt "query: " --document_prompt "passage: "'
+# Rows of the help pages: name, end of the result's file name, options of evaluate.sh. The embedder is me5, a folder, or
+# the hub's multilingual-e5-small.
+HELP_RUNS = (
+    ("BM25", "bm25", "--retriever bm25"),
+    ("multilingual-e5-small", "me5", E5_OPTIONS),
+    ("both, hybrid", "me5-bm25-hybrid", f"--retriever hybrid {E5_OPTIONS}"),
+)
+
+
+def summarize_help_pages() -> dict[str, Any]:
+    """Return NDCG@10 of each retriever on each collection of help pages, and the packages that they come from."""
+    rows = []
+    for shown, name, options in HELP_RUNS:
+        for collection in HELP_SETS:
+            ends = (name, name.replace("me5", "multilingual-e5-small"))
+            path = next((path for end in ends if (path := RESULTS / f"{collection}_{end}.json").exists()), None)
+            if path:
+                result = load_result(path)
+                found = {"score": result["scores"]["NDCG@10"], "interval": result["interval"]["NDCG@10"]}
+                command = f"COLLECTION={collection} {SCRIPTS}/evaluate.sh {options}"
+                rows.append({"retriever": shown, "collection": collection, "command": command, **found})
+    first = load_result(RESULTS / f"{HELP_SETS[0]}_bm25.json")
+    packages = read_facts(DATASETS / HELP_SETS[0] / QRELS_PLACES[0])["packages"]
+    return {"n_queries": first["n_queries"], "n_documents": first["n_documents"], "packages": packages, "rows": rows}
 
 
 def summarize_results() -> dict[str, Any]:
@@ -84,7 +115,10 @@ def summarize_results() -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Gather."""
     parse_settings((), argv, __doc__)
-    write_text(RETRIEVAL, dump_json(summarize_results()))
+    if (RESULTS / f"{RUNS[0][1]}.json").exists():
+        write_text(RETRIEVAL, dump_json(summarize_results()))
+    if (RESULTS / f"{HELP_SETS[0]}_bm25.json").exists():
+        write_text(HELP_PAGES, dump_json(summarize_help_pages()))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from perspective.leaderboard.clustering_rows import (
 from perspective.retrieval.results import VERSION
 
 MEASURED, PUBLISHED = "measured", "published"
+CEILING = "Ceiling"  # of a reranker: the recall of the first stage
 
 RETRIEVAL = (
     *("model", "retriever", "source", "data set", "metric", "score", "low", "high"),
@@ -151,7 +152,18 @@ def _read_result(path: Path, changed: int, size: int) -> Rows:
             )
         low, high = interval or (math.nan, math.nan)
         rows.append({**common, "metric": metric, "score": score, "low": low, "high": high})
-    return rows
+    return rows + _read_ceiling(found, common, path)
+
+
+def _read_ceiling(found: dict[str, Any], common: dict[str, Any], path: Path) -> Rows:
+    """Return what a reranker can reach, the recall of the hits that it reads, as a row of its own."""
+    first = found.get("first_stage")
+    if first is None:
+        return []
+    if not isinstance(first, dict) or not _is_percent(first.get("recall")) or not is_number(first.get("n_reranked")):
+        raise DataError(f'{path}: "first_stage" must hold "recall", from 0 to 100, and "n_reranked"')
+    metric = f"{CEILING}@{first['n_reranked']:.0f}"
+    return [{**common, "metric": metric, "score": first["recall"], "low": math.nan, "high": math.nan}]
 
 
 def published_sets() -> tuple[str, ...]:

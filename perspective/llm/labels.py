@@ -15,6 +15,10 @@ from perspective.llm.packing import PromptReader
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+# An answer may begin with a space, which is part of its token or a token of its own.
+PLAIN_WAY = ("", ("Yes", "No"))
+SPACED_WAYS = (("", (" Yes", " No")), (" ", (" Yes", " No")))
+
 
 class LabelReader:
     """Compute the log-odds of two labels as the first token of an answer.
@@ -79,3 +83,13 @@ def find_label_token_ids(
                 return begin, (first, second)
     names = " from ".join(answer.strip() for answer in ways[0][1])
     raise ModelError(f"{tokenizer.name_or_path}: its tokenizer cannot distinguish {names}")
+
+
+def find_yes_no_token_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[str, tuple[int, int]]:
+    """Find the beginning of an answer of Yes or No, and the token ids of both, as `find_label_token_ids`.
+
+    Raises:
+        ModelError: The tokenizer cannot tell Yes from No.
+    """
+    ways = (PLAIN_WAY, *SPACED_WAYS) if prompt[-1:].isspace() else (*SPACED_WAYS, PLAIN_WAY)
+    return find_label_token_ids(tokenizer, prompt, ways)

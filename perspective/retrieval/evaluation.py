@@ -9,17 +9,17 @@ import numpy as np
 
 from perspective.data.collection import Collection
 from perspective.errors import DataError
+from perspective.reranking.loading import load_reranker
 from perspective.retrieval.embedding import embed_collection
 from perspective.retrieval.metrics import RelevanceJudgments, find_interval, resample_means, score_rankings
 from perspective.retrieval.results import VERSION
-from perspective.retrieval.search import Hits, fuse_rankings, load_reranker, rerank, search_bm25, search_dense
+from perspective.retrieval.search import Hits, fuse_rankings, rerank, search_bm25, search_dense
 from perspective.retrieval.settings import EvaluationSettings
 from perspective.runtime.devices import pick_device
 
 logger = logging.getLogger(__name__)
 
 DEPTH = 100  # documents a query that the first search returns, for fusion and reranking
-RERANKED_AT_A_TIME = 32
 KEPT_PER_QUERY = ("NDCG", "F1")
 
 
@@ -45,6 +45,12 @@ def evaluate_retriever(collection: Collection, settings: EvaluationSettings) -> 
     n_reranked = settings.n_reranked if settings.reranker else 0
     hits = search_collection(collection, settings, max(DEPTH, deepest, n_reranked))
     judged = RelevanceJudgments.from_qrels(collection.qrels, query_ids, document_ids)
+    first_stage = {}
+    if settings.reranker:
+        first_stage = {"first_stage": _describe_first_stage(hits, judged, settings)}
+        texts = (list(collection.queries.values()), list(collection.corpus.values()))
+        reranker = load_reranker(settings.reranker)
+        hits = rerank(reranker, hits, settings.n_reranked, *texts, document_ids, settings.batch_size)
     values = score_rankings(hits.rows, judged, settings.cutoffs)
     low, high = find_interval(resample_means(np.stack(list(values.values()), axis=1)))
     return {
@@ -65,7 +71,24 @@ def evaluate_retriever(collection: Collection, settings: EvaluationSettings) -> 
             for name, value in values.items()
             if name.startswith(KEPT_PER_QUERY)
         },
+        **first_stage,
         "version": VERSION,
+    }
+
+
+def _describe_first_stage(hits: Hits, judged: RelevanceJudgments, settings: EvaluationSettings) -> dict[str, Any]:
+    """Return the scores before reranking, and the recall of what is reranked, which no reranker can exceed."""
+    depth = min(settings.n_reranked, judged.n_documents)
+    values = score_rankings(hits.rows, judged, [*settings.cutoffs, depth])
+    return {
+        "reranker": settings.reranker,
+        "n_reranked": depth,
+        "recall": _percent(values[f"Recall@{depth}"].mean()),
+        "scores": {
+            name: _percent(value.mean())
+            for name, value in values.items()
+            if int(name.split("@")[1]) in settings.cutoffs
+        },
     }
 
 
@@ -85,10 +108,14 @@ def score_vectors(collection: Collection, queries: np.ndarray, documents: np.nda
 
 
 def search_collection(collection: Collection, settings: EvaluationSettings, depth: int) -> Hits:
-    """Rank the documents for every query with the retriever of the settings."""
+    """Rank the documents for every query with the retriever of the settings, before reranking.
+
+    Empty documents are not found.
+    """
     queries, documents = list(collection.queries.values()), list(collection.corpus.values())
     document_ids = list(collection.corpus)
-    depth += collection.skip_same_id
+    is_empty = np.array([not text for text in documents])
+    depth += collection.skip_same_id + int(is_empty.sum())
     rankings = []
     if settings.uses_embedder:
         query_vectors, document_vectors = embed_collection(collection, settings)
@@ -99,19 +126,9 @@ def search_collection(collection: Collection, settings: EvaluationSettings, dept
         places = {document_id: row for row, document_id in enumerate(document_ids)}
         same_id = np.array([places.get(query_id, -1) for query_id in collection.queries])
         rankings = [hits.drop(same_id) for hits in rankings]
-    hits = rankings[0] if len(rankings) == 1 else fuse_rankings(rankings, document_ids, depth)
-    if settings.reranker:
-        reranker = load_reranker(settings.reranker)
-        hits = rerank(
-            reranker,
-            hits,
-            settings.n_reranked,
-            queries,
-            documents,
-            document_ids,
-            settings.batch_size or RERANKED_AT_A_TIME,
-        )
-    return hits
+    if is_empty.any():
+        rankings = [hits.drop_places(is_empty[hits.rows]) for hits in rankings]
+    return rankings[0] if len(rankings) == 1 else fuse_rankings(rankings, document_ids, depth)
 
 
 def _percent(value: float) -> float:

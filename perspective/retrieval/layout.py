@@ -18,15 +18,15 @@ def results_path(collection: str, model: str, retriever: str = "dense", folder: 
     Args:
         collection: Name of the collection.
         model: The embedder as the user gives it; not used for plain BM25.
-        retriever: "dense", "bm25" or "hybrid", followed by "+rerank" with a reranker.
+        retriever: "dense", "bm25" or "hybrid", followed by "+rerank-" and a reranker's name.
         folder: Default measures/retrieval.
 
     >>> results_path("docs", "org/My-Model").name, results_path("docs", "minilm", "bm25").name
     ('docs_my-model.json', 'docs_bm25.json')
-    >>> results_path("docs", "minilm", "hybrid+rerank").name
-    'docs_minilm-bm25-hybrid-rerank.json'
+    >>> results_path("docs", "minilm", "hybrid+rerank-mine").name
+    'docs_minilm-bm25-hybrid-rerank-mine.json'
     """
-    first, *more = retriever.split("+")
+    first, *more = retriever.split("+", 1)
     name = "bm25" if first == "bm25" else slugify_model(model) + ("-bm25-hybrid" if first == "hybrid" else "")
     return (folder or RESULTS) / f"{collection}_{'-'.join([name, *more])}.json"
 
@@ -44,6 +44,17 @@ def vectors_path(collection: str, model: str, part: str) -> Path:
 def mined_path(name: str, embedder: str, folder: Path | None = None) -> Path:
     """Return the path of a data set's pairs with mined negatives."""
     return (folder or RETRIEVAL_STAGE / "mined_results") / f"{name}_{slugify_model(embedder)}.jsonl"
+
+
+def scored_path(name: str, embedder: str, folder: Path | None = None) -> Path:
+    """Return the path of a data set's pairs with a reranker's scores."""
+    return (folder or RETRIEVAL_STAGE / "scored_results") / f"{name}_{slugify_model(embedder)}.jsonl"
+
+
+def reranker_path(name: str, body: str, variant: str = "", folder: Path | None = None) -> Path:
+    """Return the folder of the reranker trained on a data set from a body."""
+    suffix = f"-{variant}" if variant else ""
+    return (folder or RETRIEVAL_STAGE / "rerankers") / f"{name}_{slugify_model(body)}{suffix}"
 
 
 def checkpoint_path(name: str, embedder: str, variant: str = "", folder: Path | None = None) -> Path:

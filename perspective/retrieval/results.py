@@ -91,7 +91,14 @@ def format_scores(result: Mapping[str, Any]) -> str:
     ]
     name = f"NDCG@{max(cutoffs)}"
     low, high = result["interval"][name]
-    return "\n".join([*lines, f"{name} {result['scores'][name]:.2f}, 95% interval {low:.2f} to {high:.2f}"])
+    lines.append(f"{name} {result['scores'][name]:.2f}, 95% interval {low:.2f} to {high:.2f}")
+    if "first_stage" in result:
+        first = result["first_stage"]
+        lines.append(
+            f"before reranking {first['scores'][name]:.2f}; the {first['n_reranked']} hits that were reranked hold "
+            f"{first['recall']:.2f}% of the relevant documents, which no reranker can exceed"
+        )
+    return "\n".join(lines)
 
 
 def format_task_result(collection: Collection, scores: Mapping[str, float], seconds: float) -> dict[str, Any]:

@@ -11,18 +11,14 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from perspective.data.mteb_tasks import REQUIREMENTS
-from perspective.errors import DataError, ModelError
-from perspective.models.registry import explain_loading
-
-if TYPE_CHECKING:
-    from sentence_transformers import CrossEncoder
+from perspective.errors import DataError
+from perspective.reranking.loading import Reranker, score_texts
 
 DOCUMENTS_AT_A_TIME = 16_384
 QUERIES_AT_A_TIME = 256
@@ -52,7 +48,11 @@ class Hits:
 
     def drop(self, rows: np.ndarray) -> Hits:
         """Return the rankings without one document of each query, `(n_queries,)`; -1 drops none."""
-        is_dropped = (self.rows == rows[:, None]) & (self.rows >= 0)
+        return self.drop_places(self.rows == rows[:, None])
+
+    def drop_places(self, is_dropped: np.ndarray) -> Hits:
+        """Return the rankings without some of their places, boolean `(n_queries, depth)`."""
+        is_dropped = is_dropped & (self.rows >= 0)
         order = np.argsort(is_dropped, axis=1, kind="stable")  # moves dropped documents to the end
         return Hits(
             np.take_along_axis(np.where(is_dropped, -1, self.rows), order, axis=1),
@@ -149,13 +149,6 @@ def fuse_rankings(rankings: Sequence[Hits], document_ids: Sequence[str], depth: 
     return _sort_pairs(pairs, scores, n_queries, document_ids, depth)
 
 
-class Reranker(Protocol):
-    """The interface that `rerank` needs, which `CrossEncoder` has."""
-
-    def predict(self, inputs: list[tuple[str, str]], **options: object) -> np.ndarray:
-        """Return one score for each (query, document)."""
-
-
 def rerank(
     reranker: Reranker,
     hits: Hits,
@@ -163,33 +156,29 @@ def rerank(
     queries: Sequence[str],
     documents: Sequence[str],
     document_ids: Sequence[str],
-    batch_size: int,
+    batch_size: int | None = None,
 ) -> Hits:
-    """Rank the first documents of each ranking by the reranker's scores; drop the others."""
+    """Rank the first documents of each ranking by the reranker's scores; drop the others.
+
+    Args:
+        reranker: As `load_reranker` returns it.
+        hits: The rankings of the first stage.
+        n_reranked: Documents of each ranking to read.
+        queries: Their texts.
+        documents: The texts of the corpus.
+        document_ids: Their ids, to break ties.
+        batch_size: Pairs at a time; chosen by the device when None.
+
+    Raises:
+        ModelError: The reranker gives something else than one finite number a pair.
+    """
     rows = hits.rows[:, :n_reranked]
     query_rows, places = np.nonzero(rows >= 0)
     document_rows = rows[query_rows, places]
     pairs = [(queries[int(query)], documents[int(row)]) for query, row in zip(query_rows, document_rows, strict=True)]
-    scores = np.asarray(reranker.predict(pairs, batch_size=batch_size, show_progress_bar=True), dtype=np.float32)
-    if scores.ndim != 1 or not np.isfinite(scores).all():
-        raise ModelError(f"the reranker must return one finite score a pair, got shape {scores.shape}")
+    scores = score_texts(reranker, pairs, batch_size)
     keys = query_rows * len(documents) + document_rows
     return _sort_pairs(keys, scores, len(queries), document_ids, n_reranked)
-
-
-def load_reranker(name: str, device: str | None = None) -> CrossEncoder:
-    """Load a CrossEncoder with one output.
-
-    Raises:
-        ModelError: It cannot be reached, is no model, not in safetensors, or has several outputs.
-    """
-    from sentence_transformers import CrossEncoder
-
-    with explain_loading(name):
-        model = CrossEncoder(name, device=device, model_kwargs={"use_safetensors": True})
-    if model.num_labels != 1:
-        raise ModelError(f"{name}: has {model.num_labels} outputs; a reranker has one")
-    return model
 
 
 # order

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from perspective.artifacts.names import slugify_model
 from perspective.errors import DataError
 from perspective.models.embedding import BatchOptions
 from perspective.models.registry import find_local
@@ -17,7 +18,12 @@ class EvaluationSettings(EmbedderOptions, PromptOptions, ModelOptions, BatchOpti
     """Retriever and metrics of an evaluation."""
 
     retriever: Literal["dense", "bm25", "hybrid"] = option("hybrid fuses both by reciprocal rank", default="dense")
-    reranker: str | None = option("a CrossEncoder that reranks the first hits", default=None, group="model")
+    reranker: str | None = option(
+        "reranks the first hits: a folder of train_reranker, an id of a CrossEncoder, or a causal LM (smollm2), which "
+        "is asked whether the document answers",
+        default=None,
+        group="model",
+    )
     n_reranked: int = option("number of hits to rerank", default=50)
     cutoffs: list[int] = option("the k of the metrics", default=[1, 3, 5, 10])
 
@@ -40,8 +46,8 @@ class EvaluationSettings(EmbedderOptions, PromptOptions, ModelOptions, BatchOpti
 
     @property
     def kind(self) -> str:
-        """Name of the retriever in results, followed by "+rerank" with a reranker."""
-        return self.retriever + ("+rerank" if self.reranker else "")
+        """Name of the retriever in results, followed by the reranker's as "+rerank-NAME"."""
+        return self.retriever + (f"+rerank-{slugify_model(self.reranker)}" if self.reranker else "")
 
     @property
     def model(self) -> str:

@@ -43,6 +43,11 @@ class RetrieverTrainSettings(PromptOptions, StepSettings):
     warmup_steps: int | None = option("steps in which it rises, in place of --warmup_ratio", default=None)
     weight_decay: float = option("weight decay of AdamW", default=0.0)
     num_negatives: int = option("train on the first hard negatives of a pair, up to this many; 0 for none", default=1)
+    distill: bool = option(
+        "learn a reranker's ranking of each query's document and hard negatives, from the scores of score_pairs: KL "
+        "divergence plus 0.2 times the InfoNCE loss, as E5; use --num_negatives 3 or more",
+        default=False,
+    )
     weighted: bool = option("multiply a pair's loss by its weight", default=True)
     lora_rank: int = option(
         "train LoRA adapters of this rank on all linear layers, merged at the end; 0 trains all weights", default=0
@@ -68,7 +73,7 @@ class RetrieverTrainSettings(PromptOptions, StepSettings):
         """Return the settings that change the model, for the fingerprint."""
         given = {name: value for name, value in asdict(self).items() if name not in ("save_steps", "resume")}
         # Not in the fingerprints of earlier versions, which had none of them.
-        later = ("task", "warmup_steps", "weight_decay")
+        later = ("task", "warmup_steps", "weight_decay", "distill")
         return {name: value for name, value in given.items() if value or name not in later}
 
 
@@ -88,14 +93,15 @@ def train_retriever(
         output: The folder to write; counts and the last loss are added to its facts.
 
     Raises:
-        DataError: There are fewer than two pairs, or all have weight 0.
+        DataError: There are fewer than two pairs, all have weight 0, or a pair to distil has no scores.
     """
     from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 
     pairs = sample_pairs(pairs, settings.max_pairs, settings.seed)
-    dataset = make_dataset(pairs, settings.num_negatives, settings.weighted)
-    output.facts |= {"n_pairs": len(pairs), "n_hard_negatives": _count_negatives(dataset)}
-    loss = build_loss(model, settings.temperature, settings.mini_batch_size)
+    dataset = make_dataset(pairs, settings.num_negatives, settings.weighted, settings.distill)
+    used = [pair.hard_negatives[: settings.num_negatives] for pair in pairs]
+    output.facts |= {"n_pairs": len(pairs), "n_hard_negatives": sum(map(len, used))}
+    loss = build_loss(model, settings.temperature, settings.mini_batch_size, settings.distill)
     # A text that is one query's document and another's negative must not be in a batch twice.
     sampler = BatchSamplers.NO_DUPLICATES
     prompts = _prompts_by_column(model, dataset.column_names)
@@ -103,14 +109,18 @@ def train_retriever(
     save_trained(model, history, output, describe_retriever)
 
 
-def build_loss(model: SentenceTransformer, temperature: float, mini_batch_size: int) -> torch.nn.Module:
+def build_loss(
+    model: SentenceTransformer, temperature: float, mini_batch_size: int, distill: bool = False
+) -> torch.nn.Module:
     """Return the loss: with gradient caching, or without if `mini_batch_size` is 0."""
+    from perspective.training.losses.distilled_ranking import CachedDistilledRankingLoss, DistilledRankingLoss
     from perspective.training.losses.ranking import CachedRankingLoss, RankingLoss
 
     gather = n_processes() > 1  # each process then sees the whole batch
     if mini_batch_size:
-        return CachedRankingLoss(model, temperature, mini_batch_size, gather)
-    return RankingLoss(model, temperature, gather)
+        cached = CachedDistilledRankingLoss if distill else CachedRankingLoss
+        return cached(model, temperature, mini_batch_size, gather)
+    return (DistilledRankingLoss if distill else RankingLoss)(model, temperature, gather)
 
 
 def sample_pairs(pairs: Sequence[Pair], max_pairs: int | None, seed: int) -> list[Pair]:
@@ -120,7 +130,7 @@ def sample_pairs(pairs: Sequence[Pair], max_pairs: int | None, seed: int) -> lis
     return [pairs[row] for row in sorted(random.Random(seed).sample(range(len(pairs)), max_pairs))]
 
 
-def make_dataset(pairs: Sequence[Pair], num_negatives: int, weighted: bool) -> Dataset:
+def make_dataset(pairs: Sequence[Pair], num_negatives: int, weighted: bool, distill: bool = False) -> Dataset:
     """Return the pairs in columns: query, document, negative_1 ..., label.
 
     Columns have equal length: a pair with fewer hard negatives is padded with its own texts, which
@@ -131,12 +141,15 @@ def make_dataset(pairs: Sequence[Pair], num_negatives: int, weighted: bool) -> D
         pairs: The training pairs.
         num_negatives: Maximum number of hard negatives of a pair; the first ones are taken.
         weighted: Whether the label holds the pairs' weights, or 1 for each.
+        distill: Whether the label also holds the pairs' scores.
 
     Returns:
-        A data set with labels as `perspective.training.losses.ranking.RankingLoss` reads them.
+        A data set with labels as `perspective.training.losses.ranking.RankingLoss` reads them, or
+        `DistilledRankingLoss` with `distill`.
 
     Raises:
-        DataError: There are fewer than two pairs, or all have weight 0.
+        DataError: There are fewer than two pairs, all have weight 0, or a pair to distil has no scores or
+            no pair a hard negative.
     """
     from datasets import Dataset
 
@@ -145,6 +158,14 @@ def make_dataset(pairs: Sequence[Pair], num_negatives: int, weighted: bool) -> D
     if weighted and not any(pair.weight for pair in pairs):
         raise DataError("every training pair has weight 0: the confidence is 0 everywhere; --no_weighted ignores it")
     n_columns = max(min(len(pair.hard_negatives), num_negatives) for pair in pairs)
+    if distill:
+        bare = next((pair for pair in pairs if not pair.scores), None)
+        if bare is not None:
+            raise DataError(f'--distill: the pair of "{bare.query:.40}" has no "scores"; run score_pairs first')
+        if not n_columns:
+            raise DataError(
+                "--distill: there is no hard negative to rank; mine some, and use --num_negatives 3 or more"
+            )
     columns: dict[str, list[Any]] = {"query": [pair.query for pair in pairs], "document": [p.document for p in pairs]}
     filled = [list(islice(cycle(pair.hard_negatives[:n_columns] or (pair.document,)), n_columns)) for pair in pairs]
     for place in range(n_columns):
@@ -153,6 +174,7 @@ def make_dataset(pairs: Sequence[Pair], num_negatives: int, weighted: bool) -> D
         [
             pair.weight if weighted else 1.0,
             *(float(place < len(pair.hard_negatives)) for place in range(n_columns)),
+            *([*pair.scores, *[0.0] * n_columns][: 1 + n_columns] if distill else ()),
         ]
         for pair in pairs
     ]
@@ -161,9 +183,10 @@ def make_dataset(pairs: Sequence[Pair], num_negatives: int, weighted: bool) -> D
 
 def describe_retriever(output: Output) -> str:
     """Return the model card: data, prompts, settings."""
+    taught = " and a reranker's ranking of each query's group" if output.settings.get("distill") else ""
     about = (
         f"trained to retrieve on the pairs of `{output.settings.get('dataset')}`, by InfoNCE over in-batch\n"
-        "and hard negatives.\n"
+        f"and hard negatives{taught}.\n"
     )
     usage = (
         f'model = SentenceTransformer("{output.path.name}")\n'
@@ -177,7 +200,3 @@ def _prompts_by_column(model: SentenceTransformer, columns: Sequence[str]) -> Ma
     if not query and not document:
         return None
     return {name: query if name == "query" else document for name in columns if name != "label"}
-
-
-def _count_negatives(dataset: Dataset) -> int:
-    return int(sum(sum(label[1:]) for label in dataset["label"]))

@@ -27,29 +27,40 @@ def describe_training(output: Output) -> str:
     return write_card(output, "clustering", f"{about}\n{labels}\n{unchanged}", usage, rows)
 
 
-def write_card(output: Output, tag: str, about: str, usage: str, facts: Mapping[str, Any]) -> str:
+def write_card(
+    output: Output,
+    tag: str,
+    about: str,
+    usage: str,
+    facts: Mapping[str, Any],
+    class_name: str = "SentenceTransformer",
+) -> str:
     """Return a card: what the model is, how to load it, what it was trained with.
 
     Args:
         output: The folder of the model.
         tag: The task, as a tag of the Hugging Face Hub.
         about: Text that follows the name of the base embedder.
-        usage: Python code after the import of `SentenceTransformer`.
+        usage: Python code after the import of the class.
         facts: First rows of the table, before the settings; None is left out.
+        class_name: The class of sentence-transformers that loads it.
     """
     rows = {**facts, **output.settings}
     model = output.facts.get("model")
+    pipeline, kind = "sentence-similarity", "feature-extraction"
+    if class_name == "CrossEncoder":
+        pipeline, kind = "text-ranking", "cross-encoder"
     return f"""---
 library_name: sentence-transformers
-pipeline_tag: sentence-similarity
+pipeline_tag: {pipeline}
 base_model: {output.facts.get("hub", model)}
-tags: [sentence-transformers, feature-extraction, {tag}]
+tags: [sentence-transformers, {kind}, {tag}]
 ---
 # {output.path.name}
 
 `{model}` {about}
 ```python
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import {class_name}
 
 {usage}
 ```

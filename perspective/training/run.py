@@ -22,7 +22,7 @@ from perspective.training.history import write_history
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import CrossEncoder, SentenceTransformer
     from sentence_transformers.sentence_transformer.training_args import BatchSamplers
     from torch.utils.data import BatchSampler
 
@@ -83,7 +83,7 @@ class RunSettings:
 
 
 def run_training(
-    model: SentenceTransformer,
+    model: SentenceTransformer | CrossEncoder,
     dataset: Dataset,
     loss: torch.nn.Module,
     sampler: BatchSamplers | Callable[..., BatchSampler],
@@ -112,13 +112,9 @@ def run_training(
             share a batch evenly.
         DivergenceError: The loss or a weight became NaN or infinite.
     """
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
     from transformers import set_seed
 
-    trainer_class = SentenceTransformerTrainer
-    if n_processes() > 1:
-        from perspective.training.shared_batches import SharedTrainer as trainer_class
-
+    trainer_class, arguments_class = _pick_trainer(model)
     model.max_seq_length = min(model.max_seq_length or settings.max_source_length, settings.max_source_length)
     batch_size = _split_batch_size(settings.per_device_train_batch_size)
     device = pick_device()
@@ -132,7 +128,7 @@ def run_training(
     model.model_card_data.generate_widget_examples = False  # we write our own card
     if settings.lora_rank:
         add_adapters(model, settings.lora_rank)
-    arguments = SentenceTransformerTrainingArguments(
+    arguments = arguments_class(
         output_dir=str(output.partial),
         num_train_epochs=settings.num_train_epochs,
         per_device_train_batch_size=batch_size,
@@ -186,6 +182,19 @@ def run_training(
     return history
 
 
+def _pick_trainer(model: torch.nn.Module) -> tuple[Any, Any]:
+    """Return the trainer for the model's class, and the class of its arguments."""
+    import sentence_transformers as library
+
+    if isinstance(model, library.CrossEncoder):
+        return library.CrossEncoderTrainer, library.CrossEncoderTrainingArguments
+    if n_processes() > 1:
+        from perspective.training.shared_batches import SharedTrainer
+
+        return SharedTrainer, library.SentenceTransformerTrainingArguments
+    return library.SentenceTransformerTrainer, library.SentenceTransformerTrainingArguments
+
+
 def replace_shards(model: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     """Put whole weights in the places of those that a library shards over processes.
 
@@ -201,7 +210,7 @@ def replace_shards(model: torch.nn.Module, state: Mapping[str, torch.Tensor]) ->
 
 
 def save_trained(
-    model: SentenceTransformer,
+    model: SentenceTransformer | CrossEncoder,
     history: Sequence[dict[str, float]],
     output: Output,
     describe: Callable[[Output], str],

@@ -108,7 +108,7 @@ def test_collection_survives_the_files(tmp_path):
         ("qrels.tsv", "1\ta\t-9223372036854775809\n", r"qrels.tsv:1: grade -9223372036854775809 is too large; at most"),
         ("qrels.tsv", "1 a 1\n", r"qrels.tsv:1: 1 fields; expected query-id, corpus-id, score"),
         ("qrels.tsv", "1\ta\t0\n", r"no query has a relevant document"),
-        ("corpus.jsonl", '{"_id": "a", "text": ""}\n', r'corpus.jsonl:1: "text" is empty'),
+        ("queries.jsonl", '{"_id": "1", "text": ""}\n', r'queries.jsonl:1: "text" is empty'),
         (
             "corpus.jsonl",
             '{"_id": "a", "text": "x"}\n{"_id": "a", "text": "y"}\n',

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, stage_environment
 from helpers import wait_for as wait_at_most
-from leaderboard_files import write_json, write_pair, write_result, write_study
+from leaderboard_files import SCORES, write_json, write_pair, write_result, write_study
 
 pytest.importorskip("streamlit", reason="requirements-retrieval.txt is not installed")
 from streamlit.testing.v1 import AppTest  # noqa: E402
@@ -78,6 +78,20 @@ def test_it_shows_filters_and_sorts(page, tmp_path):
     page.multiselect(key="datasets").set_value([])
     run(page).button_group(key="measure").set_value("ARI")
     assert run(page).dataframe[-2].value["before"].iloc[0] == 42.0
+
+
+def test_rerankers_and_languages_are_rows_and_columns(page, tmp_path):
+    write_result(tmp_path, "gnome-help-ko", "me5")
+    write_result(tmp_path, "gnome-help-en", "me5", add=1)
+    first_stage = {"reranker": "mine", "n_reranked": 50, "recall": 97.5, "scores": SCORES}
+    write_result(tmp_path, "gnome-help-ko", "me5", "hybrid+rerank-mine", add=4, first_stage=first_stage)
+    write_result(tmp_path, "gnome-help-ko", "me5", "hybrid+rerank-other", add=3)
+    run(page)
+    shown = page.dataframe[0].value
+    assert {"gnome-help-ko", "gnome-help-en"} < set(shown.columns)
+    assert set(shown["retriever"]) == {"dense", "hybrid+rerank-mine", "hybrid+rerank-other"}
+    page.selectbox(key="metric").select("Ceiling@50")
+    assert list(run(page).dataframe[0].value["gnome-help-ko"]) == [97.5]
 
 
 def test_a_new_file_appears_and_selections_stay(page, tmp_path):
@@ -230,11 +244,14 @@ def test_in_a_real_browser(served, tmp_path):
         place = page.locator("canvas").first.bounding_box()
         page.mouse.click(place["x"] + place["width"] - 40, place["y"] + 12)  # the header of the last column
         wait_for(lambda: column(1) == ["bm25", "minilm", "tuned"])
+        write_result(tmp_path, "docs", "minilm", "hybrid+rerank-mine", add=20)
+        wait_for(lambda: column(2)[-1:] == ["hybrid+rerank-mine"])
 
         with page.expect_download() as download:
             page.get_by_text("Download CSV").click()
         rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text())))
         assert {row["model"] for row in rows} == {"minilm", "tuned", "bm25"}
+        assert {row["retriever"] for row in rows} == {"dense", "bm25", "hybrid+rerank-mine"}
 
         page.get_by_role("tab", name="Settings of the runs").click()
         page.get_by_text("top_k").wait_for()

@@ -17,7 +17,7 @@ from perspective.models.prompts import find_prompts
 from perspective.retrieval import embedding, evaluation
 from perspective.retrieval.evaluation import evaluate_retriever
 from perspective.retrieval.layout import mteb_path
-from perspective.retrieval.results import compare_results, format_task_result, load_result
+from perspective.retrieval.results import compare_results, format_scores, format_task_result, load_result
 from perspective.retrieval.settings import EvaluationSettings
 
 evaluate = importlib.import_module("perspective.6_retrieval.evaluate")
@@ -195,6 +195,46 @@ def test_the_reranker_reads_as_many_hits_as_asked(monkeypatch):
     made = Collection("deep", corpus, {"q": "card"}, {"q": {"119": 1}})
     settings = EvaluationSettings(retriever="bm25", reranker="longest", n_reranked=120, cutoffs=[1])
     assert evaluate_retriever(made, settings)["scores"]["Recall@1"] == 100
+
+
+def test_reranking_tells_what_the_first_stage_found(monkeypatch):
+    pytest.importorskip("bm25s")
+
+    class ShortestFirst:
+        def predict(self, inputs, **options):
+            return np.array([-len(document) for _, document in inputs])
+
+    monkeypatch.setattr(evaluation, "load_reranker", lambda name: ShortestFirst())
+    corpus = {"a": "card card", "b": "card", "c": "card rain rain", "d": "sun"}
+    made = Collection("tiny", corpus, {"q": "card"}, {"q": {"b": 1, "d": 1}})
+    settings = EvaluationSettings(retriever="bm25", reranker="runs/shortest", n_reranked=3, cutoffs=[1])
+    result = evaluate_retriever(made, settings)
+    assert result["retriever"] == "bm25+rerank-shortest"
+    assert result["scores"]["Recall@1"] == 50
+    assert result["first_stage"]["recall"] == 50  # "d" is not among the hits: no reranker finds it
+    assert result["first_stage"]["scores"]["NDCG@1"] in (0, 100)
+    assert "the 3 hits that were reranked hold 50.00% of the relevant documents" in format_scores(result)
+    assert "first_stage" not in evaluate_retriever(made, EvaluationSettings(retriever="bm25", cutoffs=[1]))
+
+
+@pytest.mark.parametrize("retriever", ["dense", "bm25", "hybrid"])
+def test_empty_documents_are_kept_and_never_found(tmp_path, embedder_folder, vectors_folder, caplog, retriever):
+    pytest.importorskip("bm25s")
+    folder = tmp_path / "holes"
+    folder.mkdir()
+    texts = ["card", "", "rain", " \u200b", "sun", None]
+    write_jsonl(folder / "corpus.jsonl", [{"_id": str(row), "text": text} for row, text in enumerate(texts)])
+    write_jsonl(folder / "queries.jsonl", [{"_id": "q", "text": "card"}, {"_id": "r", "text": "rain"}])
+    (folder / "qrels.tsv").write_text("q\t0\t1\nr\t1\t1\n")
+    made = load_collection(folder)
+    assert len(made.corpus) == 6 and "3 of 6 documents are empty; they are kept and never found" in caplog.text
+    settings = EvaluationSettings(embedder=str(embedder_folder), retriever=retriever, cutoffs=[1, 5])
+    hits = evaluation.search_collection(made, settings, 5)
+    found = [row for row in hits.rows.flatten().tolist() if row >= 0]
+    assert set(found) <= {0, 2, 4} and 0 in found
+    assert retriever != "dense" or sorted(found) == [0, 0, 2, 2, 4, 4]
+    result = evaluate_retriever(made, settings)
+    assert result["n_documents"] == 6 and result["scores"]["Recall@5"] == 50  # the empty one is relevant, not found
 
 
 @pytest.mark.parametrize(

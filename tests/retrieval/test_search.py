@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from perspective.errors import DataError, ModelError
+from perspective.errors import DataError
 from perspective.retrieval import search
 from perspective.retrieval.search import (
     Hits,
     fuse_rankings,
-    load_reranker,
     rerank,
     search_bm25,
     search_dense,
@@ -129,37 +128,3 @@ def test_rerank_orders_the_first_hits_and_drops_the_others():
     found = rerank(LengthReranker(), hits, 2, ["q", "r"], ["a", "aaa", "aa"], ["x", "y", "z"], 32)
     assert found.rows.tolist() == [[1, 0], [2, -1]]
     assert found.scores[0].tolist() == [3, 1]
-
-
-@pytest.fixture(scope="module")
-def make_reranker(models_folder, build):
-    from transformers import BertConfig, BertForSequenceClassification
-
-    def make(n_outputs):
-        torch.manual_seed(0)
-        tokenizer = build.wordpiece()
-        config = BertConfig(
-            vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
-            intermediate_size=32, max_position_embeddings=64, num_labels=n_outputs, initializer_range=0.3,
-        )  # fmt: skip
-        folder = models_folder / f"reranker{n_outputs}"
-        BertForSequenceClassification(config).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        return folder
-
-    return make
-
-
-def test_cross_encoder_reranks(make_reranker):
-    model = load_reranker(str(make_reranker(1)), device="cpu")
-    hits = Hits(np.array([[0, 1, 2]]), np.zeros((1, 3), dtype=np.float32))
-    documents = ["bank card", "rain and sun", "play a song"]
-    found = rerank(model, hits, 3, ["top up my card"], documents, ["a", "b", "c"], 32)
-    expected = model.predict([("top up my card", text) for text in documents])
-    assert found.rows[0].tolist() == np.argsort(-expected).tolist()
-    assert found.scores[0] == pytest.approx(np.sort(expected)[::-1], abs=1e-6)
-
-
-def test_reranker_with_several_outputs_is_refused(make_reranker):
-    with pytest.raises(ModelError, match="has 3 outputs; a reranker has one"):
-        load_reranker(str(make_reranker(3)), device="cpu")

@@ -56,8 +56,13 @@ class RankingLoss(MultipleNegativesRankingLoss):
         """
         embeddings, labels = gather_batch(embeddings, labels, self.gather_across_devices)
         rows = torch.arange(len(embeddings[0]), device=embeddings[0].device)
-        losses = compute_ranking_losses(embeddings, labels, rows, self.scale)
+        losses = self.compute_losses(embeddings, labels, rows, self.scale)
         return (losses * normalize_weights(labels)).sum()
+
+    @staticmethod
+    def compute_losses(embeddings: Sequence[Tensor], labels: Tensor, rows: Tensor, scale: float) -> Tensor:
+        """Return one loss a selected pair, `(m,)`, as `compute_ranking_losses`."""
+        return compute_ranking_losses(embeddings, labels, rows, scale)
 
 
 class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
@@ -105,13 +110,18 @@ class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
         shares = normalize_weights(labels)
         total = torch.zeros((), device=labels.device)
         for rows in torch.arange(len(labels), device=labels.device).split(self.mini_batch_size):
-            part = (compute_ranking_losses(embeddings, labels, rows, self.scale) * shares[rows]).sum()
+            part = (self.compute_losses(embeddings, labels, rows, self.scale) * shares[rows]).sum()
             if with_backward:
                 part.backward()
             total = total + part.detach()
         if with_backward:
             torch.autograd.backward(batch, [column.grad for column in embeddings])
         return total
+
+    @staticmethod
+    def compute_losses(embeddings: Sequence[Tensor], labels: Tensor, rows: Tensor, scale: float) -> Tensor:
+        """Return one loss a selected pair, `(m,)`, as `compute_ranking_losses`."""
+        return compute_ranking_losses(embeddings, labels, rows, scale)
 
 
 def compute_ranking_losses(embeddings: Sequence[Tensor], labels: Tensor, rows: Tensor, scale: float) -> Tensor:

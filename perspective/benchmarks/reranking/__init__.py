@@ -1,0 +1,1 @@
+"""Rerankers, what a retriever learns from one, and the consistency filter of weak pairs."""

@@ -1,0 +1,348 @@
+"""Measure rerankers, what a retriever learns from one, and the consistency filter, on a sample of the docstrings.
+
+Reads:  datasets/docstrings/ (make_docs_set.sh)
+Writes: measures/benchmark_reranking/: samples, models, results and cells, from which a killed study
+        resumes; measures/benchmark_reranking.json, all cells
+
+python -m perspective.benchmarks.reranking.study
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perspective.artifacts import Output, dump_json, read_facts, read_json, write_text
+from perspective.artifacts.names import slugify_model
+from perspective.benchmarks.decoders.measuring import SAMPLE_SEED, sample_collection
+from perspective.benchmarks.reranking.samples import (
+    N_NEGATIVES,
+    N_NOISY,
+    N_RERANKER,
+    N_STUDENT,
+    corrupt_half,
+    draw_negatives,
+    keep_negatives,
+    sample_pairs,
+    shuffle_scores,
+)
+from perspective.benchmarks.speed_table import describe_machine
+from perspective.cli import entry_point, parse_settings
+from perspective.data.collection import QRELS_PLACES, load_collection, save_collection
+from perspective.data.corpus import DATASETS
+from perspective.data.docstrings import NAME
+from perspective.data.pairs import Pair, load_pairs, save_pairs
+from perspective.errors import DataError, suggest_name
+from perspective.layout import MEASURES
+from perspective.models.embedders import load_embedder
+from perspective.options import OverwriteOptions, option
+from perspective.retrieval.embedding import embed_sides
+from perspective.retrieval.layout import mined_path, results_path, scored_path
+from perspective.retrieval.mining import MineSettings, filter_pairs
+from perspective.retrieval.results import load_result
+
+FOLDER = MEASURES / "benchmark_reranking"
+RESULTS = FOLDER.with_suffix(".json")
+EMBEDDER, LLM = "minilm", "smollm2"
+SEEDS = (100, 13, 21)
+
+N_QUERIES, N_DOCUMENTS, N_RERANKED = 200, 600, 20
+N_ASKED = 40  # queries for the LLM, which takes half a second a pair
+N_MINED = 10
+N_TIMED = 256  # pairs
+MAX_TOKENS, MAX_PAIR_TOKENS = 64, 96  # of a text, of a query with a document
+KEEP_TOP_K = 2  # of E5
+SHOWN = ("NDCG@1", "NDCG@10")
+
+Options = tuple[object, ...]
+
+
+class RerankingStudy:
+    """The samples and models of the study, each made once."""
+
+    @property
+    def base(self) -> Path:
+        """The embedder with the text length of all that is trained here."""
+        output = Output(FOLDER / "base", "embedder", {"embedder": EMBEDDER, "max_tokens": MAX_TOKENS})
+        if not output.is_finished(quiet=True):
+            model = load_embedder(EMBEDDER)
+            model.max_seq_length = MAX_TOKENS
+            with output.open() as folder:
+                model.save_pretrained(str(folder), create_model_card=False)
+        return output.path
+
+    def collection(self, n_queries: int = N_QUERIES) -> Path:
+        """A sample of the test collection: queries, their documents and others."""
+        source = DATASETS / NAME
+        made_from = {"n_queries": n_queries, "n_documents": N_DOCUMENTS}
+        inputs = {"qrels": source / QRELS_PLACES[0], "corpus": source / "corpus.jsonl"}
+        output = Output(FOLDER / f"docstrings-{n_queries}" / QRELS_PLACES[0], "collection", made_from, inputs)
+        if not output.is_finished(quiet=True):
+            save_collection(output, sample_collection(n_queries, N_DOCUMENTS))
+        return output.path.parent
+
+    def pairs(self, name: str, make: Callable[[], list[Pair]], **settings: object) -> Path:
+        """A file of training pairs, made by `make` if it is not there."""
+        output = Output(FOLDER / f"{name}.jsonl", "pairs", settings, {"pairs": DATASETS / NAME / "train.jsonl"})
+        if not output.is_finished(quiet=True):
+            save_pairs(output, make())
+        return output.path
+
+    @property
+    def mined(self) -> Path:
+        """Pairs with the retriever's hard negatives."""
+        pairs = self.pairs("pairs", lambda: sample_pairs()[:N_RERANKER], n=N_RERANKER)
+        _run("mine_negatives", "--train_file", pairs, "--num_negatives", N_MINED, "--output_path", FOLDER, *self._set)
+        return mined_path(NAME, str(self.base), FOLDER)
+
+    @property
+    def reranker(self) -> Path:
+        """The reranker of the retriever's hits, from the same body."""
+        call = ("--train_file", self.mined, "--num_negatives", N_NEGATIVES, "--max_source_length", MAX_PAIR_TOKENS)
+        _run("train_reranker", *call, "--output_dir", FOLDER / "reranker", *self._set)
+        return FOLDER / "reranker"
+
+    def scored(self, negatives: str) -> Path:
+        """Pairs with the reranker's scores: with hard negatives, mined or random ones."""
+        mined = load_pairs(self.mined)
+        makers = {"mined": lambda: keep_negatives(mined), "random": lambda: draw_negatives(mined)}
+        pairs = self.pairs(f"student-{negatives}", makers[negatives], n=N_STUDENT, n_negatives=N_NEGATIVES)
+        folder = FOLDER / f"scored-{negatives}"
+        _run("score_pairs", "--train_file", pairs, "--reranker", self.reranker, "--output_path", folder, *self._set)
+        return scored_path(NAME, str(self.base), folder)
+
+    def shuffled(self) -> Path:
+        """The scored pairs with each group's scores in another order."""
+        scored = load_pairs(self.scored("mined"))
+        return self.pairs("shuffled", lambda: shuffle_scores(scored), n=N_STUDENT, of="scores")
+
+    def train(self, name: str, pairs: Path, seed: int, *options: object) -> Path:
+        """Return the folder of a retriever trained on pairs."""
+        call: Options = (
+            *("--train_file", pairs, "--output_dir", FOLDER / f"{name}-{seed}", "--seed", seed),
+            *("--max_source_length", MAX_TOKENS, "--per_device_train_batch_size", 32, "--mini_batch_size", 0),
+            *("--learning_rate", 3e-5, *options),
+        )
+        _run("train", *call, *self._set)
+        return FOLDER / f"{name}-{seed}"
+
+    def evaluate(self, embedder: Path, *options: str, n_queries: int = N_QUERIES) -> dict[str, Any]:
+        """Return scores, interval and the queries' NDCG@10 of a retriever, from the result file of `evaluate`."""
+        folder = FOLDER / "results"
+        call = ("--collection", self.collection(n_queries), "--embedder", embedder, "--output_path", folder)
+        _run("evaluate", *call, "--cutoffs", 1, 10, *options)
+        kind = options[options.index("--retriever") + 1] if "--retriever" in options else "dense"
+        if "--reranker" in options:
+            kind += f"+rerank-{slugify_model(options[options.index('--reranker') + 1])}"
+        result = load_result(results_path(f"docstrings-{n_queries}", str(embedder), kind, folder))
+        return {
+            "scores": {metric: result["scores"][metric] for metric in SHOWN},
+            "interval": {metric: result["interval"][metric] for metric in SHOWN},
+            "per_query": list(result["per_query"]["NDCG@10"].values()),
+            **({"first_stage": result["first_stage"]} if "first_stage" in result else {}),
+        }
+
+    @property
+    def _set(self) -> Options:
+        return ("--dataset", NAME, "--embedder", self.base)
+
+
+def _run(stage: str, *options: object) -> None:
+    import_module(f"perspective.6_retrieval.{stage}").main([str(one) for one in options])
+
+
+# cells of the retrievers and rerankers
+
+
+def _measure_first_stage(study: RerankingStudy) -> dict[str, Any]:
+    found = {name: study.evaluate(study.base, "--retriever", name) for name in ("bm25", "dense", "hybrid")}
+    return {"retrievers": found}
+
+
+def _rerank(retriever: str) -> Callable[[RerankingStudy], dict[str, Any]]:
+    def measure(study: RerankingStudy) -> dict[str, Any]:
+        options = ("--reranker", str(study.reranker), "--n_reranked", str(N_RERANKED))
+        return study.evaluate(study.base, "--retriever", retriever, *options)
+
+    return measure
+
+
+def _ask_llm(study: RerankingStudy) -> dict[str, Any]:
+    started = time.process_time()
+    options = ("--retriever", "hybrid", "--n_reranked", "10")
+    asked = study.evaluate(study.base, *options, "--reranker", LLM, n_queries=N_ASKED)
+    seconds = time.process_time() - started
+    return {**asked, "ms_per_query": round(1000 * seconds / N_ASKED, 1)}
+
+
+def _measure_speed(study: RerankingStudy) -> dict[str, Any]:
+    """Pairs a second of our batches and of `CrossEncoder.predict`, best of three in turns, and what a query costs."""
+    from perspective.reranking.loading import load_reranker, score_texts
+
+    reranker: Any = load_reranker(str(study.reranker))
+    whole = load_collection(study.collection())
+    documents = list(whole.corpus.values())
+    rng = np.random.default_rng(SAMPLE_SEED)
+    queries = list(whole.queries.values())
+    pairs = [(queries[row % len(queries)], documents[int(rng.integers(len(documents)))]) for row in range(N_TIMED)]
+    ways: dict[str, Callable[[], Any]] = {
+        "ours": lambda: score_texts(reranker, pairs),
+        "default": lambda: reranker.predict(pairs, show_progress_bar=False),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(3):
+        for name, run in ways.items():
+            started = time.process_time()
+            run()
+            seconds[name].append(time.process_time() - started)
+    rates = {name: round(N_TIMED / min(found), 1) for name, found in seconds.items()}
+    ms_per_query = round(1000 * N_RERANKED / rates["ours"], 1)
+    return {"pairs_per_second": rates, "ms_per_query": ms_per_query, "machine": describe_machine()}
+
+
+def _learn(arm: str, seed: int) -> Callable[[RerankingStudy], dict[str, Any]]:
+    def measure(study: RerankingStudy) -> dict[str, Any]:
+        negatives = ("--num_negatives", N_NEGATIVES)
+        pairs = {
+            "trained": lambda: study.scored("mined"),
+            "distilled": lambda: study.scored("mined"),
+            "shuffled": study.shuffled,
+            "random": lambda: study.scored("random"),
+        }[arm]()
+        distill = ("--distill",) if arm != "trained" else ()
+        return study.evaluate(study.train(arm, pairs, seed, *negatives, *distill))
+
+    return measure
+
+
+# cells of the filter
+
+
+def _filter(folder: Path) -> np.ndarray:
+    """Return which of the pairs an embedder keeps, `(n_pairs,)`."""
+    pairs, _ = corrupt_half()
+    embedded = embed_sides(
+        load_embedder(str(folder)), (pair.query for pair in pairs), (pair.document for pair in pairs)
+    )
+    kept = {id(pair) for pair in filter_pairs(pairs, embedded, MineSettings(keep_top_k=KEEP_TOP_K))}
+    return np.array([id(pair) in kept for pair in pairs])
+
+
+def _measure_filter(study: RerankingStudy) -> dict[str, Any]:
+    """Precision and recall in percent: of an embedder trained elsewhere, and, as E5, of one trained on the noise."""
+    _, is_clean = corrupt_half()
+    embedders = {"untouched": study.base, "trained on all pairs": _train_on(study, "none", SEEDS[0])}
+    found = {}
+    for name, folder in embedders.items():
+        is_kept = _filter(folder)
+        found[name] = {
+            "kept": int(is_kept.sum()),
+            "precision": round(100 * float(is_clean[is_kept].mean()), 2),
+            "recall": round(100 * float(is_kept[is_clean].mean()), 2),
+        }
+    return {"filters": found, "n_pairs": len(is_clean), "n_clean": int(is_clean.sum())}
+
+
+def _train_on(study: RerankingStudy, arm: str, seed: int) -> Path:
+    pairs, is_clean = corrupt_half()
+    is_kept = is_clean if arm == "clean" else np.ones(len(pairs), dtype=bool)
+    if arm in ("filtered", "random"):
+        is_kept = _filter(study.base)
+    if arm == "random":
+        is_kept = np.isin(np.arange(len(pairs)), np.random.default_rng(seed).permutation(len(pairs))[: is_kept.sum()])
+    chosen = [pair for pair, kept in zip(pairs, is_kept, strict=True) if kept]
+    name = f"noisy-{arm}" + (f"-{seed}" if arm == "random" else "")
+    file = study.pairs(name, lambda: chosen, arm=arm, n=N_NOISY)
+    return study.train(f"noisy-{arm}", file, seed, "--num_negatives", 0)
+
+
+def _learn_from_noise(arm: str, seed: int) -> Callable[[RerankingStudy], dict[str, Any]]:
+    def measure(study: RerankingStudy) -> dict[str, Any]:
+        folder = _train_on(study, arm, seed)
+        return {**study.evaluate(folder), "n_pairs": read_facts(folder)["n_pairs"]}
+
+    return measure
+
+
+ARMS = ("trained", "distilled", "shuffled", "random")
+NOISY_ARMS = ("none", "filtered", "random", "clean")
+CELLS: dict[str, Callable[[RerankingStudy], dict[str, Any]]] = {
+    "first stage": _measure_first_stage,
+    "reranked dense": _rerank("dense"),
+    "reranked hybrid": _rerank("hybrid"),
+    "speed": _measure_speed,
+    **{f"{arm} {SEEDS[0]}": _learn(arm, SEEDS[0]) for arm in ARMS},
+    "filter": _measure_filter,
+    **{f"noisy {arm} {SEEDS[0]}": _learn_from_noise(arm, SEEDS[0]) for arm in NOISY_ARMS},
+    **{f"noisy {arm} {seed}": _learn_from_noise(arm, seed) for seed in SEEDS[1:] for arm in NOISY_ARMS},
+    **{f"{arm} {seed}": _learn(arm, seed) for seed in SEEDS[1:] for arm in ARMS},
+    "asked hybrid": _ask_llm,
+}
+
+
+@dataclass(frozen=True)
+class RerankingStudySettings(OverwriteOptions):
+    """What is measured."""
+
+    cells: list[str] = option("cells; default all", default=list(CELLS), group="input")
+
+    def __post_init__(self) -> None:
+        """Check names."""
+        for name in self.cells:
+            if name not in CELLS:
+                raise DataError(f'--cells "{name}": {suggest_name(name, CELLS)}')
+
+
+def run_study(settings: RerankingStudySettings) -> dict[str, Any]:
+    """Measure every cell that is not finished; return all cells by name."""
+    study = RerankingStudy()
+    for name in settings.cells:
+        cell = Output(_cell_path(name), "reranking cell", {"cell": name, **SIZES})
+        if cell.is_finished(settings.overwrite):
+            continue
+        started = time.process_time()
+        result = CELLS[name](study)
+        cell.write_json({**result, "processor_seconds": round(time.process_time() - started)})
+        write_text(RESULTS, dump_json(_gather()))
+    return _gather()
+
+
+SIZES = {
+    **{"queries": N_QUERIES, "documents": N_DOCUMENTS, "reranked": N_RERANKED, "asked": N_ASKED},
+    **{"reranker pairs": N_RERANKER, "student pairs": N_STUDENT, "noisy pairs": N_NOISY, "negatives": N_NEGATIVES},
+    **{"tokens": MAX_TOKENS, "pair tokens": MAX_PAIR_TOKENS, "timed": N_TIMED},
+}
+
+
+def _cell_path(name: str) -> Path:
+    return FOLDER / f"cell-{name.replace(' ', '_')}.json"
+
+
+def _gather() -> dict[str, Any]:
+    """Return all cells that are measured, those of earlier runs too, and the sizes of the study."""
+    earlier = read_json(RESULTS) if RESULTS.exists() else {}
+    cells = {**earlier.get("cells", {})}
+    cells |= {name: read_json(_cell_path(name)) for name in CELLS if _cell_path(name).exists()}
+    return {
+        "sizes": SIZES,
+        "cells": {name: cells[name] for name in CELLS if name in cells},
+    }
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the study."""
+    settings = parse_settings(RerankingStudySettings, argv, __doc__)
+    results = run_study(settings)
+    sys.stdout.write(f"{len(results['cells'])} of {len(CELLS)} cells: {RESULTS}\n")
+
+
+if __name__ == "__main__":
+    main()

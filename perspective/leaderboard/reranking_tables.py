@@ -1,0 +1,166 @@
+"""Tables of docs/retrieval.md: rerankers, what a retriever learns from one, the consistency filter, help pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from perspective.artifacts.markdown import format_table
+from perspective.layout import MEASURES
+from perspective.leaderboard.measured import load
+from perspective.retrieval.metrics import find_interval, resample_means
+
+RERANKING = MEASURES / "benchmark_reranking.json"
+HELP_PAGES = MEASURES / "retrieval_help.json"
+FIRST_STAGES = {"bm25": "BM25", "dense": "MiniLM", "hybrid": "MiniLM and BM25, hybrid"}
+# Of an arm: what the retriever learns from.
+LEARNED = {
+    "trained": "InfoNCE with three mined negatives each",
+    "distilled": "the reranker's scores of them, and 0.2 x InfoNCE",
+    "shuffled": "the same, each group's scores shuffled",
+    "random": "the same, negatives drawn at random",
+}
+NOISY = {
+    "none": "all",
+    "filtered": "those that the filter keeps",
+    "random": "as many at random",
+    "clean": "only the clean ones",
+}
+
+
+def tabulate_reranked() -> str:
+    """Rankings before and after reranking, the recall of what is reranked, and the time of a query."""
+    cells = _cells()
+    rows = []
+    for name, shown in FIRST_STAGES.items():
+        rows.append([shown, *_show_scores(cells["first stage"]["retrievers"][name]), "", ""])
+        again = cells.get(f"reranked {name}")
+        if again:
+            time = f"{cells['speed']['ms_per_query']:.0f}" if "speed" in cells else ""
+            rows.append([f"{shown}, reranked", *_show_scores(again), f"{again['first_stage']['recall']:.1f}", time])
+    return format_table(["ranking", "NDCG@1", "NDCG@10", "ceiling: recall of the hits", "ms a query"], rows)
+
+
+def tabulate_asked() -> str:
+    """A causal LM that reranks without training, on fewer queries."""
+    asked = _cells().get("asked hybrid")
+    if not asked:
+        return format_table(["ranking", "NDCG@1", "NDCG@10"], [])
+    before = asked["first_stage"]["scores"]
+    rows = [
+        ["hybrid", f"{before['NDCG@1']:.1f}", f"{before['NDCG@10']:.1f}", ""],
+        ["SmolLM2-135M, log-odds of Yes", *_show_scores(asked), f"{asked['ms_per_query']:,.0f}"],
+    ]
+    return format_table(["ranking", "NDCG@1", "NDCG@10", "ms a query"], rows)
+
+
+def tabulate_learned() -> str:
+    """What a retriever learns from mined negatives and from a reranker, and from controls."""
+    cells = _cells()
+    untouched = cells["first stage"]["retrievers"]["dense"]
+    rows = [["nothing: untouched", "", f"{untouched['scores']['NDCG@10']:.2f}", ""]]
+    return _tabulate_arms(rows, LEARNED, "", untouched, "learns from", "against untouched")
+
+
+def tabulate_filtered() -> str:
+    """Precision and recall of the consistency filter, with half of the pairs corrupted."""
+    found = _cells()["filter"]
+    rows = [
+        [name, f"{one['kept']} of {found['n_pairs']}", f"{one['precision']:.1f}", f"{one['recall']:.1f}"]
+        for name, one in found["filters"].items()
+    ]
+    return format_table(["MiniLM that filters", "pairs kept", "precision", "recall"], rows)
+
+
+def tabulate_noisy() -> str:
+    """What a retriever learns from the pairs of which half are corrupted."""
+    untouched = _cells()["first stage"]["retrievers"]["dense"]
+    rows = [["none: untouched", "", "", f"{untouched['scores']['NDCG@10']:.2f}", ""]]
+    return _tabulate_arms(rows, NOISY, "noisy ", untouched, "trained on", "against untouched")
+
+
+def tabulate_help_pages() -> str:
+    """Titles of help pages against pages, NDCG@10 with 95% intervals over queries."""
+    found: dict[str, Any] = load(HELP_PAGES)
+    names = list(dict.fromkeys(row["collection"] for row in found["rows"]))
+    retrievers = list(dict.fromkeys(row["retriever"] for row in found["rows"]))
+    cells = {(row["retriever"], row["collection"]): row for row in found["rows"]}
+    rows = [
+        [one, *(_show_interval(cells[one, name]) if (one, name) in cells else "" for name in names)]
+        for one in retrievers
+    ]
+    return format_table(["NDCG@10", *names], rows)
+
+
+def show_size(*words: str) -> str:
+    """A size of the study, by its name in the JSON."""
+    return f"{load(RERANKING)['sizes'][' '.join(words)]:,}"
+
+
+def show_help_size(name: str) -> str:
+    """A count of the help pages: n_queries or n_documents."""
+    return f"{load(HELP_PAGES)[name]:,}"
+
+
+def show_rate(way: str) -> str:
+    """Pairs a second that the reranker reads: "ours", or "default" of `CrossEncoder.predict`."""
+    return f"{_cells()['speed']['pairs_per_second'][way]:.0f}"
+
+
+def show_difference(one: str, other: str) -> str:
+    """NDCG@10 of an arm minus another's, the mean over the seeds that both have, with a 95% interval over queries."""
+    cells = _cells()
+    pairs = [
+        (cells[f"{one.replace('_', ' ')} {seed}"], cells[f"{other.replace('_', ' ')} {seed}"])
+        for seed in _seeds(cells, one.replace("_", " "))
+        if f"{other.replace('_', ' ')} {seed}" in cells
+    ]
+    return _show_difference([np.subtract(first["per_query"], second["per_query"]) for first, second in pairs])
+
+
+def _cells() -> dict[str, Any]:
+    cells: dict[str, Any] = load(RERANKING)["cells"]
+    return cells
+
+
+def _seeds(cells: Mapping[str, Any], arm: str) -> list[str]:
+    """The seeds of an arm, whose cells are named "arm seed"."""
+    return [seed for name in cells for start, _, seed in [name.rpartition(" ")] if start == arm and seed.isdigit()]
+
+
+def _tabulate_arms(
+    rows: list[list[str]], arms: Mapping[str, str], prefix: str, untouched: Mapping[str, Any], *columns: str
+) -> str:
+    cells = _cells()
+    counts = bool(prefix)  # of pairs, which differ by arm
+    for arm, shown in arms.items():
+        found = [cells[f"{prefix}{arm} {seed}"] for seed in _seeds(cells, f"{prefix}{arm}")]
+        if not found:
+            continue
+        scores = np.array([one["scores"]["NDCG@10"] for one in found])
+        spread = f" ± {scores.std():.2f}" if len(scores) > 1 else ""
+        difference = _show_difference([np.subtract(one["per_query"], untouched["per_query"]) for one in found])
+        n_pairs = [f"{found[0]['n_pairs']}"] if counts else []
+        rows.append([shown, *n_pairs, str(len(scores)), f"{scores.mean():.2f}{spread}", difference])
+    first, last = columns
+    return format_table([first, *(["pairs"] if counts else []), "seeds", "NDCG@10", last], rows)
+
+
+def _show_difference(differences: Sequence[np.ndarray]) -> str:
+    """The mean over seeds and queries, with the 95% interval of the bootstrap over queries."""
+    mean = np.mean(differences, axis=0)
+    low, high = find_interval(resample_means(mean[:, None]))
+    return f"{mean.mean():+.2f} [{float(low[0]):+.2f}, {float(high[0]):+.2f}]"
+
+
+def _show_scores(found: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{found['scores'][metric]:.1f} [{found['interval'][metric][0]:.1f}, {found['interval'][metric][1]:.1f}]"
+        for metric in ("NDCG@1", "NDCG@10")
+    ]
+
+
+def _show_interval(row: Mapping[str, Any]) -> str:
+    return f"{row['score']:.1f} [{row['interval'][0]:.1f}, {row['interval'][1]:.1f}]"
