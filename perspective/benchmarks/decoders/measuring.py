@@ -61,14 +61,14 @@ def sample_classes(dataset: str) -> LabelledSample:
 
 
 @cache
-def sample_collection() -> Collection:
-    """Return `N_QUERIES` queries of the docstrings among `N_DOCUMENTS` documents, theirs included."""
+def sample_collection(n_queries: int = N_QUERIES, n_documents: int = N_DOCUMENTS) -> Collection:
+    """Return some queries of the docstrings among some documents, theirs included; the same in every run."""
     whole = load_collection(DATASETS / NAME)
     rng = np.random.default_rng(SAMPLE_SEED)
-    queries = [str(one) for one in rng.permutation(sorted(whole.queries))[:N_QUERIES]]
+    queries = [str(one) for one in rng.permutation(sorted(whole.queries))[:n_queries]]
     own = {document for query in queries for document in whole.qrels[query]}
     others = [str(one) for one in rng.permutation(sorted(set(whole.corpus) - own))]
-    documents = sorted([*own, *others[: max(0, N_DOCUMENTS - len(own))]])
+    documents = sorted([*own, *others[: max(0, n_documents - len(own))]])
     return replace(
         whole,
         corpus={one: whole.corpus[one] for one in documents},
