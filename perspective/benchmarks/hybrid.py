@@ -193,8 +193,10 @@ def measure_base(name: str, embedder: str) -> dict[str, Any]:
             EncoderSide(model, partial(encode, normalize_embeddings=True))
             for encode in (model.encode_query, model.encode_document)
         )
-        vectors = (embed_texts(side, list(texts)) for side, texts in zip(sides, (queries, documents), strict=True))
-        dense = search_dense(*vectors, ids, DEPTH)
+        asked, searched = (
+            embed_texts(side, list(texts)) for side, texts in zip(sides, (queries, documents), strict=True)
+        )
+        dense = search_dense(asked, searched, ids, DEPTH)
         bm25 = search_bm25(queries, list(documents), ids, DEPTH)
         hits = dict(zip(BASE_WAYS, (bm25, dense, fuse_rankings([dense, bm25], ids, DEPTH)), strict=True))
         found[collection.name] = {way: score_hits(collection, one) for way, one in hits.items()}

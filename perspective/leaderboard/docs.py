@@ -29,7 +29,7 @@ from perspective.errors import DataError, suggest_name
 from perspective.evaluation.clustering_scores import METRICS
 from perspective.evaluation.comparison import Comparison, format_text
 from perspective.layout import STUDY_DATASETS
-from perspective.leaderboard import cluster_tables, decoder_tables, measured, synthesis_tables
+from perspective.leaderboard import cluster_tables, decoder_tables, hybrid_tables, measured, synthesis_tables
 from perspective.leaderboard.measured import BASE, DATASETS, MEAN, TUNING
 from perspective.plots import make_figure
 
@@ -248,6 +248,8 @@ TABLES: dict[str, Callable[..., str]] = {
     "decoder_arms": decoder_tables.tabulate_arms,
     "masked_loss": decoder_tables.tabulate_masked_loss,
     "decoders_tuned": decoder_tables.tabulate_tuned,
+    "hybrid": hybrid_tables.tabulate_hybrid,
+    "hybrid_gains": hybrid_tables.tabulate_hybrid_gains,
 }
 
 FIGURES: dict[str, Callable[..., str]] = {
@@ -255,6 +257,10 @@ FIGURES: dict[str, Callable[..., str]] = {
     "assigning_size": cluster_tables.show_assigning_size,
     "decoder_size": decoder_tables.show_size,
     "decoder_minutes": decoder_tables.show_minutes,
+    "hybrid_size": hybrid_tables.show_size,
+    "hybrid_seeds": hybrid_tables.show_seeds,
+    "hybrid_minutes": hybrid_tables.show_minutes,
+    "hybrid_terms": hybrid_tables.show_terms,
 }
 
 

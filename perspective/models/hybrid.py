@@ -168,7 +168,7 @@ def add_heads(model: SentenceTransformer, seed: int = 0) -> HybridHeads:
     Raises:
         ModelError: The embedder has no tokens to put a head on.
     """
-    tokenizer = getattr(model, "tokenizer", None)
+    tokenizer: Any = getattr(model, "tokenizer", None)
     if not hasattr(tokenizer, "all_special_ids") or not hasattr(model[0], "get_embedding_dimension"):
         raise ModelError("the embedder has no transformer body; its tokens have no states to put heads on")
     hidden = model[0].get_embedding_dimension()

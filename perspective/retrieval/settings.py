@@ -11,12 +11,23 @@ from perspective.models.embedding import BatchOptions
 from perspective.models.registry import find_local
 from perspective.options import EmbedderOptions, ModelOptions, PromptOptions, option
 
+HYBRID_RETRIEVERS = ("sparse", "multi", "dense-sparse", "all")  # of an embedder with M3's heads
+
 
 @dataclass(frozen=True)
-class EvaluationSettings(EmbedderOptions, PromptOptions, ModelOptions, BatchOptions):
+class IndexSettings(EmbedderOptions, PromptOptions, ModelOptions, BatchOptions):
+    """The embedder of an index."""
+
+
+@dataclass(frozen=True)
+class EvaluationSettings(IndexSettings):
     """Retriever and metrics of an evaluation."""
 
-    retriever: Literal["dense", "bm25", "hybrid"] = option("hybrid fuses both by reciprocal rank", default="dense")
+    retriever: Literal["dense", "bm25", "hybrid", "sparse", "multi", "dense-sparse", "all"] = option(
+        "hybrid fuses dense and bm25 by reciprocal rank; of an embedder with M3's heads (train_hybrid.sh, bge-m3): "
+        "sparse (lexical weights), multi (token vectors, over the first 200 of dense), dense-sparse and all (sums)",
+        default="dense",
+    )
     reranker: str | None = option("a CrossEncoder that reranks the first hits", default=None, group="model")
     n_reranked: int = option("number of hits to rerank", default=50)
     cutoffs: list[int] = option("the k of the metrics", default=[1, 3, 5, 10])
@@ -37,6 +48,11 @@ class EvaluationSettings(EmbedderOptions, PromptOptions, ModelOptions, BatchOpti
     def uses_embedder(self) -> bool:
         """Whether an embedder is needed; plain BM25 needs none."""
         return self.retriever != "bm25"
+
+    @property
+    def uses_heads(self) -> bool:
+        """Whether the embedder needs M3's heads."""
+        return self.retriever in HYBRID_RETRIEVERS
 
     @property
     def kind(self) -> str:

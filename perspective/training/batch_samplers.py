@@ -44,7 +44,8 @@ class PairLengthBatchSampler(LengthBatchSampler):
 
     A query's document that is also another's negative would be both right and wrong. A row that
     shares a text with the batch in hand waits for the next one. M3 groups by length for speed; the
-    documents that a query is compared with are then as long as its own, so that length is no cue.
+    documents that a query is compared with are then as long as its own, so that length is no cue. Where
+    many rows share texts there are more batches than `len`, and an epoch leaves some of them out.
     """
 
     column = "document"
