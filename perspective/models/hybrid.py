@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Way = Literal["dense", "sparse", "multi"]
 WAYS: tuple[Way, ...] = get_args(Way)
+# Of every token, where training starts. Drawn at random, the weights of half of the tokens start at 0, where the ReLU
+# has no gradient; equal weights start from the number of shared tokens.
+START_WEIGHT = 0.2
 WEIGHTS: dict[Way, float] = {"dense": 1.0, "sparse": 0.3, "multi": 1.0}  # of the summed score, as in the paper
 
 
@@ -49,6 +52,8 @@ class HybridHeads(Module):
         self.hidden, self.dim, self.special_ids, self.cls_id = hidden, dim, list(special_ids), cls_id
         self.lexical = nn.Linear(hidden, 1)
         self.multi = nn.Linear(hidden, dim)
+        nn.init.zeros_(self.lexical.weight)
+        nn.init.constant_(self.lexical.bias, START_WEIGHT)
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: ANN401
         """Add weights and vectors of the tokens to the features."""
@@ -163,7 +168,7 @@ def sum_scores(scores: Mapping[Way, Any], ways: Sequence[Way] = WAYS) -> Any:  #
 
 
 def add_heads(model: SentenceTransformer, seed: int = 0) -> HybridHeads:
-    """Append new heads to an embedder, drawn at random.
+    """Append new heads to an embedder: token vectors drawn at random, equal lexical weights.
 
     Raises:
         ModelError: The embedder has no tokens to put a head on.

@@ -29,7 +29,7 @@ SUMMED = {
 @pytest.fixture(scope="module")
 def model(embedder_folder):
     model = load_embedder(str(embedder_folder), device="cpu")
-    add_heads(model, seed=1)
+    torch.nn.init.normal_(add_heads(model, seed=1).lexical.weight, std=0.2, generator=torch.Generator().manual_seed(1))
     return model.eval()
 
 

@@ -28,7 +28,7 @@ def represent(model, texts, n_padding=0):
 @pytest.fixture
 def hybrid(embedder_folder):
     model = load_embedder(str(embedder_folder), device="cpu")
-    add_heads(model, seed=1)
+    torch.nn.init.normal_(add_heads(model, seed=1).lexical.weight, std=0.2, generator=torch.Generator().manual_seed(1))
     return model.eval()
 
 
