@@ -66,7 +66,7 @@ class EmbedderOptions:
     """The embedder."""
 
     embedder: str = option(
-        "gte, e5, minilm, e5-mistral, smollm2, an id of an embedder or a causal LM, a folder, or a .gguf file",
+        "gte, e5, minilm, bge-m3, e5-mistral, smollm2, an id of an embedder or a causal LM, a folder, or a .gguf file",
         default="minilm",
         group="model",
         aliases=EMBEDDER_ALIASES,

@@ -1,9 +1,9 @@
-"""Evaluate an embedder, BM25 or both on a retrieval collection, and compare with another result.
+"""Evaluate an embedder, BM25, both, or a way of M3 on a retrieval collection, and compare with another result.
 
 Reads:  a collection: a folder in the BEIR layout, a name in datasets/, or a retrieval task of mteb
         (Ko-StrategyQA, AutoRAGRetrieval, PublicHealthQA, ...; a subset as TASK:SUBSET)
-Writes: measures/retrieval/<collection>_<model>[-bm25-hybrid][-rerank-<reranker>].json, and the same in mteb's
-        own format in measures/retrieval/mteb/; embeddings in vectors/
+Writes: measures/retrieval/<collection>_<model>[-<retriever>][-rerank-<reranker>].json, and the same in mteb's own
+        format in measures/retrieval/mteb/; embeddings in vectors/, those of M3's ways in indexes/
 
 python -m perspective.6_retrieval.evaluate --collection docstrings --embedder minilm
 """
@@ -52,10 +52,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         made_from["empty_documents"] = "never found"  # earlier versions found those of mteb
     output = Output(path, "retrieval result", made_from, settings.inputs())
     if not output.is_finished(out.overwrite):
+        started = time.perf_counter()
+        from perspective.hybrid.evaluation import search_ways
         from perspective.retrieval.evaluation import evaluate_retriever
 
-        started = time.perf_counter()
-        result = evaluate_retriever(collection, settings)
+        result = evaluate_retriever(collection, settings, search_ways if settings.uses_heads else None)
         task_result = format_task_result(collection, result["scores"], time.perf_counter() - started)
         write_text(mteb_path(path), dump_json(task_result))
         output.facts |= {**describe_model(settings.model), "origin": collection.origin}

@@ -28,6 +28,7 @@ from perspective.benchmarks.speed.comparison import Row, SpeedSettings
 from perspective.benchmarks.speed.decoders import bench_decoders
 from perspective.benchmarks.speed.describing import bench_assigning, bench_describing, bench_mapping, bench_naming
 from perspective.benchmarks.speed.embedding import bench_embedding
+from perspective.benchmarks.speed.hybrid import bench_hybrid
 from perspective.benchmarks.speed.judging import bench_judging, bench_states
 from perspective.benchmarks.speed.kmeans import bench_kmeans
 from perspective.benchmarks.speed.memory import bench_memory
@@ -58,6 +59,7 @@ STAGES: dict[str, Callable[[SpeedSettings], list[Row]]] = {
     "assigning": bench_assigning,
     "writing": bench_writing,
     "decoders": bench_decoders,
+    "hybrid": bench_hybrid,
 }
 
 

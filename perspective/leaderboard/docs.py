@@ -32,6 +32,7 @@ from perspective.layout import STUDY_DATASETS
 from perspective.leaderboard import (
     cluster_tables,
     decoder_tables,
+    hybrid_tables,
     measured,
     pretraining_tables,
     reranking_tables,
@@ -262,6 +263,8 @@ TABLES: dict[str, Callable[..., str]] = {
     "decoder_arms": decoder_tables.tabulate_arms,
     "masked_loss": decoder_tables.tabulate_masked_loss,
     "decoders_tuned": decoder_tables.tabulate_tuned,
+    "hybrid": hybrid_tables.tabulate_hybrid,
+    "hybrid_gains": hybrid_tables.tabulate_hybrid_gains,
 }
 
 FIGURES: dict[str, Callable[..., str]] = {
@@ -273,6 +276,10 @@ FIGURES: dict[str, Callable[..., str]] = {
     "reranking_difference": reranking_tables.show_difference,
     "decoder_size": decoder_tables.show_size,
     "decoder_minutes": decoder_tables.show_minutes,
+    "hybrid_size": hybrid_tables.show_size,
+    "hybrid_seeds": hybrid_tables.show_seeds,
+    "hybrid_minutes": hybrid_tables.show_minutes,
+    "hybrid_terms": hybrid_tables.show_terms,
 }
 
 

@@ -20,6 +20,7 @@ from perspective.models.decoders import (
     set_task,
 )
 from perspective.models.folders import check_folder
+from perspective.models.pickles import fetch_converted
 from perspective.models.prompts import set_prompt
 from perspective.models.registry import EMBEDDERS, explain_loading, find_source
 from perspective.models.weights import pick_quantization
@@ -59,6 +60,8 @@ def load_embedder(
     """
     spec = EMBEDDERS.get(name)
     source = find_source(name, spec, EMBEDDERS)
+    if spec is not None and spec.pickled:
+        source = fetch_converted(source, revision)
     if adapter := find_adapter(source):
         own: dict[str, Any] = {"device": device, "reading": reading, "pooling": pooling}
         base = load_embedder(read_adapter_base(adapter), trust_remote_code=trust_remote_code, **own)

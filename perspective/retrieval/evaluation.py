@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,21 @@ logger = logging.getLogger(__name__)
 DEPTH = 100  # documents a query that the first search returns, for fusion and reranking
 KEPT_PER_QUERY = ("NDCG", "F1")
 
+Search = Callable[[Collection, EvaluationSettings, int], Hits]  # the last is the depth
 
-def evaluate_retriever(collection: Collection, settings: EvaluationSettings) -> dict[str, Any]:
+
+def evaluate_retriever(
+    collection: Collection, settings: EvaluationSettings, search: Search | None = None
+) -> dict[str, Any]:
     """Search with every query, score, and bootstrap the scores over queries.
 
     Embeddings are saved in the stage's vectors/ in blocks, so that a killed evaluation resumes and
     another retriever with the same embedder reuses them.
+
+    Args:
+        collection: The collection.
+        settings: Retriever and metrics.
+        search: Searches, for retrievers that need an embedder's heads.
 
     Returns:
         The content of a result file: scores and intervals in percent.
@@ -43,7 +53,7 @@ def evaluate_retriever(collection: Collection, settings: EvaluationSettings) -> 
         )
     query_ids, document_ids = list(collection.queries), list(collection.corpus)
     n_reranked = settings.n_reranked if settings.reranker else 0
-    hits = search_collection(collection, settings, max(DEPTH, deepest, n_reranked))
+    hits = search_collection(collection, settings, max(DEPTH, deepest, n_reranked), search)
     judged = RelevanceJudgments.from_qrels(collection.qrels, query_ids, document_ids)
     first_stage = {}
     if settings.reranker:
@@ -107,7 +117,9 @@ def score_vectors(collection: Collection, queries: np.ndarray, documents: np.nda
     return 100 * score_rankings(hits.rows, judged, [cutoff])[f"NDCG@{cutoff}"]
 
 
-def search_collection(collection: Collection, settings: EvaluationSettings, depth: int) -> Hits:
+def search_collection(
+    collection: Collection, settings: EvaluationSettings, depth: int, search: Search | None = None
+) -> Hits:
     """Rank the documents for every query with the retriever of the settings, before reranking.
 
     Empty documents are not found.
@@ -117,10 +129,12 @@ def search_collection(collection: Collection, settings: EvaluationSettings, dept
     is_empty = np.array([not text for text in documents])
     depth += collection.skip_same_id + int(is_empty.sum())
     rankings = []
-    if settings.uses_embedder:
+    if search is not None:
+        rankings.append(search(collection, settings, depth))
+    elif settings.uses_embedder:
         query_vectors, document_vectors = embed_collection(collection, settings)
         rankings.append(search_dense(query_vectors, document_vectors, document_ids, depth, pick_device()))
-    if settings.retriever != "dense":
+    if settings.retriever in ("bm25", "hybrid"):
         rankings.append(search_bm25(queries, documents, document_ids, depth))
     if collection.skip_same_id:
         places = {document_id: row for row, document_id in enumerate(document_ids)}

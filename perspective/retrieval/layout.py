@@ -18,16 +18,19 @@ def results_path(collection: str, model: str, retriever: str = "dense", folder: 
     Args:
         collection: Name of the collection.
         model: The embedder as the user gives it; not used for plain BM25.
-        retriever: "dense", "bm25" or "hybrid", followed by "+rerank-" and a reranker's name.
+        retriever: "dense", "bm25", "hybrid" or a way of M3, followed by "+rerank-" and a reranker's name.
         folder: Default measures/retrieval.
 
     >>> results_path("docs", "org/My-Model").name, results_path("docs", "minilm", "bm25").name
     ('docs_my-model.json', 'docs_bm25.json')
     >>> results_path("docs", "minilm", "hybrid+rerank-mine").name
     'docs_minilm-bm25-hybrid-rerank-mine.json'
+    >>> results_path("docs", "bge-m3", "dense-sparse").name
+    'docs_bge-m3-dense-sparse.json'
     """
     first, *more = retriever.split("+", 1)
-    name = "bm25" if first == "bm25" else slugify_model(model) + ("-bm25-hybrid" if first == "hybrid" else "")
+    suffix = {"dense": "", "hybrid": "-bm25-hybrid"}.get(first, f"-{first}")
+    name = "bm25" if first == "bm25" else slugify_model(model) + suffix
     return (folder or RESULTS) / f"{collection}_{'-'.join([name, *more])}.json"
 
 
@@ -39,6 +42,11 @@ def mteb_path(results: Path) -> Path:
 def vectors_path(collection: str, model: str, part: str) -> Path:
     """Return the path of the embeddings of a collection's "corpus" or "queries"."""
     return RETRIEVAL_STAGE / "vectors" / f"{collection}_{slugify_model(model)}_{part}.npy"
+
+
+def index_path(collection: str, model: str, folder: Path | None = None) -> Path:
+    """Return the folder of the index of a collection's documents by a model with M3's heads."""
+    return (folder or RETRIEVAL_STAGE / "indexes") / f"{collection}_{slugify_model(model)}"
 
 
 def mined_path(name: str, embedder: str, folder: Path | None = None) -> Path:

@@ -12,12 +12,23 @@ from perspective.models.embedding import BatchOptions
 from perspective.models.registry import find_local
 from perspective.options import EmbedderOptions, ModelOptions, PromptOptions, option
 
+HYBRID_RETRIEVERS = ("sparse", "multi", "dense-sparse", "all")  # of an embedder with M3's heads
+
 
 @dataclass(frozen=True)
-class EvaluationSettings(EmbedderOptions, PromptOptions, ModelOptions, BatchOptions):
+class IndexSettings(EmbedderOptions, PromptOptions, ModelOptions, BatchOptions):
+    """The embedder of an index."""
+
+
+@dataclass(frozen=True)
+class EvaluationSettings(IndexSettings):
     """Retriever and metrics of an evaluation."""
 
-    retriever: Literal["dense", "bm25", "hybrid"] = option("hybrid fuses both by reciprocal rank", default="dense")
+    retriever: Literal["dense", "bm25", "hybrid", "sparse", "multi", "dense-sparse", "all"] = option(
+        "hybrid fuses dense and bm25 by reciprocal rank; of an embedder with M3's heads (train_hybrid.sh, bge-m3): "
+        "sparse (lexical weights), multi (token vectors, over the first 200 of dense), dense-sparse and all (sums)",
+        default="dense",
+    )
     reranker: str | None = option(
         "reranks the first hits: a folder of train_reranker, an id of a CrossEncoder, or a causal LM (smollm2), which "
         "is asked whether the document answers",
@@ -43,6 +54,11 @@ class EvaluationSettings(EmbedderOptions, PromptOptions, ModelOptions, BatchOpti
     def uses_embedder(self) -> bool:
         """Whether an embedder is needed; plain BM25 needs none."""
         return self.retriever != "bm25"
+
+    @property
+    def uses_heads(self) -> bool:
+        """Whether the embedder needs M3's heads."""
+        return self.retriever in HYBRID_RETRIEVERS
 
     @property
     def kind(self) -> str:

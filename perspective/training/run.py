@@ -214,6 +214,7 @@ def save_trained(
     history: Sequence[dict[str, float]],
     output: Output,
     describe: Callable[[Output], str],
+    save_more: Callable[[Path], None] | None = None,
 ) -> None:
     """Write a model in the main process, while the others wait, and remove its checkpoints.
 
@@ -222,6 +223,7 @@ def save_trained(
         history: As returned by `run_training`; empty if nothing was trained.
         output: The folder to write; the number of steps, the first and the last loss are added to its facts.
         describe: Returns the model card; called when all facts are known.
+        save_more: Writes further files into the folder, if given.
     """
     if history:
         output.facts["n_steps"] = int(history[-1]["step"])
@@ -233,6 +235,8 @@ def save_trained(
             if (output.partial / ADAPTERS).exists():
                 shutil.copytree(output.partial / ADAPTERS, folder / ADAPTERS)
             write_history(folder, history)
+            if save_more is not None:
+                save_more(folder)
             (folder / "README.md").write_text(describe(output), encoding="utf-8")
         output.discard_partial()
     wait()

@@ -58,3 +58,17 @@ def test_measured_rows_replace_those_of_their_stage_alone(monkeypatch, tmp_path,
     assert list(found["stages"]) == ["loss", "naming"]  # in the order of the stages
     assert {name: one["cores"] for name, one in found["machines"].items()} == {"naming": 1.0, "loss": 8.0}
     assert "loss: cores 8.0" in capsys.readouterr().out
+
+
+def test_the_rows_of_the_three_ways_compare_equal_results(monkeypatch):
+    from perspective.benchmarks.speed import hybrid
+    from perspective.benchmarks.speed.comparison import SpeedSettings
+
+    for name, value in {"N_SEARCHED": 3000, "N_ASKED": 8, "N_LISTS": 16, "N_SAMPLED": 3000, "N_PROBED": 16}.items():
+        monkeypatch.setattr(hybrid, name, value)
+    rng = np.random.default_rng(0)
+    settings = SpeedSettings(n_pairs=1)
+    rows = [hybrid._bench_sparse(settings, rng), hybrid._bench_tokens(settings, rng), hybrid._bench_dense(rng)]
+    for row in rows[:2]:
+        assert float(row.equal.split(" to ")[1]) < 1e-5
+    assert rows[2].equal == "100% of the first 100"  # of all lists

@@ -1,0 +1,82 @@
+"""Tables of docs/hybrid.md: each way of M3 alone and together, with and without self-distillation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perspective.artifacts.markdown import format_table
+from perspective.layout import MEASURES
+from perspective.leaderboard.measured import load
+
+HYBRID = MEASURES / "benchmark_hybrid.json"
+ARMS = {"base": "", "plain": "without self-distillation: ", "distilled": "with self-distillation: "}
+WAYS = {
+    "bm25": "BM25",
+    "untouched": "the body as it comes",
+    "untouched+bm25": "the body as it comes and BM25, fused by rank",
+    "dense": "dense",
+    "sparse": "sparse",
+    "multi": "multi-vector",
+    "dense-sparse": "dense + sparse",
+    "all": "all three",
+}
+COLLECTIONS = {
+    "docstrings": "docstrings",
+    "gnome-help-ko": "Korean",
+    "gnome-help-en": "English",
+    "gnome-help-ko-en": "Korean to English",
+}
+
+
+def tabulate_hybrid(*collections: str) -> str:
+    """NDCG@10 by way, with 95% intervals over queries; over several seeds their deviation too."""
+    summary: dict[str, Any] = load(HYBRID)["summary"]
+    rows = [
+        [f"{opening}{shown}", *(_show(summary[name][arm][way]) for name in collections)]
+        for arm, opening in ARMS.items()
+        for way, shown in WAYS.items()
+        if way in summary[collections[0]].get(arm, {})
+    ]
+    return format_table(["NDCG@10 (%)", *(COLLECTIONS[name] for name in collections)], rows)
+
+
+def tabulate_hybrid_gains(*collections: str) -> str:
+    """What the other ways and the sums are over the same model's dense way, with 95% intervals over queries."""
+    summary: dict[str, Any] = load(HYBRID)["summary"]
+    rows = [
+        [
+            f"{opening}{shown}",
+            *("{:+.1f} ({:+.1f} to {:+.1f})".format(*summary[name][arm][way]["against_dense"]) for name in collections),
+        ]
+        for arm, opening in ARMS.items()
+        for way, shown in WAYS.items()
+        if arm != "base" and way != "dense" and way in summary[collections[0]].get(arm, {})
+    ]
+    return format_table(["against dense, points", *(COLLECTIONS[name] for name in collections)], rows)
+
+
+def show_size(*words: str) -> str:
+    """A size of the study, by its name in the JSON."""
+    return f"{load(HYBRID)['sizes'][' '.join(words)]:,}"
+
+
+def show_seeds(collection: str) -> str:
+    """The number of training seeds on a collection."""
+    arms = load(HYBRID)["summary"][collection]
+    return " and ".join(sorted({str(arms[arm]["all"]["n_seeds"]) for arm in ARMS if "all" in arms.get(arm, {})}))
+
+
+def show_minutes() -> str:
+    """Processor minutes of the cells that are measured."""
+    return f"{sum(cell['processor_seconds'] for cell in load(HYBRID)['cells']) / 60:.0f}"
+
+
+def show_terms(collection: str, arm: str) -> str:
+    """The lexical weights of a document above 0, the mean over seeds."""
+    cells = [cell for cell in load(HYBRID)["cells"] if cell["arm"] == arm and collection in cell["scores"]]
+    return f"{sum(cell['scores'][collection]['sparse terms'] for cell in cells) / len(cells):.0f}"
+
+
+def _show(found: dict[str, Any]) -> str:
+    deviation = f" ± {found['std']:.1f}" if found["n_seeds"] > 1 else ""
+    return f"{found['mean']:.1f}{deviation} [{', '.join(f'{end:.1f}' for end in found['interval'])}]"
