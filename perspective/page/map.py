@@ -1,7 +1,8 @@
 """A map of the texts in two dimensions, before and after the embedder was adapted.
 
 The map is t-SNE (van der Maaten and Hinton, 2008) by openTSNE. The map after starts from the map before: a text
-that did not change its neighbours stays where it was, so that the two can be compared by eye.
+that did not change its neighbours stays where it was, so that the two can be compared by eye. Of many texts t-SNE
+places a random sample, and each other text goes among its nearest of these, where Kobak and Berens (2019) let it start.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from perspective.clustering.neighbors import ROWS_AT_A_TIME, find_neighbors
 from perspective.errors import DataError
 from perspective.options import option
-from perspective.vectors import center_rows
+from perspective.vectors import center_rows, normalize_rows
 
 if TYPE_CHECKING:
     from openTSNE.affinity import Affinities
@@ -28,9 +30,9 @@ MIN_TEXTS = 10  # with fewer there are no neighbourhoods to keep: the first two 
 # the map before and needs fewer of the first. From a start that is scaled down, as t-SNE usually begins, a text of
 # stackexchange would move by 0.87 of the map's radius, not by 0.33, and 54% of its neighbours be kept, not 49%.
 N_EXAGGERATED, N_EXAGGERATED_AFTER, N_ITERATIONS = 250, 50, 500
-# An iteration of the tree (Barnes-Hut) takes a sixth of the time of Fourier transforms for 4,500 texts and a quarter
-# for 20,000, and comes to a lower divergence.
-MIN_TEXTS_FOR_FFT = 50_000
+# By the tree (Barnes-Hut): for 4,500 texts in a sixth of the time of Fourier transforms, to a lower divergence.
+MAX_OPTIMISED = 20_000
+N_ANCHORS = 5  # whose median place another text gets
 COLUMNS = 5
 
 
@@ -144,8 +146,32 @@ def _place(vectors: np.ndarray, start: np.ndarray | None) -> tuple[np.ndarray, n
         plane = np.zeros((len(rows), 2))
         plane[:, : min(2, n_kept)] = rows[:, :2]
         return np.zeros((len(rows), 0), dtype=np.int64), plane if start is None else _turn_towards(plane, start)
-    neighbors, affinities = _find_neighbors(rows)
-    return neighbors[:, :N_NEIGHBORS], _optimise(affinities, rows, start)
+    anchors = sample_rows(len(rows), MAX_OPTIMISED)
+    neighbors, affinities = _find_neighbors(rows[anchors])
+    placed = _optimise(affinities, rows[anchors], None if start is None else start[anchors])
+    if len(anchors) == len(rows):
+        return neighbors[:, :N_NEIGHBORS], placed
+    unit = normalize_rows(rows).astype(np.float32)
+    return find_neighbors(unit, N_NEIGHBORS + 1)[:, 1:], _place_among(unit, anchors, placed)
+
+
+def _place_among(unit: np.ndarray, anchors: np.ndarray, placed: np.ndarray) -> np.ndarray:
+    """Return places `(n_texts, 2)`: of the anchors their own, of each other text the median of its nearest anchors'.
+
+    Args:
+        unit: Unit rows `(n_texts, dim)`.
+        anchors: Rows of the texts that have places.
+        placed: Their places `(n_anchors, 2)`.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    index = NearestNeighbors(n_neighbors=N_ANCHORS, algorithm="brute").fit(unit[anchors])
+    places = np.empty((len(unit), 2))
+    for start in range(0, len(unit), ROWS_AT_A_TIME):
+        nearest = index.kneighbors(unit[start : start + ROWS_AT_A_TIME], return_distance=False)
+        places[start : start + ROWS_AT_A_TIME] = np.median(placed[nearest], axis=1)
+    places[anchors] = placed
+    return places
 
 
 def _find_neighbors(rows: np.ndarray) -> tuple[np.ndarray, Affinities]:
@@ -167,8 +193,7 @@ def _optimise(affinities: Affinities, rows: np.ndarray, start: np.ndarray | None
         first = rows[:, :2] if rows.shape[1] > 1 else np.column_stack([rows, np.zeros(len(rows))])
         start = initialization.rescale(first)
     start = initialization.jitter(start, random_state=SEED)  # equal texts need different places to part from
-    method = "fft" if len(rows) >= MIN_TEXTS_FOR_FFT else "bh"
-    embedding = TSNEEmbedding(start, affinities, n_jobs=-1, random_state=SEED, negative_gradient_method=method)
+    embedding = TSNEEmbedding(start, affinities, n_jobs=-1, random_state=SEED, negative_gradient_method="bh")
     embedding = embedding.optimize(n_exaggerated, exaggeration=12, momentum=0.5)
     return np.asarray(embedding.optimize(N_ITERATIONS, momentum=0.8))
 

@@ -72,6 +72,24 @@ def test_of_many_texts_a_sample_is_shown():
     assert array.shape == (90, COLUMNS) and np.isnan(np.delete(array, found.rows, axis=0)).all()
 
 
+def test_of_very_many_texts_a_sample_is_placed_and_the_others_go_among_it(monkeypatch):
+    groups = np.arange(400) % 4
+    rng = np.random.default_rng(0)
+    vectors = 4 * np.eye(4, 12)[groups] + rng.standard_normal((400, 12)) / 2
+    after = vectors + rng.standard_normal(vectors.shape) / 10
+    monkeypatch.setattr("perspective.page.map.MAX_OPTIMISED", 100)
+    found = draw(vectors, after)
+    assert len(found.rows) == 400 and groups_apart(found.before, groups) < 0.5
+    assert groups_apart(found.after, groups) < 0.5 and 0.3 < found.kept.mean() < 1
+    sample = sample_rows(400, 100)
+    others = np.setdiff1d(np.arange(400), sample)
+    # A text lies among the nearest texts of the sample.
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    nearest = sample[np.argsort(-unit[others] @ unit[sample].T, axis=1)[:, 0]]
+    off = np.linalg.norm(found.before[others] - found.before[nearest], axis=1)
+    assert np.median(off) < 0.3 * np.linalg.norm(found.before, axis=1).mean()
+
+
 def test_a_map_is_read_as_it_was_written(tmp_path):
     found = draw(make_vectors(50), make_vectors(50, seed=2), n_shown=40)
     np.save(tmp_path / "map.npy", found.to_array(50))
