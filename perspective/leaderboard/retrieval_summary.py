@@ -63,8 +63,8 @@ def summarize_help_pages() -> dict[str, Any]:
     for shown, name, options in HELP_RUNS:
         for collection in HELP_SETS:
             ends = (name, name.replace("me5", "multilingual-e5-small"))
-            path = next((path for end in ends if (path := RESULTS / f"{collection}_{end}.json").exists()), None)
-            if path:
+            paths = [path for end in ends if (path := RESULTS / f"{collection}_{end}.json").exists()]
+            for path in paths[:1]:
                 result = load_result(path)
                 found = {"score": result["scores"]["NDCG@10"], "interval": result["interval"]["NDCG@10"]}
                 command = f"COLLECTION={collection} {SCRIPTS}/evaluate.sh {options}"
