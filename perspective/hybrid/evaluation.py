@@ -7,12 +7,12 @@ import json
 import logging
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perspective.artifacts import Output
 from perspective.data.collection import Collection
 from perspective.errors import DataError
-from perspective.hybrid.encoding import EncodedTexts, encode_texts
+from perspective.hybrid.encoding import CLS_EVERY, EncodedTexts, encode_texts
 from perspective.hybrid.index import build_index, read_index
 from perspective.hybrid.search import search_hybrid
 from perspective.models.hybrid_files import load_hybrid
@@ -83,8 +83,15 @@ def index_collection(
         "texts": hashlib.sha256(json.dumps(texts).encode()).hexdigest(),
     }
     path = path or index_path(collection.name, settings.embedder)
+    if settings.repeat_cls:
+        made_from["repeat_cls"] = CLS_EVERY
     output = Output(path, "hybrid index", made_from, find_local(embedder=settings.embedder))
     if not output.is_finished(overwrite):
         output.facts |= describe_model(settings.embedder)
-        build_index(output, texts, partial(encode_texts, model, prompt=prompt, batch_size=settings.batch_size))
+        options: dict[str, Any] = {
+            "prompt": prompt,
+            "batch_size": settings.batch_size,
+            "repeat_cls": settings.repeat_cls,
+        }
+        build_index(output, texts, partial(encode_texts, model, **options))
     return read_index(path)

@@ -35,7 +35,7 @@ def tabulate_hybrid(*collections: str) -> str:
         [f"{opening}{shown}", *(_show(summary[name][arm][way]) for name in collections)]
         for arm, opening in ARMS.items()
         for way, shown in WAYS.items()
-        if way in summary[collections[0]].get(arm, {})
+        if all(way in summary[name].get(arm, {}) for name in collections)
     ]
     return format_table(["NDCG@10 (%)", *(COLLECTIONS[name] for name in collections)], rows)
 
@@ -50,7 +50,7 @@ def tabulate_hybrid_gains(*collections: str) -> str:
         ]
         for arm, opening in ARMS.items()
         for way, shown in WAYS.items()
-        if arm != "base" and way != "dense" and way in summary[collections[0]].get(arm, {})
+        if arm != "base" and way != "dense" and all(way in summary[name].get(arm, {}) for name in collections)
     ]
     return format_table(["against dense, points", *(COLLECTIONS[name] for name in collections)], rows)
 
@@ -63,7 +63,7 @@ def show_size(*words: str) -> str:
 def show_seeds(collection: str) -> str:
     """The number of training seeds on a collection."""
     arms = load(HYBRID)["summary"][collection]
-    return " and ".join(sorted({str(arms[arm]["all"]["n_seeds"]) for arm in ARMS if "all" in arms.get(arm, {})}))
+    return " and ".join(sorted({str(arms[arm]["all"]["n_seeds"]) for arm in ARMS if "all" in arms.get(arm, {})})) or "0"
 
 
 def show_minutes() -> str:

@@ -19,6 +19,12 @@ HYBRID_RETRIEVERS = ("sparse", "multi", "dense-sparse", "all")  # of an embedder
 class IndexSettings(EmbedderOptions, PromptOptions, ModelOptions, BatchOptions):
     """The embedder of an index."""
 
+    repeat_cls: bool = option(
+        "for long documents, with M3's heads on an embedder pooled at [CLS] (bge-m3): put a [CLS] before every 256 "
+        "tokens; the dense vector is the mean of their states",
+        default=False,
+    )
+
 
 @dataclass(frozen=True)
 class EvaluationSettings(IndexSettings):
@@ -47,6 +53,8 @@ class EvaluationSettings(IndexSettings):
         super().__post_init__()
         if not self.cutoffs or min(self.cutoffs) < 1:
             raise DataError(f"--cutoffs {self.cutoffs}: each must be at least 1")
+        if self.repeat_cls and not self.uses_heads:
+            raise DataError(f"--repeat_cls: of M3's ways, not of --retriever {self.retriever}")
         if self.reranker and self.n_reranked < max(self.cutoffs):
             raise DataError(f"--n_reranked {self.n_reranked}: must be at least the largest cutoff, {max(self.cutoffs)}")
 
@@ -78,6 +86,7 @@ class EvaluationSettings(IndexSettings):
         """Return the settings that change a result."""
         names = ["retriever", "cutoffs"]
         names += ["embedder", "query_prompt", "document_prompt", "revision"] if self.uses_embedder else []
+        names += ["repeat_cls"] if self.repeat_cls else []
         names += ["task"] if self.uses_embedder and self.task else []
         names += ["reranker", "n_reranked"] if self.reranker else []
         return {name: getattr(self, name) for name in names}

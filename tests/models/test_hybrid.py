@@ -1,11 +1,15 @@
 """M3's heads: scores of the three ways, files, and the published layout of bge-m3."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import pad
 
 from perspective.errors import ModelError
+from perspective.hybrid import encoding
+from perspective.hybrid.encoding import encode_texts
 from perspective.models import pickles
 from perspective.models.embedders import load_embedder
 from perspective.models.hybrid import Representations, add_heads, remove_heads, score_ways, sum_scores
@@ -186,6 +190,27 @@ def test_the_short_name_takes_the_published_layout(published, monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: {"BAAI/bge-m3": str(folder)}[name])
     whole, plain = load_hybrid("bge-m3", device="cpu"), load_embedder("bge-m3", device="cpu")
     np.testing.assert_allclose(whole.encode(TEXTS), plain.encode(TEXTS), atol=1e-6)
+
+
+def test_a_long_document_has_a_cls_for_each_part(published, monkeypatch):
+    folder, body, _ = published
+    monkeypatch.setattr(encoding, "insert_cls", partial(encoding.insert_cls, every=4))
+    model = load_hybrid(str(folder), device="cpu")
+    text = "top up my card by bank"  # six tokens
+    found = encode_texts(model, [text, "rain"], repeat_cls=True)
+    ids = model.tokenizer(text)["input_ids"]
+    with torch.no_grad():
+        states = body(torch.tensor([[*ids[:5], ids[0], *ids[5:]]])).last_hidden_state[0]
+    wanted = torch.nn.functional.normalize(states[[0, 5]].sum(dim=0), dim=-1)
+    np.testing.assert_allclose(found.dense[0], wanted, atol=1e-5)
+    plain = encode_texts(model, [text, "rain"])
+    np.testing.assert_allclose(found.dense[1], plain.dense[1], atol=1e-5)  # a short one is as before
+    assert found.offsets.tolist() == plain.offsets.tolist()  # a further [CLS] has no token vector
+
+
+def test_a_cls_for_each_part_needs_an_embedder_that_is_pooled_there(hybrid):
+    with pytest.raises(ModelError, match="--repeat_cls: needs an embedder that is pooled at its .CLS. token"):
+        encode_texts(hybrid, TEXTS, repeat_cls=True)
 
 
 class Harmful:
