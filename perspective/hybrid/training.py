@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from perspective.artifacts import Output, discard_result
 from perspective.data.pairs import Pair
 from perspective.errors import DataError
-from perspective.models.hybrid import add_heads, remove_heads
-from perspective.models.hybrid_files import HEADS, load_heads, save_heads
 from perspective.options import PromptOptions, option
-from perspective.retrieval.training import _prompts_by_column, make_dataset, sample_pairs
+from perspective.retrieval.training import make_dataset, prompts_by_column, sample_pairs
 from perspective.training.model_card import write_card
 from perspective.training.run import RunSettings, run_training, save_trained
 from perspective.training.settings import StepSettings
@@ -83,13 +81,15 @@ def train_hybrid(
         DataError: There are fewer than two pairs, or all have weight 0.
         ModelError: The embedder has no tokens to put heads on.
     """
+    from perspective.models.hybrid import add_heads, remove_heads
+    from perspective.models.hybrid_files import HEADS, load_heads, save_heads
     from perspective.training.batch_samplers import PairLengthBatchSampler
     from perspective.training.losses.hybrid import HybridLoss
 
     pairs = sample_pairs(pairs, settings.max_pairs, settings.seed)
     dataset = make_dataset(pairs, settings.num_negatives, weighted=True)
     output.facts |= {"n_pairs": len(pairs), "n_hard_negatives": int(sum(sum(row[1:]) for row in dataset["label"]))}
-    prompts = _prompts_by_column(model, dataset.column_names)
+    prompts = prompts_by_column(model, dataset.column_names)
     alone = Output(
         output.path.with_name(f"{output.path.name}.heads.safetensors"), "heads", output.settings, output.inputs
     )
@@ -118,6 +118,7 @@ def _train_heads(
 
     Without self-distillation: their sum with a dense score that is no better is no teacher yet.
     """
+    from perspective.models.hybrid_files import save_heads
     from perspective.training.batch_samplers import PairLengthBatchSampler
     from perspective.training.losses.hybrid import HybridLoss
 
@@ -141,6 +142,8 @@ class _HeadRun:
 
 def describe_hybrid(output: Output) -> str:
     """Return the model card: data, prompts, settings, and how the heads are used."""
+    from perspective.models.hybrid_files import HEADS
+
     about = (
         f"trained to retrieve on the pairs of `{output.settings.get('dataset')}` in three ways, as M3-Embedding. This\n"
         f"folder is the dense embedder; `{HEADS}` holds the heads of the lexical weights and the\n"

@@ -104,7 +104,7 @@ def train_retriever(
     loss = build_loss(model, settings.temperature, settings.mini_batch_size, settings.distill)
     # A text that is one query's document and another's negative must not be in a batch twice.
     sampler = BatchSamplers.NO_DUPLICATES
-    prompts = _prompts_by_column(model, dataset.column_names)
+    prompts = prompts_by_column(model, dataset.column_names)
     history = run_training(model, dataset, loss, sampler, prompts, RunSettings.collect(settings), output)
     save_trained(model, history, output, describe_retriever)
 
@@ -195,7 +195,8 @@ def describe_retriever(output: Output) -> str:
     return write_card(output, "retrieval", about, usage, output.facts)
 
 
-def _prompts_by_column(model: SentenceTransformer, columns: Sequence[str]) -> Mapping[str, str] | None:
+def prompts_by_column(model: SentenceTransformer, columns: Sequence[str]) -> Mapping[str, str] | None:
+    """Return the prompts of the columns of `make_dataset`, from those of the model; None without any."""
     query, document = model.prompts.get("query") or "", model.prompts.get("document") or ""
     if not query and not document:
         return None

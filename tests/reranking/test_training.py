@@ -89,10 +89,7 @@ def test_negatives_are_drawn_and_few_are_said(caplog):
     pairs = [*make_pairs(8), Pair("card", "card card"), Pair("pin", "pin pin", ("rain",))]
     with caplog.at_level(logging.WARNING):
         groups = make_groups(pairs, settings(num_negatives=2))
-    assert (
-        "1 of 10 pairs have no hard negative and are left out; 1 others have fewer than --num_negatives 2"
-        in caplog.text
-    )
+    assert "of 10 pairs, 1 without hard negatives are left out, and 1 have fewer than --num_negatives 2" in caplog.text
     assert [len(row) for row in groups["documents"]] == [3] * 8 + [2]
     assert [row[0] for row in groups["documents"]] == [pair.document for pair in pairs if pair.hard_negatives]
     assert (
