@@ -12,7 +12,7 @@ from perspective.data.pairs import Pair
 from perspective.errors import DataError
 from perspective.models.embedders import load_embedder
 from perspective.models.prompts import find_prompts, set_retrieval_prompts
-from perspective.retrieval.training import RetrieverTrainSettings, _prompts_by_column, make_dataset, train_retriever
+from perspective.retrieval.training import RetrieverTrainSettings, make_dataset, prompts_by_column, train_retriever
 from perspective.training.losses.ranking import CachedRankingLoss, RankingLoss
 
 
@@ -180,7 +180,7 @@ def test_prompts_are_the_given_the_models_or_the_familys(embedder_folder, name, 
     assert set_retrieval_prompts(model, name, *given) == expected
     columns = ["query", "document", "negative_1", "label"]
     wanted = {"query": expected[0], "document": expected[1], "negative_1": expected[1]}
-    assert _prompts_by_column(model, columns) == (wanted if any(expected) else None)
+    assert prompts_by_column(model, columns) == (wanted if any(expected) else None)
     assert set_retrieval_prompts(model, "as/saved") == expected  # and evaluation reads the same
 
 
