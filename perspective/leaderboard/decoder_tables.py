@@ -20,16 +20,21 @@ ARMS = {
     "Bi + SimCSE": ("bi+simcse", "", "44.5"),
     "Bi + MNTP + SimCSE": ("bi+mntp+simcse", "", "52.4"),
 }
-TUNED = {
-    "untrained, asked with the instruction": "untrained",
-    "last token, rank 16, with the instruction": "instruction",
-    "the same, asked with a wrong instruction": "wrong instruction",
-    "trained and asked without": "no instruction",
-    "mean": "mean",
-    "weighted mean": "weighted",
-    "rank 8": "rank 8",
-    "rank 32": "rank 32",
-}
+# Pooling, rank, instruction in training and in asking, cell.
+TUNED = (
+    ("last token", "", "not trained; asked with it", "untrained"),
+    ("last token", 16, "with", "instruction"),
+    ("last token", 16, "with; asked with a wrong one", "wrong instruction"),
+    ("last token", 16, "without", "no instruction"),
+    ("last token", 8, "with", "rank 8"),
+    ("last token", 32, "with", "rank 32"),
+    ("weighted mean", 16, "with", "weighted"),
+    ("mean", 16, "with", "mean"),
+    ("mean", 16, "with; asked with a wrong one", "mean, wrong instruction"),
+    ("mean", 16, "without", "mean, no instruction"),
+    ("mean", 8, "with", "mean, rank 8"),
+    ("mean", 32, "with", "mean, rank 32"),
+)
 
 
 def tabulate_arms(what: str) -> str:
@@ -63,12 +68,12 @@ def tabulate_tuned() -> str:
     """NDCG@10 on the docstrings after fine-tuning, with 95% intervals over queries."""
     cells: dict[str, Any] = load(DECODERS)["cells"]
     rows = []
-    for name, cell in TUNED.items():
+    for *arm, cell in TUNED:
         if cell in cells:
             found = cells[cell]["retrieval"]
-            loss = f"{cells[cell]['final_loss']:.2f}" if "final_loss" in cells[cell] else ""
-            rows.append([name, _show(found), loss])
-    return format_table(["trained on", "NDCG@10", "loss at the end"], rows)
+            losses = [f"{cells[cell][name]:.2f}" for name in ("first_loss", "final_loss") if name in cells[cell]]
+            rows.append([*arm, _show(found), " -> ".join(losses)])
+    return format_table(["pooling", "rank", "instruction", "NDCG@10", "loss"], rows)
 
 
 def show_size(*words: str) -> str:

@@ -161,10 +161,15 @@ CELLS: dict[str, Callable[[DecoderStudy], dict[str, Any]]] = {
     "instruction": _tune(),
     "no instruction": _tune(task=None, asked=None),
     "wrong instruction": _tune(asked=WRONG_TASK),
-    "mean": _tune(pooling="mean"),
-    "weighted": _tune(pooling="weighted"),
     "rank 8": _tune(rank=8),
     "rank 32": _tune(rank=32),
+    "weighted": _tune(pooling="weighted"),
+    # With the last token, so few steps teach nothing: the ablations again with the mean.
+    "mean": _tune(pooling="mean"),
+    "mean, no instruction": _tune(pooling="mean", task=None, asked=None),
+    "mean, wrong instruction": _tune(pooling="mean", asked=WRONG_TASK),
+    "mean, rank 8": _tune(pooling="mean", rank=8),
+    "mean, rank 32": _tune(pooling="mean", rank=32),
 }
 
 
