@@ -22,7 +22,7 @@ from perspective.models.embedders import load_embedder
 from perspective.models.registry import describe_model, find_local
 from perspective.options import ModelOptions, OutputOptions, RecipeFileOptions
 from perspective.pretraining.mntp import load_head, pretrain_by_masking
-from perspective.pretraining.settings import DecoderOptions, MntpSettings, checkpoint_path
+from perspective.pretraining.settings import DecoderOptions, MntpSettings, checkpoint_path, describe_texts
 from perspective.runtime.distributed import broadcast_from_main
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = Output(path, "pre-trained embedder", made_from, inputs)
     if broadcast_from_main(lambda: output.is_finished(files.overwrite)):
         return
-    output.facts |= describe_model(files.embedder)
+    output.facts |= describe_model(files.embedder) | describe_texts(corpus.path)
     hub = {"revision": files.revision, "trust_remote_code": files.trust_remote_code}
     model = load_embedder(files.embedder, pooling="mean", **hub)
     pretrain_by_masking(model, load_head(files.embedder, model, **hub), load_texts(corpus), settings, output)

@@ -21,7 +21,7 @@ from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.models.embedders import load_embedder
 from perspective.models.registry import describe_model, find_local
 from perspective.options import ModelOptions, OutputOptions
-from perspective.pretraining.settings import EncoderOptions, RetroMaeSettings, checkpoint_path
+from perspective.pretraining.settings import EncoderOptions, RetroMaeSettings, checkpoint_path, describe_texts
 from perspective.runtime.distributed import broadcast_from_main
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     from perspective.pretraining.retromae import load_rebuilder, pretrain_encoder
 
-    output.facts |= describe_model(files.embedder)
+    output.facts |= describe_model(files.embedder) | describe_texts(corpus.path)
     hub = {"revision": files.revision, "trust_remote_code": files.trust_remote_code}
     model = load_embedder(files.embedder, **hub)
     module = load_rebuilder(files.embedder, model, settings.seed, **hub)

@@ -21,7 +21,7 @@ from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.models.embedders import load_embedder
 from perspective.models.registry import describe_model, find_local
 from perspective.options import BodyOptions, OutputOptions, PoolingName, RecipeFileOptions, option
-from perspective.pretraining.settings import DecoderOptions, SimcseSettings, checkpoint_path
+from perspective.pretraining.settings import DecoderOptions, SimcseSettings, checkpoint_path, describe_texts
 from perspective.pretraining.simcse import pretrain_by_simcse
 from perspective.runtime.distributed import broadcast_from_main
 from perspective.training.adapters import require_adapters
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = Output(path, "pre-trained embedder", made_from, inputs)
     if broadcast_from_main(lambda: output.is_finished(files.overwrite)):
         return
-    output.facts |= describe_model(files.embedder)
+    output.facts |= describe_model(files.embedder) | describe_texts(corpus.path)
     require_adapters(files.load_in, settings.lora_rank)
     model = load_embedder(files.embedder, **files.loading())
     pretrain_by_simcse(model, load_texts(corpus), settings, output)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -26,16 +26,19 @@ import numpy as np
 from perspective.artifacts import Output, read_facts, read_json, write_text
 from perspective.artifacts.jsonl import write_jsonl
 from perspective.artifacts.writing import dump_json
+from perspective.benchmarks.speed.comparison import time_cpu
 from perspective.benchmarks.synthesis import METRIC, compare_runs, score_collection
 from perspective.cli import entry_point, parse_settings
 from perspective.data.collection import Collection, load_collection
-from perspective.data.corpus import DATASETS
+from perspective.data.corpus import DATASETS, read_texts
 from perspective.data.docstrings import NAME
 from perspective.data.pairs import load_pairs
 from perspective.layout import MEASURES
 from perspective.models.embedders import load_embedder
 from perspective.options import option
-from perspective.pretraining.settings import checkpoint_path
+from perspective.pretraining.mntp import split_texts
+from perspective.pretraining.retromae import RetroMaeLoss, load_rebuilder
+from perspective.pretraining.settings import checkpoint_path, sample_texts
 from perspective.retrieval.training import RetrieverTrainSettings, train_retriever
 from perspective.runtime.devices import training_precision
 
@@ -62,7 +65,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = parse_settings(RetroMaeBenchmark, argv, __doc__)
     collection = load_collection(DATASETS / NAME)
     cells = {arm: [_keep_cell(arm, seed, settings, collection) for seed in settings.seeds] for arm in ARMS}
-    write_text(RESULTS, dump_json({"body": Path(settings.body).name, "metric": METRIC, "arms": summarize(cells)}))
+    texts, _ = split_texts(
+        sample_texts(read_texts(_write_texts(), "input"), N_TEXTS, settings.seeds[0]), settings.seeds[0]
+    )
+    results = {"body": Path(settings.body).name, "metric": METRIC, "arms": summarize(cells)}
+    write_text(RESULTS, dump_json({**results, **measure_speed(settings.body, texts)}))
 
 
 def summarize(cells: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -115,13 +122,9 @@ def _pretrain(arm: str, seed: int, body: str) -> tuple[str, dict[str, Any]]:
     """Return the folder of the encoder of an arm, and what its training cost and gave."""
     if arm == "none":
         return body, {}
-    texts = FOLDER / "texts.jsonl"
-    if not texts.exists():
-        documents = dict.fromkeys(pair.document for pair in load_pairs(DATASETS / NAME / "train.jsonl"))
-        write_jsonl(texts, [{"input": text} for text in documents])
     into = FOLDER / f"seed-{seed}"
     options = {
-        **{"dataset": "docs", "data_path": texts, "embedder": body, "objective": arm, "output_path": into},
+        **{"dataset": "docs", "data_path": _write_texts(), "embedder": body, "objective": arm, "output_path": into},
         **{"max_texts": N_TEXTS, "max_source_length": MAX_TOKENS, "learning_rate": RATE, "seed": seed},
     }
     started = time.process_time()
@@ -131,6 +134,54 @@ def _pretrain(arm: str, seed: int, body: str) -> tuple[str, dict[str, Any]]:
     names = ("masked_loss_before", "masked_loss_trained", "first_loss", "final_loss")
     facts = {name: read_facts(folder)[name] for name in names}
     return str(folder), {**facts, "processor_seconds": round(time.process_time() - started)}
+
+
+def _write_texts() -> Path:
+    """Write the documents of the training pairs, if they are not there yet; return their file."""
+    path = FOLDER / "texts.jsonl"
+    if not path.exists():
+        documents = dict.fromkeys(pair.document for pair in load_pairs(DATASETS / NAME / "train.jsonl"))
+        write_jsonl(path, [{"input": text} for text in documents])
+    return path
+
+
+def measure_speed(body: str, texts: Sequence[str], n_timed: int = 5, n_a_time: int = 32) -> dict[str, Any]:
+    """Return the tokens of an epoch, and tokens per CPU second of forward and backward passes.
+
+    Args:
+        body: The encoder.
+        texts: Those of an epoch.
+        n_timed: Times that each is measured, in turn; the median counts.
+        n_a_time: Texts in a batch.
+
+    Returns:
+        n_tokens, and in `speed` the rates of "body" (no head), of "masked_lm" (transformers' own loss, whose head
+        is asked about every token), and of both objectives.
+    """
+    from transformers import AutoModelForMaskedLM
+
+    model = _load(body)
+    model.max_seq_length = MAX_TOKENS
+    n_tokens = sum(map(len, model.tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS)["input_ids"]))
+    encoded = model.preprocess(list(texts[:n_a_time]))
+    features = {name: encoded[name] for name in ("input_ids", "attention_mask")}
+    whole = AutoModelForMaskedLM.from_pretrained(body).train()
+    model.append(load_rebuilder(body, model))
+    model.train()
+    losses = {name: RetroMaeLoss(model, rebuilds=name == "retromae") for name in ("mlm", "retromae")}
+    passes: dict[str, Callable[[], Any]] = {
+        "body": lambda: model.transformers_model(**features).last_hidden_state.sum().backward(),
+        "masked_lm": lambda: whole(**features, labels=features["input_ids"]).loss.backward(),
+        **{name: lambda loss=loss: loss([features]).backward() for name, loss in losses.items()},  # type: ignore[misc]
+    }
+    for run in passes.values():
+        run()  # makes the gradients' memory
+    seconds: dict[str, list[float]] = {name: [] for name in passes}
+    for _ in range(n_timed):
+        for name, run in passes.items():
+            seconds[name].append(time_cpu(run))
+    n_batch = int(features["attention_mask"].sum())
+    return {"n_tokens": n_tokens, "speed": {name: round(n_batch / np.median(one)) for name, one in seconds.items()}}
 
 
 def _load(folder: str) -> Any:  # noqa: ANN401

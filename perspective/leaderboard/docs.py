@@ -276,6 +276,8 @@ FIGURES: dict[str, Callable[..., str]] = {
     "reranking_difference": reranking_tables.show_difference,
     "decoder_size": decoder_tables.show_size,
     "decoder_minutes": decoder_tables.show_minutes,
+    "pretraining_tokens": pretraining_tables.show_tokens,
+    "pretraining_speed": pretraining_tables.show_speed,
     "hybrid_size": hybrid_tables.show_size,
     "hybrid_seeds": hybrid_tables.show_seeds,
     "hybrid_minutes": hybrid_tables.show_minutes,

@@ -1,1 +1,1 @@
-"""Pre-training without pairs: masked next-token prediction and SimCSE, which make a decoder an embedder (LLM2Vec)."""
+"""Pre-training without pairs: MNTP and SimCSE make a decoder an embedder (LLM2Vec), RetroMAE prepares an encoder."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from perspective.artifacts import ROOT
+from perspective.artifacts import ROOT, display_path
 from perspective.artifacts.names import slugify_model
+from perspective.data.collection import QRELS_PLACES
 from perspective.errors import DataError
 from perspective.options import TRAINED_ALIASES, TrainedEmbedderOptions, option
 from perspective.training.settings import StepSettings
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINTS = ROOT / "perspective" / "5_pretrain" / "checkpoints"
 
@@ -150,6 +154,22 @@ def checkpoint_path(dataset: str, embedder: str, objective: str, folder: Path | 
     """
     name = slugify_model(embedder).removeprefix(f"{dataset}_")
     return (folder or CHECKPOINTS) / f"{dataset}_{name}-{objective}"
+
+
+def describe_texts(path: Path) -> dict[str, Any]:
+    """Return what the sidecar says about texts that figures are measured on too; log a warning.
+
+    Args:
+        path: The file of texts; it is a collection's if there are relevance judgments beside it.
+    """
+    if not any((path.parent / place).is_file() for place in QRELS_PLACES):
+        return {}
+    logger.warning(
+        "%s: documents of a collection with judgments; figures measured on it will be those of an embedder that has "
+        "read its documents",
+        display_path(path),
+    )
+    return {"trained_on_collection": path.parent.name}
 
 
 def sample_texts(texts: Sequence[str], max_texts: int | None, seed: int) -> list[str]:

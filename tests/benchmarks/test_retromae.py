@@ -3,8 +3,10 @@
 import json
 
 import numpy as np
+from conftest import make_wordpiece_tokenizer
+from transformers import BertConfig, BertForMaskedLM
 
-from perspective.benchmarks.retromae import summarize
+from perspective.benchmarks.retromae import measure_speed, summarize
 from perspective.leaderboard import measured, pretraining_tables
 
 
@@ -29,3 +31,14 @@ def test_arms_are_compared_query_by_query(tmp_path, monkeypatch):
     measured.load.cache_clear()
     lines = pretraining_tables.tabulate_pretraining().splitlines()
     assert lines[3].startswith("| masked tokens | 8.00 -> 6.50 | ") and lines[2].startswith("| nothing |  | ")
+
+
+def test_tokens_are_counted_and_each_pass_is_timed(tmp_path):
+    tokenizer = make_wordpiece_tokenizer()
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    texts = ["top up my card", "rain " * 200]
+    found = measure_speed(str(tmp_path), texts, n_timed=1)
+    assert found["n_tokens"] == len(tokenizer(texts[0])["input_ids"]) + 96  # texts are cut to 96 tokens
+    assert set(found["speed"]) == {"body", "masked_lm", "mlm", "retromae"} and min(found["speed"].values()) > 0

@@ -12,7 +12,7 @@ from perspective.errors import ModelError
 from perspective.models.embedders import load_embedder
 from perspective.pretraining.masking import draw_masked
 from perspective.pretraining.retromae import RetroMaeLoss, draw_seen, load_rebuilder, pretrain_encoder
-from perspective.pretraining.settings import RetroMaeSettings
+from perspective.pretraining.settings import RetroMaeSettings, describe_texts
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 
@@ -152,3 +152,12 @@ def test_bad_input_is_one_line(tmp_path, llm_folder, sentences, capsys):
         assert ended.value.code == 2
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
         assert message in line
+
+
+def test_training_on_the_documents_of_a_collection_is_said(tmp_path, caplog):
+    (tmp_path / "help").mkdir()
+    path = write_jsonl(tmp_path / "help" / "corpus.jsonl", [{"text": "a page"}])
+    assert describe_texts(path) == {} and not caplog.records
+    (tmp_path / "help" / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n")
+    assert describe_texts(path) == {"trained_on_collection": "help"}
+    assert "has read its documents" in caplog.text
