@@ -42,6 +42,7 @@ from perspective.data.pairs import Pair, load_pairs, save_pairs
 from perspective.errors import DataError, suggest_name
 from perspective.layout import MEASURES
 from perspective.models.embedders import load_embedder
+from perspective.models.registry import find_local
 from perspective.options import OverwriteOptions, option
 from perspective.retrieval.embedding import embed_sides
 from perspective.retrieval.layout import mined_path, results_path, scored_path
@@ -59,20 +60,39 @@ N_MINED = 10
 N_TIMED = 256  # pairs
 MAX_TOKENS, MAX_PAIR_TOKENS = 64, 96  # of a text, of a query with a document
 KEEP_TOP_K = 2  # of E5
+N_EPOCHS = 3  # of the student
 SHOWN = ("NDCG@1", "NDCG@10")
 
 Options = tuple[object, ...]
 
 
 class RerankingStudy:
-    """The samples and models of the study, each made once."""
+    """The samples and models of the study, each made once.
+
+    Args:
+        student: The embedder, or encoder's body, that learns from the reranker and from noisy pairs.
+        learning_rate: Of its training.
+    """
+
+    def __init__(self, student: str, learning_rate: float) -> None:
+        self.learning_rate = learning_rate
+        self._student = student
 
     @property
     def base(self) -> Path:
-        """The embedder with the text length of all that is trained here."""
-        output = Output(FOLDER / "base", "embedder", {"embedder": EMBEDDER, "max_tokens": MAX_TOKENS})
+        """The retriever that is reranked, with the text length of all that is trained here."""
+        return self._shorten(EMBEDDER, "base")
+
+    @property
+    def student(self) -> Path:
+        """The embedder that learns."""
+        return self.base if self._student == EMBEDDER else self._shorten(self._student, "student")
+
+    def _shorten(self, embedder: str, name: str) -> Path:
+        made_from = {"embedder": embedder, "max_tokens": MAX_TOKENS}
+        output = Output(FOLDER / name, "embedder", made_from, find_local(embedder=embedder))
         if not output.is_finished(quiet=True):
-            model = load_embedder(EMBEDDER)
+            model = load_embedder(embedder)
             model.max_seq_length = MAX_TOKENS
             with output.open() as folder:
                 model.save_pretrained(str(folder), create_model_card=False)
@@ -128,9 +148,9 @@ class RerankingStudy:
         call: Options = (
             *("--train_file", pairs, "--output_dir", FOLDER / f"{name}-{seed}", "--seed", seed),
             *("--max_source_length", MAX_TOKENS, "--per_device_train_batch_size", 32, "--mini_batch_size", 0),
-            *("--learning_rate", 3e-5, *options),
+            *("--learning_rate", self.learning_rate, "--num_train_epochs", N_EPOCHS, *options),
         )
-        _run("train", *call, *self._set)
+        _run("train", "--dataset", NAME, "--embedder", self.student, *call)
         return FOLDER / f"{name}-{seed}"
 
     def evaluate(self, embedder: Path, *options: str, n_queries: int = N_QUERIES) -> dict[str, Any]:
@@ -180,6 +200,10 @@ def _ask_llm(study: RerankingStudy) -> dict[str, Any]:
     asked = study.evaluate(study.base, *options, "--reranker", LLM, n_queries=N_ASKED)
     seconds = time.process_time() - started
     return {**asked, "ms_per_query": round(1000 * seconds / N_ASKED, 1)}
+
+
+def _measure_student(study: RerankingStudy) -> dict[str, Any]:
+    return study.evaluate(study.student)
 
 
 def _measure_speed(study: RerankingStudy) -> dict[str, Any]:
@@ -238,7 +262,7 @@ def _filter(folder: Path) -> np.ndarray:
 def _measure_filter(study: RerankingStudy) -> dict[str, Any]:
     """Precision and recall in percent: of an embedder trained elsewhere, and, as E5, of one trained on the noise."""
     _, is_clean = corrupt_half()
-    embedders = {"untouched": study.base, "trained on all pairs": _train_on(study, "none", SEEDS[0])}
+    embedders = {"MiniLM": study.base, "the student, trained on all pairs": _train_on(study, "none", SEEDS[0])}
     found = {}
     for name, folder in embedders.items():
         is_kept = _filter(folder)
@@ -278,13 +302,17 @@ CELLS: dict[str, Callable[[RerankingStudy], dict[str, Any]]] = {
     "reranked dense": _rerank("dense"),
     "reranked hybrid": _rerank("hybrid"),
     "speed": _measure_speed,
+    "student": _measure_student,
     **{f"{arm} {SEEDS[0]}": _learn(arm, SEEDS[0]) for arm in ARMS},
     "filter": _measure_filter,
     **{f"noisy {arm} {SEEDS[0]}": _learn_from_noise(arm, SEEDS[0]) for arm in NOISY_ARMS},
-    **{f"noisy {arm} {seed}": _learn_from_noise(arm, seed) for seed in SEEDS[1:] for arm in NOISY_ARMS},
     **{f"{arm} {seed}": _learn(arm, seed) for seed in SEEDS[1:] for arm in ARMS},
+    **{f"noisy {arm} {seed}": _learn_from_noise(arm, seed) for seed in SEEDS[1:] for arm in NOISY_ARMS},
     "asked hybrid": _ask_llm,
 }
+
+
+RERANKER_CELLS = ("first stage", "reranked dense", "reranked hybrid", "speed", "asked hybrid")
 
 
 @dataclass(frozen=True)
@@ -292,6 +320,10 @@ class RerankingStudySettings(OverwriteOptions):
     """What is measured."""
 
     cells: list[str] = option("cells; default all", default=list(CELLS), group="input")
+    student: str = option(
+        "the embedder that learns, or an encoder's folder, used with mean pooling", default="minilm", group="model"
+    )
+    learning_rate: float = option("of the student", default=3e-5)
 
     def __post_init__(self) -> None:
         """Check names."""
@@ -302,14 +334,23 @@ class RerankingStudySettings(OverwriteOptions):
 
 def run_study(settings: RerankingStudySettings) -> dict[str, Any]:
     """Measure every cell that is not finished; return all cells by name."""
-    study = RerankingStudy()
+    study = RerankingStudy(settings.student, settings.learning_rate)
     for name in settings.cells:
-        cell = Output(_cell_path(name), "reranking cell", {"cell": name, **SIZES})
+        made_from = {"cell": name, **SIZES}
+        if name not in RERANKER_CELLS:
+            made_from |= {"student": settings.student, "learning_rate": settings.learning_rate}
+        cell = Output(
+            _cell_path(name),
+            "reranking cell",
+            made_from,
+            {} if name in RERANKER_CELLS else find_local(student=settings.student),
+        )
         if cell.is_finished(settings.overwrite):
             continue
         started = time.process_time()
         result = CELLS[name](study)
-        cell.write_json({**result, "processor_seconds": round(time.process_time() - started)})
+        taught = {} if name in RERANKER_CELLS else {"student": settings.student.rpartition("/")[2]}
+        cell.write_json({**result, **taught, "processor_seconds": round(time.process_time() - started)})
         write_text(RESULTS, dump_json(_gather()))
     return _gather()
 
