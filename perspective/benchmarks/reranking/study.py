@@ -40,6 +40,7 @@ from perspective.benchmarks.reranking.samples import (
 from perspective.benchmarks.speed_table import describe_machine
 from perspective.cli import entry_point, parse_settings
 from perspective.data.collection import load_collection
+from perspective.data.pairs import Pair, load_pairs
 from perspective.errors import DataError, suggest_name
 from perspective.models.embedders import load_embedder
 from perspective.models.registry import find_local
@@ -151,16 +152,25 @@ def _measure_filter(study: RerankingStudy) -> dict[str, Any]:
 
 
 def _train_on(study: RerankingStudy, arm: str, seed: int) -> Path:
-    pairs, is_clean = corrupt_half()
-    is_kept = is_clean if arm == "clean" else np.ones(len(pairs), dtype=bool)
-    if arm in ("filtered", "random"):
-        is_kept = _filter(study.base)
-    if arm == "random":
-        is_kept = np.isin(np.arange(len(pairs)), np.random.default_rng(seed).permutation(len(pairs))[: is_kept.sum()])
-    chosen = [pair for pair, kept in zip(pairs, is_kept, strict=True) if kept]
-    name = f"noisy-{arm}" + (f"-{seed}" if arm == "random" else "")
-    file = study.pairs(name, lambda: chosen, arm=arm, n=N_NOISY)
+    file = _choose_pairs(study, arm, seed)
     return study.train(f"noisy-{arm}", file, seed, "--num_negatives", 0)
+
+
+def _choose_pairs(study: RerankingStudy, arm: str, seed: int) -> Path:
+    """Return the file of an arm's pairs: all, those that the filter keeps, as many at random, or the clean ones."""
+    pairs, is_clean = corrupt_half()
+
+    def choose() -> list[Pair]:
+        is_kept = is_clean if arm == "clean" else np.ones(len(pairs), dtype=bool)
+        if arm == "filtered":
+            is_kept = _filter(study.base)
+        if arm == "random":
+            n_kept = len(load_pairs(_choose_pairs(study, "filtered", seed)))
+            is_kept = np.isin(np.arange(len(pairs)), np.random.default_rng(seed).permutation(len(pairs))[:n_kept])
+        return [pair for pair, kept in zip(pairs, is_kept, strict=True) if kept]
+
+    name = f"noisy-{arm}" + (f"-{seed}" if arm == "random" else "")
+    return study.pairs(name, choose, arm=arm, n=N_NOISY)
 
 
 def _learn_from_noise(arm: str, seed: int) -> Callable[[RerankingStudy], dict[str, Any]]:
