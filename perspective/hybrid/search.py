@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from perspective.hybrid.encoding import EncodedTexts
 from perspective.models.hybrid import Way, sum_scores
-from perspective.retrieval.search import Hits, _make_keys, _rank_ids, _read_keys, _sort_pairs, search_dense
+from perspective.retrieval.search import Hits, make_keys, rank_ids, read_keys, search_dense, sort_pairs
 
 N_CANDIDATES = 200  # of the dense search, which token vectors rank again, as in the paper
 QUERIES_AT_A_TIME = 64  # of the sparse search: scores of all documents that share a token are in memory
@@ -52,7 +52,7 @@ def search_hybrid(
     summed, stages = SUMMED[way]
     pairs = find_candidates([first[stage](max(depth, N_CANDIDATES)) for stage in stages], len(document_ids))
     scores = sum_scores(score_candidates(queries, documents, pairs, summed), summed)
-    return _sort_pairs(pairs, scores, len(queries), document_ids, depth)
+    return sort_pairs(pairs, scores, len(queries), document_ids, depth)
 
 
 def search_sparse(queries: csr_array, documents: csr_array, document_ids: Sequence[str], depth: int) -> Hits:
@@ -68,7 +68,7 @@ def search_sparse(queries: csr_array, documents: csr_array, document_ids: Sequen
         depth: Maximum number of documents to keep.
     """
     depth = min(depth, documents.shape[0])
-    tie_ranks = _rank_ids(document_ids)
+    tie_ranks = rank_ids(document_ids)
     inverted = documents.T.tocsr()
     hits = Hits(
         np.full((queries.shape[0], depth), -1, dtype=np.int64),
@@ -79,8 +79,8 @@ def search_sparse(queries: csr_array, documents: csr_array, document_ids: Sequen
         for row in range(scores.shape[0]):
             part = slice(scores.indptr[row], scores.indptr[row + 1])
             found, values = scores.indices[part], torch.from_numpy(scores.data[part])
-            keys = _make_keys(values, tie_ranks[found]).topk(min(depth, len(found))).values
-            best = _read_keys(keys, tie_ranks)
+            keys = make_keys(values, tie_ranks[found]).topk(min(depth, len(found))).values
+            best = read_keys(keys, tie_ranks)
             hits.rows[start + row, : len(keys)], hits.scores[start + row, : len(keys)] = best.rows, best.scores
     return hits
 

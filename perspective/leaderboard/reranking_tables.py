@@ -59,7 +59,7 @@ def tabulate_asked() -> str:
 def tabulate_learned() -> str:
     """What a retriever learns from mined negatives and from a reranker, and from controls."""
     cells = _cells()
-    untouched = cells["first stage"]["retrievers"]["dense"]
+    untouched = cells["student"]
     rows = [["nothing: untouched", "", f"{untouched['scores']['NDCG@10']:.2f}", ""]]
     return _tabulate_arms(rows, LEARNED, "", untouched, "learns from", "against untouched")
 
@@ -71,12 +71,12 @@ def tabulate_filtered() -> str:
         [name, f"{one['kept']} of {found['n_pairs']}", f"{one['precision']:.1f}", f"{one['recall']:.1f}"]
         for name, one in found["filters"].items()
     ]
-    return format_table(["MiniLM that filters", "pairs kept", "precision", "recall"], rows)
+    return format_table(["embedder that filters", "pairs kept", "precision", "recall"], rows)
 
 
 def tabulate_noisy() -> str:
     """What a retriever learns from the pairs of which half are corrupted."""
-    untouched = _cells()["first stage"]["retrievers"]["dense"]
+    untouched = _cells()["student"]
     rows = [["none: untouched", "", "", f"{untouched['scores']['NDCG@10']:.2f}", ""]]
     return _tabulate_arms(rows, NOISY, "noisy ", untouched, "trained on", "against untouched")
 

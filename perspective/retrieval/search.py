@@ -76,7 +76,7 @@ def search_dense(
         device: Device of the products.
     """
     depth = min(depth, len(documents))
-    tie_ranks = _rank_ids(document_ids)
+    tie_ranks = rank_ids(document_ids)
     best = torch.empty((len(queries), 0), dtype=torch.int64)
     for start in tqdm(range(0, len(documents), DOCUMENTS_AT_A_TIME), desc="search", leave=False):
         chunk = torch.from_numpy(np.array(documents[start : start + DOCUMENTS_AT_A_TIME])).to(device)
@@ -85,10 +85,10 @@ def search_dense(
         for first in range(0, len(queries), QUERIES_AT_A_TIME):
             part = slice(first, first + QUERIES_AT_A_TIME)
             scores = (torch.from_numpy(queries[part]).to(device) @ chunk.T).cpu()
-            keys = torch.cat([best[part], _make_keys(scores, ranks)], dim=1)
+            keys = torch.cat([best[part], make_keys(scores, ranks)], dim=1)
             found.append(keys.topk(min(depth, keys.shape[1]), dim=1).values)
         best = torch.cat(found)
-    return _read_keys(best, tie_ranks)
+    return read_keys(best, tie_ranks)
 
 
 def search_bm25(queries: Sequence[str], documents: Sequence[str], document_ids: Sequence[str], depth: int) -> Hits:
@@ -102,7 +102,7 @@ def search_bm25(queries: Sequence[str], documents: Sequence[str], document_ids: 
     import bm25s
 
     depth = min(depth, len(documents))
-    tie_ranks = _rank_ids(document_ids)
+    tie_ranks = rank_ids(document_ids)
     terms_by_document = [split_terms(text) for text in documents]
     if not any(terms_by_document):  # bm25s cannot index an empty vocabulary
         return Hits(np.full((len(queries), depth), -1), np.full((len(queries), depth), -np.inf, dtype=np.float32))
@@ -114,8 +114,8 @@ def search_bm25(queries: Sequence[str], documents: Sequence[str], document_ids: 
         scores = torch.zeros(len(documents))
         if terms:
             scores = torch.from_numpy(np.asarray(index.get_scores(terms), dtype=np.float32))
-        keys[row] = _make_keys(scores[None], tie_ranks).topk(depth, dim=1).values[0]
-    return _end_at(_read_keys(keys, tie_ranks), 0)
+        keys[row] = make_keys(scores[None], tie_ranks).topk(depth, dim=1).values[0]
+    return _end_at(read_keys(keys, tie_ranks), 0)
 
 
 def split_terms(text: str) -> list[str]:
@@ -146,7 +146,7 @@ def fuse_rankings(rankings: Sequence[Hits], document_ids: Sequence[str], depth: 
         shares.append(np.broadcast_to(1 / (RRF_K + 1 + np.arange(hits.rows.shape[1])), hits.rows.shape)[is_hit])
     pairs, places = np.unique(np.concatenate(found), return_inverse=True)
     scores = np.bincount(places, weights=np.concatenate(shares)).astype(np.float32)
-    return _sort_pairs(pairs, scores, n_queries, document_ids, depth)
+    return sort_pairs(pairs, scores, n_queries, document_ids, depth)
 
 
 def rerank(
@@ -178,27 +178,28 @@ def rerank(
     pairs = [(queries[int(query)], documents[int(row)]) for query, row in zip(query_rows, document_rows, strict=True)]
     scores = score_texts(reranker, pairs, batch_size)
     keys = query_rows * len(documents) + document_rows
-    return _sort_pairs(keys, scores, len(queries), document_ids, n_reranked)
+    return sort_pairs(keys, scores, len(queries), document_ids, n_reranked)
 
 
 # order
 
 
-def _rank_ids(ids: Sequence[str]) -> torch.Tensor:
+def rank_ids(ids: Sequence[str]) -> torch.Tensor:
     """Return the rank of each id in ascending order: of equal scores, the higher rank comes first."""
     ranks = torch.empty(len(ids), dtype=torch.int64)
     ranks[torch.tensor(sorted(range(len(ids)), key=ids.__getitem__), dtype=torch.int64)] = torch.arange(len(ids))
     return ranks
 
 
-def _make_keys(scores: torch.Tensor, tie_ranks: torch.Tensor) -> torch.Tensor:
+def make_keys(scores: torch.Tensor, tie_ranks: torch.Tensor) -> torch.Tensor:
     """Return integers that sort as (score, rank of the id): float bits in the high half, rank in the low half."""
     bits = (scores.float() + 0.0).view(torch.int32).to(torch.int64)  # + 0.0 makes -0.0 equal to 0.0
     ordered = torch.where(bits < 0, -(bits & 0x7FFFFFFF) - 1, bits)
     return (ordered << 32) + tie_ranks
 
 
-def _read_keys(keys: torch.Tensor, tie_ranks: torch.Tensor) -> Hits:
+def read_keys(keys: torch.Tensor, tie_ranks: torch.Tensor) -> Hits:
+    """Return rows and scores of keys from `make_keys`, in their order."""
     ordered = keys >> 32
     bits = torch.where(ordered < 0, (-ordered - 1) | 0x80000000, ordered)
     scores = torch.where(bits >= 0x80000000, bits - 0x100000000, bits).to(torch.int32).view(torch.float32)
@@ -211,10 +212,10 @@ def _end_at(hits: Hits, score: float) -> Hits:
     return Hits(np.where(is_hit, hits.rows, -1), np.where(is_hit, hits.scores, np.float32(-np.inf)))
 
 
-def _sort_pairs(pairs: np.ndarray, scores: np.ndarray, n_queries: int, document_ids: Sequence[str], depth: int) -> Hits:
+def sort_pairs(pairs: np.ndarray, scores: np.ndarray, n_queries: int, document_ids: Sequence[str], depth: int) -> Hits:
     """Rank scored pairs, each `query row * n_documents + document row`."""
     queries, documents = np.divmod(pairs, len(document_ids))
-    order = np.lexsort((-_rank_ids(document_ids).numpy()[documents], -scores, queries))
+    order = np.lexsort((-rank_ids(document_ids).numpy()[documents], -scores, queries))
     queries, documents, scores = queries[order], documents[order], scores[order]
     starts = np.searchsorted(queries, np.arange(n_queries))
     places = np.arange(len(queries)) - starts[queries]

@@ -8,7 +8,7 @@ from reranker_files import TOPICS
 
 from perspective.artifacts import Output
 from perspective.benchmarks.decoders import measuring
-from perspective.benchmarks.reranking import samples, study
+from perspective.benchmarks.reranking import models, samples, study
 from perspective.data.collection import Collection, save_collection
 from perspective.data.pairs import Pair, save_pairs
 from perspective.leaderboard import measured, reranking_tables
@@ -31,8 +31,8 @@ def tiny(tmp_path, monkeypatch, embedder_folder):
     save_collection(Output(folder / "qrels.tsv", "collection", {}), collection)
     save_pairs(Output(folder / "train.jsonl", "pairs", {}), [Pair(*one) for one in made])
     measuring.sample_collection.cache_clear()
-    for module in (study, samples, measuring):
-        monkeypatch.setattr(module, "DATASETS", tmp_path)
+    for module in (models, study, samples, measuring):
+        monkeypatch.setattr(module, "DATASETS", tmp_path, raising=False)
         for name, value in {
             "N_RERANKER": 32,
             "N_STUDENT": 16,
@@ -41,8 +41,9 @@ def tiny(tmp_path, monkeypatch, embedder_folder):
             "N_DOCUMENTS": 30,
         }.items():
             monkeypatch.setattr(module, name, value, raising=False)
-    monkeypatch.setattr(study, "EMBEDDER", str(embedder_folder))
-    monkeypatch.setattr(study, "FOLDER", tmp_path / "benchmark_reranking")
+    monkeypatch.setattr(models, "EMBEDDER", str(embedder_folder))
+    for module in (models, study):
+        monkeypatch.setattr(module, "FOLDER", tmp_path / "benchmark_reranking")
     monkeypatch.setattr(study, "RESULTS", tmp_path / "benchmark_reranking.json")
     monkeypatch.setattr("perspective.retrieval.layout.RETRIEVAL_STAGE", tmp_path / "stage")
     monkeypatch.setattr(reranking_tables, "RERANKING", tmp_path / "benchmark_reranking.json")
@@ -52,10 +53,12 @@ def tiny(tmp_path, monkeypatch, embedder_folder):
     measured.load.cache_clear()
 
 
-def test_the_study_measures_trains_and_shows(tiny, one_thread):
+def test_the_study_measures_trains_and_shows(tiny, embedder_folder, one_thread):
     pytest.importorskip("bm25s")
-    cells = ["first stage", "reranked hybrid", "trained 100", "shuffled 100", "filter", "noisy clean 100"]
-    found = study.run_study(study.RerankingStudySettings(cells=cells))["cells"]
+    cells = ["first stage", "reranked hybrid", "student", "trained 100", "shuffled 100", "filter", "noisy clean 100"]
+    found = study.run_study(
+        study.RerankingStudySettings(cells=cells, student=str(embedder_folder), learning_rate=1e-3)
+    )["cells"]
     assert list(found) == [name for name in study.CELLS if name in cells]
     again = found["reranked hybrid"]
     before = found["first stage"]["retrievers"]["hybrid"]["scores"]
@@ -65,7 +68,7 @@ def test_the_study_measures_trains_and_shows(tiny, one_thread):
     assert len(found["trained 100"]["per_query"]) == 40
     assert "| MiniLM and BM25, hybrid, reranked |" in reranking_tables.tabulate_reranked()
     assert "the same, each group's scores shuffled | 1 |" in reranking_tables.tabulate_learned()
-    assert "| untouched | " in reranking_tables.tabulate_filtered()
+    assert "| MiniLM | " in reranking_tables.tabulate_filtered()
     assert "| only the clean ones | 12 | 1 | " in reranking_tables.tabulate_noisy()
     assert reranking_tables.show_difference("trained", "trained") == "+0.00 [+0.00, +0.00]"
 

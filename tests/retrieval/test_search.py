@@ -41,10 +41,10 @@ def test_dense_search_is_exact_whatever_the_chunks(monkeypatch):
 def test_keys_order_and_give_back_every_float():
     values = torch.tensor([-np.inf, -3.5, -1e-40, -0.0, 0.0, 1e-40, 2.0, np.inf])
     ranks = torch.arange(8)
-    keys = search._make_keys(values, ranks)
+    keys = search.make_keys(values, ranks)
     assert (keys.diff() > 0).all()
-    assert search._make_keys(torch.tensor([-0.0]), ranks[:1]) == search._make_keys(torch.tensor([0.0]), ranks[:1])
-    hits = search._read_keys(keys[None], ranks)
+    assert search.make_keys(torch.tensor([-0.0]), ranks[:1]) == search.make_keys(torch.tensor([0.0]), ranks[:1])
+    hits = search.read_keys(keys[None], ranks)
     assert hits.rows.tolist() == [list(range(8))]
     assert hits.scores.tolist() == [values.tolist()]
 

@@ -13,149 +13,45 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from perspective.artifacts import Output, dump_json, read_facts, read_json, write_text
-from perspective.artifacts.names import slugify_model
-from perspective.benchmarks.decoders.measuring import SAMPLE_SEED, sample_collection
+from perspective.benchmarks.decoders.measuring import SAMPLE_SEED
+from perspective.benchmarks.reranking.models import (
+    FOLDER,
+    MAX_PAIR_TOKENS,
+    MAX_TOKENS,
+    N_ASKED,
+    N_DOCUMENTS,
+    N_QUERIES,
+    N_RERANKED,
+    RerankingStudy,
+)
 from perspective.benchmarks.reranking.samples import (
     N_NEGATIVES,
     N_NOISY,
     N_RERANKER,
     N_STUDENT,
     corrupt_half,
-    draw_negatives,
-    keep_negatives,
-    sample_pairs,
-    shuffle_scores,
 )
 from perspective.benchmarks.speed_table import describe_machine
 from perspective.cli import entry_point, parse_settings
-from perspective.data.collection import QRELS_PLACES, load_collection, save_collection
-from perspective.data.corpus import DATASETS
-from perspective.data.docstrings import NAME
-from perspective.data.pairs import Pair, load_pairs, save_pairs
+from perspective.data.collection import load_collection
 from perspective.errors import DataError, suggest_name
-from perspective.layout import MEASURES
 from perspective.models.embedders import load_embedder
+from perspective.models.registry import find_local
 from perspective.options import OverwriteOptions, option
 from perspective.retrieval.embedding import embed_sides
-from perspective.retrieval.layout import mined_path, results_path, scored_path
 from perspective.retrieval.mining import MineSettings, filter_pairs
-from perspective.retrieval.results import load_result
 
-FOLDER = MEASURES / "benchmark_reranking"
 RESULTS = FOLDER.with_suffix(".json")
-EMBEDDER, LLM = "minilm", "smollm2"
+LLM = "smollm2"
 SEEDS = (100, 13, 21)
-
-N_QUERIES, N_DOCUMENTS, N_RERANKED = 200, 600, 20
-N_ASKED = 40  # queries for the LLM, which takes half a second a pair
-N_MINED = 10
 N_TIMED = 256  # pairs
-MAX_TOKENS, MAX_PAIR_TOKENS = 64, 96  # of a text, of a query with a document
 KEEP_TOP_K = 2  # of E5
-SHOWN = ("NDCG@1", "NDCG@10")
-
-Options = tuple[object, ...]
-
-
-class RerankingStudy:
-    """The samples and models of the study, each made once."""
-
-    @property
-    def base(self) -> Path:
-        """The embedder with the text length of all that is trained here."""
-        output = Output(FOLDER / "base", "embedder", {"embedder": EMBEDDER, "max_tokens": MAX_TOKENS})
-        if not output.is_finished(quiet=True):
-            model = load_embedder(EMBEDDER)
-            model.max_seq_length = MAX_TOKENS
-            with output.open() as folder:
-                model.save_pretrained(str(folder), create_model_card=False)
-        return output.path
-
-    def collection(self, n_queries: int = N_QUERIES) -> Path:
-        """A sample of the test collection: queries, their documents and others."""
-        source = DATASETS / NAME
-        made_from = {"n_queries": n_queries, "n_documents": N_DOCUMENTS}
-        inputs = {"qrels": source / QRELS_PLACES[0], "corpus": source / "corpus.jsonl"}
-        output = Output(FOLDER / f"docstrings-{n_queries}" / QRELS_PLACES[0], "collection", made_from, inputs)
-        if not output.is_finished(quiet=True):
-            save_collection(output, sample_collection(n_queries, N_DOCUMENTS))
-        return output.path.parent
-
-    def pairs(self, name: str, make: Callable[[], list[Pair]], **settings: object) -> Path:
-        """A file of training pairs, made by `make` if it is not there."""
-        output = Output(FOLDER / f"{name}.jsonl", "pairs", settings, {"pairs": DATASETS / NAME / "train.jsonl"})
-        if not output.is_finished(quiet=True):
-            save_pairs(output, make())
-        return output.path
-
-    @property
-    def mined(self) -> Path:
-        """Pairs with the retriever's hard negatives."""
-        pairs = self.pairs("pairs", lambda: sample_pairs()[:N_RERANKER], n=N_RERANKER)
-        _run("mine_negatives", "--train_file", pairs, "--num_negatives", N_MINED, "--output_path", FOLDER, *self._set)
-        return mined_path(NAME, str(self.base), FOLDER)
-
-    @property
-    def reranker(self) -> Path:
-        """The reranker of the retriever's hits, from the same body."""
-        call = ("--train_file", self.mined, "--num_negatives", N_NEGATIVES, "--max_source_length", MAX_PAIR_TOKENS)
-        _run("train_reranker", *call, "--output_dir", FOLDER / "reranker", *self._set)
-        return FOLDER / "reranker"
-
-    def scored(self, negatives: str) -> Path:
-        """Pairs with the reranker's scores: with hard negatives, mined or random ones."""
-        mined = load_pairs(self.mined)
-        makers = {"mined": lambda: keep_negatives(mined), "random": lambda: draw_negatives(mined)}
-        pairs = self.pairs(f"student-{negatives}", makers[negatives], n=N_STUDENT, n_negatives=N_NEGATIVES)
-        folder = FOLDER / f"scored-{negatives}"
-        _run("score_pairs", "--train_file", pairs, "--reranker", self.reranker, "--output_path", folder, *self._set)
-        return scored_path(NAME, str(self.base), folder)
-
-    def shuffled(self) -> Path:
-        """The scored pairs with each group's scores in another order."""
-        scored = load_pairs(self.scored("mined"))
-        return self.pairs("shuffled", lambda: shuffle_scores(scored), n=N_STUDENT, of="scores")
-
-    def train(self, name: str, pairs: Path, seed: int, *options: object) -> Path:
-        """Return the folder of a retriever trained on pairs."""
-        call: Options = (
-            *("--train_file", pairs, "--output_dir", FOLDER / f"{name}-{seed}", "--seed", seed),
-            *("--max_source_length", MAX_TOKENS, "--per_device_train_batch_size", 32, "--mini_batch_size", 0),
-            *("--learning_rate", 3e-5, *options),
-        )
-        _run("train", *call, *self._set)
-        return FOLDER / f"{name}-{seed}"
-
-    def evaluate(self, embedder: Path, *options: str, n_queries: int = N_QUERIES) -> dict[str, Any]:
-        """Return scores, interval and the queries' NDCG@10 of a retriever, from the result file of `evaluate`."""
-        folder = FOLDER / "results"
-        call = ("--collection", self.collection(n_queries), "--embedder", embedder, "--output_path", folder)
-        _run("evaluate", *call, "--cutoffs", 1, 10, *options)
-        kind = options[options.index("--retriever") + 1] if "--retriever" in options else "dense"
-        if "--reranker" in options:
-            kind += f"+rerank-{slugify_model(options[options.index('--reranker') + 1])}"
-        result = load_result(results_path(f"docstrings-{n_queries}", str(embedder), kind, folder))
-        return {
-            "scores": {metric: result["scores"][metric] for metric in SHOWN},
-            "interval": {metric: result["interval"][metric] for metric in SHOWN},
-            "per_query": list(result["per_query"]["NDCG@10"].values()),
-            **({"first_stage": result["first_stage"]} if "first_stage" in result else {}),
-        }
-
-    @property
-    def _set(self) -> Options:
-        return ("--dataset", NAME, "--embedder", self.base)
-
-
-def _run(stage: str, *options: object) -> None:
-    import_module(f"perspective.6_retrieval.{stage}").main([str(one) for one in options])
 
 
 # cells of the retrievers and rerankers
@@ -180,6 +76,10 @@ def _ask_llm(study: RerankingStudy) -> dict[str, Any]:
     asked = study.evaluate(study.base, *options, "--reranker", LLM, n_queries=N_ASKED)
     seconds = time.process_time() - started
     return {**asked, "ms_per_query": round(1000 * seconds / N_ASKED, 1)}
+
+
+def _measure_student(study: RerankingStudy) -> dict[str, Any]:
+    return study.evaluate(study.student)
 
 
 def _measure_speed(study: RerankingStudy) -> dict[str, Any]:
@@ -238,7 +138,7 @@ def _filter(folder: Path) -> np.ndarray:
 def _measure_filter(study: RerankingStudy) -> dict[str, Any]:
     """Precision and recall in percent: of an embedder trained elsewhere, and, as E5, of one trained on the noise."""
     _, is_clean = corrupt_half()
-    embedders = {"untouched": study.base, "trained on all pairs": _train_on(study, "none", SEEDS[0])}
+    embedders = {"MiniLM": study.base, "the student, trained on all pairs": _train_on(study, "none", SEEDS[0])}
     found = {}
     for name, folder in embedders.items():
         is_kept = _filter(folder)
@@ -278,13 +178,17 @@ CELLS: dict[str, Callable[[RerankingStudy], dict[str, Any]]] = {
     "reranked dense": _rerank("dense"),
     "reranked hybrid": _rerank("hybrid"),
     "speed": _measure_speed,
+    "student": _measure_student,
     **{f"{arm} {SEEDS[0]}": _learn(arm, SEEDS[0]) for arm in ARMS},
     "filter": _measure_filter,
     **{f"noisy {arm} {SEEDS[0]}": _learn_from_noise(arm, SEEDS[0]) for arm in NOISY_ARMS},
-    **{f"noisy {arm} {seed}": _learn_from_noise(arm, seed) for seed in SEEDS[1:] for arm in NOISY_ARMS},
     **{f"{arm} {seed}": _learn(arm, seed) for seed in SEEDS[1:] for arm in ARMS},
+    **{f"noisy {arm} {seed}": _learn_from_noise(arm, seed) for seed in SEEDS[1:] for arm in NOISY_ARMS},
     "asked hybrid": _ask_llm,
 }
+
+
+RERANKER_CELLS = ("first stage", "reranked dense", "reranked hybrid", "speed", "asked hybrid")
 
 
 @dataclass(frozen=True)
@@ -292,6 +196,10 @@ class RerankingStudySettings(OverwriteOptions):
     """What is measured."""
 
     cells: list[str] = option("cells; default all", default=list(CELLS), group="input")
+    student: str = option(
+        "the embedder that learns, or an encoder's folder, used with mean pooling", default="minilm", group="model"
+    )
+    learning_rate: float = option("of the student", default=3e-5)
 
     def __post_init__(self) -> None:
         """Check names."""
@@ -302,14 +210,23 @@ class RerankingStudySettings(OverwriteOptions):
 
 def run_study(settings: RerankingStudySettings) -> dict[str, Any]:
     """Measure every cell that is not finished; return all cells by name."""
-    study = RerankingStudy()
+    study = RerankingStudy(settings.student, settings.learning_rate)
     for name in settings.cells:
-        cell = Output(_cell_path(name), "reranking cell", {"cell": name, **SIZES})
+        made_from = {"cell": name, **SIZES}
+        if name not in RERANKER_CELLS:
+            made_from |= {"student": settings.student, "learning_rate": settings.learning_rate}
+        cell = Output(
+            _cell_path(name),
+            "reranking cell",
+            made_from,
+            {} if name in RERANKER_CELLS else find_local(student=settings.student),
+        )
         if cell.is_finished(settings.overwrite):
             continue
         started = time.process_time()
         result = CELLS[name](study)
-        cell.write_json({**result, "processor_seconds": round(time.process_time() - started)})
+        taught = {} if name in RERANKER_CELLS else {"student": settings.student.rpartition("/")[2]}
+        cell.write_json({**result, **taught, "processor_seconds": round(time.process_time() - started)})
         write_text(RESULTS, dump_json(_gather()))
     return _gather()
 
