@@ -4,4 +4,4 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-exec "$PYTHON" -m perspective.leaderboard.docs "$@"
+exec "$PYTHON" -m perspective.leaderboard.pages.docs "$@"

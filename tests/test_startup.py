@@ -29,7 +29,7 @@ SCRIPTS = find_scripts()
 # Names of data sets alone, or nothing at all, to choose.
 WITHOUT_GROUPS = [
     "perspective.data.fetching",
-    "perspective.leaderboard.docs",
+    "perspective.leaderboard.pages.docs",
     "perspective.leaderboard.retrieval_summary",
 ]
 

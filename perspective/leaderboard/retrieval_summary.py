@@ -19,7 +19,7 @@ from perspective.cli import entry_point, parse_settings
 from perspective.data.collection import QRELS_PLACES
 from perspective.data.corpus import DATASETS
 from perspective.leaderboard.measured import RETRIEVAL
-from perspective.leaderboard.reranking_tables import HELP_PAGES
+from perspective.leaderboard.pages.reranking_tables import HELP_PAGES
 from perspective.retrieval.layout import RESULTS, checkpoint_path
 from perspective.retrieval.results import compare_results, load_result
 

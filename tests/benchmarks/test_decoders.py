@@ -6,7 +6,8 @@ from helpers import write_jsonl
 
 from perspective.benchmarks.decoders import measuring, study
 from perspective.data.collection import Collection
-from perspective.leaderboard import decoder_tables, measured
+from perspective.leaderboard import measured
+from perspective.leaderboard.pages import decoder_tables
 from perspective.models.decoders import POOLINGS, set_pooling
 from perspective.models.embedders import load_embedder
 

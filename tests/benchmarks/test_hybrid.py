@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from perspective.benchmarks import hybrid
+from perspective.benchmarks.retrieval import hybrid
 from perspective.errors import DataError
-from perspective.leaderboard import hybrid_tables
+from perspective.leaderboard.pages import hybrid_tables
 
 
 def write_cell(folder, arm, seed, scores):

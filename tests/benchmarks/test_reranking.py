@@ -11,7 +11,8 @@ from perspective.benchmarks.decoders import measuring
 from perspective.benchmarks.reranking import models, samples, study
 from perspective.data.collection import Collection, save_collection
 from perspective.data.pairs import Pair, save_pairs
-from perspective.leaderboard import measured, reranking_tables
+from perspective.leaderboard import measured
+from perspective.leaderboard.pages import reranking_tables
 
 
 @pytest.fixture

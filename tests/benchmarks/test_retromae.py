@@ -6,8 +6,9 @@ import numpy as np
 from conftest import make_wordpiece_tokenizer
 from transformers import BertConfig, BertForMaskedLM
 
-from perspective.benchmarks.retromae import measure_speed, summarize
-from perspective.leaderboard import measured, pretraining_tables
+from perspective.benchmarks.retrieval.retromae import measure_speed, summarize
+from perspective.leaderboard import measured
+from perspective.leaderboard.pages import pretraining_tables
 
 
 def test_arms_are_compared_query_by_query(tmp_path, monkeypatch):

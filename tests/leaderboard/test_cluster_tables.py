@@ -1,7 +1,7 @@
 import pytest
 
 from perspective.description.settings import CRITERIA
-from perspective.leaderboard import cluster_tables
+from perspective.leaderboard.pages import cluster_tables
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ from PIL import Image
 
 from perspective.artifacts import ROOT
 from perspective.errors import DataError
-from perspective.leaderboard import docs, measured
-from perspective.leaderboard.docs import FIGURE, TABLE, fill_page, list_pages, picture_data
+from perspective.leaderboard import measured
+from perspective.leaderboard.pages import docs
+from perspective.leaderboard.pages.docs import FIGURE, TABLE, fill_page, list_pages, picture_data
 
 MAX_README_LINES = 180
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")

@@ -7,7 +7,7 @@ Reads:  datasets/docstrings/ (make_docs_set.sh); --body: a BERT or RoBERTa with 
 Writes: measures/benchmark_retromae.json; measures/benchmark_retromae/, models and a file for each cell: a killed
         benchmark resumes
 
-python -m perspective.benchmarks.retromae --body google/bert_uncased_L-2_H-128_A-2
+python -m perspective.benchmarks.retrieval.retromae --body google/bert_uncased_L-2_H-128_A-2
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ import numpy as np
 from perspective.artifacts import Output, read_facts, read_json, write_text
 from perspective.artifacts.jsonl import write_jsonl
 from perspective.artifacts.writing import dump_json
+from perspective.benchmarks.retrieval.synthesis import METRIC, compare_runs, score_collection
 from perspective.benchmarks.speed.comparison import time_cpu
-from perspective.benchmarks.synthesis import METRIC, compare_runs, score_collection
 from perspective.cli import entry_point, parse_settings
 from perspective.data.collection import Collection, load_collection
 from perspective.data.corpus import DATASETS, read_texts

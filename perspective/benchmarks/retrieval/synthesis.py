@@ -9,7 +9,7 @@ Reads:  perspective/4_synthesize/results/docstrings_<llm>/ of its run.sh, and fr
 Writes: measures/benchmark_synthesis.json: scores by arm, differences with intervals, and the rows of --reports;
         measures/benchmark_synthesis/, a file for each run: a killed benchmark resumes
 
-python -m perspective.benchmarks.synthesis --n_pairs 128
+python -m perspective.benchmarks.retrieval.synthesis --n_pairs 128
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Reads:  datasets/<dataset>/train.jsonl, or --train_file
 Writes: one line of JSON to the terminal; the peak is of the whole process: run one process per setting
 
-for size in 0 32; do python -m perspective.benchmarks.gradient_caching --batch_size 512 --mini_batch_size $size; done
+python -m perspective.benchmarks.retrieval.gradient_caching --batch_size 512 --mini_batch_size 32    # and 0
 """
 
 from __future__ import annotations

@@ -29,16 +29,16 @@ from perspective.errors import DataError, suggest_name
 from perspective.evaluation.clustering_scores import METRICS
 from perspective.evaluation.comparison import Comparison, format_text
 from perspective.layout import STUDY_DATASETS
-from perspective.leaderboard import (
+from perspective.leaderboard import measured
+from perspective.leaderboard.measured import BASE, DATASETS, MEAN, TUNING
+from perspective.leaderboard.pages import (
     cluster_tables,
     decoder_tables,
     hybrid_tables,
-    measured,
     pretraining_tables,
     reranking_tables,
     synthesis_tables,
 )
-from perspective.leaderboard.measured import BASE, DATASETS, MEAN, TUNING
 from perspective.plots import make_figure
 
 logger = logging.getLogger(__name__)
