@@ -162,12 +162,17 @@ def load_head(name: str, model: SentenceTransformer, **options: Any) -> nn.Modul
     return causal.get_output_embeddings()
 
 
-def describe_pretrained(output: Output) -> str:
-    """Return the model card."""
+def describe_pretrained(output: Output, note: str = "") -> str:
+    """Return the model card.
+
+    Args:
+        output: The folder of the model.
+        note: A sentence about its vectors; by default that of a decoder.
+    """
+    note = note or "Every token attends to all tokens of its text, if `is_causal` in\n`config.json` is false."
     about = (
         f"pre-trained as an embedder on texts of `{output.settings.get('dataset')}`, without pairs or labels\n"
-        f"({output.settings.get('objective')}). Every token attends to all tokens of its text, if `is_causal` in\n"
-        "`config.json` is false.\n"
+        f"({output.settings.get('objective')}). {note}\n"
     )
     usage = f'vectors = SentenceTransformer("{output.path.name}").encode(["a text"])'
     return write_card(output, "pre-training", about, usage, output.facts)

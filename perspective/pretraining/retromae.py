@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -284,4 +285,4 @@ def pretrain_encoder(
     loss.model = model  # the trainer may have put its wrapper there
     output.facts["masked_loss_trained"] = measure_masked_loss(loss, held_out)
     del model[len(model) - 1]
-    save_trained(model, history, output, describe_pretrained)
+    save_trained(model, history, output, partial(describe_pretrained, note="Its vector is the [CLS] state."))
