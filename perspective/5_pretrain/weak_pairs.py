@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from perspective.artifacts import ROOT, Output
-from perspective.artifacts.names import check_name
 from perspective.cli import entry_point, parse_settings
 from perspective.data.documents import PassageSettings, make_title_pairs, read_passages, write_passages
 from perspective.data.likeness import find_similar, keep_distinct
@@ -44,7 +43,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Make pairs."""
     kinds = (OutputOptions, RetrievalSetOptions, DocumentOptions, PassageSettings)
     files, data, documents, settings = parse_settings(kinds, argv, __doc__)
-    check_name("--dataset", data.dataset)
     folder = (files.folder or FOLDER) / data.dataset
     passages = read_passages(Path(documents.documents_path), settings)
     corpus = Output(folder / "corpus.jsonl", "passages", {"passage_chars": settings.passage_chars})
