@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from perspective.artifacts import Output, discard_result
 from perspective.data.pairs import Pair
-from perspective.errors import DataError
 from perspective.options import PromptOptions, option
-from perspective.retrieval.training import make_dataset, prompts_by_column, sample_pairs
-from perspective.training.model_card import write_card
+from perspective.retrieval.training import make_dataset, prompts_by_column, sample_pairs, write_retriever_card
 from perspective.training.run import RunSettings, run_training, save_trained
-from perspective.training.settings import StepSettings
+from perspective.training.settings import WarmedUpSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -24,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class HybridTrainSettings(PromptOptions, StepSettings):
+class HybridTrainSettings(PromptOptions, WarmedUpSettings):
     """How body and heads are trained."""
 
     lora_rank: ClassVar[int] = 0  # all weights are trained
@@ -40,27 +38,14 @@ class HybridTrainSettings(PromptOptions, StepSettings):
     per_device_train_batch_size: int = option(
         "pairs a step: each query is compared with the documents and negatives of all", default=32
     )
-    warmup_ratio: float = option("fraction of the steps in which the learning rate rises", default=0.1)
     num_negatives: int = option("train on the first hard negatives of a pair, up to this many; 0 for none", default=1)
     max_pairs: int | None = option("train on a random sample of this many pairs", default=None)
 
     def __post_init__(self) -> None:
         """Check values."""
-        for name in (
-            *("temperature", "learning_rate", "head_learning_rate", "num_train_epochs", "head_epochs"),
-            *("max_source_length", "save_steps", "per_device_train_batch_size", "max_pairs"),
-        ):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise DataError(f"--{name} {value}: must be above 0")
-        if self.num_negatives < 0:
-            raise DataError(f"--num_negatives {self.num_negatives}: must not be negative")
-        if not 0 <= self.warmup_ratio < 1:
-            raise DataError(f"--warmup_ratio {self.warmup_ratio}: must be at least 0 and below 1")
-
-    def made_from(self) -> dict[str, Any]:
-        """Return the settings that change the model, for the fingerprint."""
-        return {name: value for name, value in asdict(self).items() if name not in ("save_steps", "resume")}
+        learning = ("temperature", "learning_rate", "head_learning_rate", "num_train_epochs", "head_epochs")
+        sizes = ("max_source_length", "save_steps", "per_device_train_batch_size", "max_pairs")
+        self.check((*learning, *sizes), ("num_negatives",))
 
 
 def train_hybrid(
@@ -149,8 +134,4 @@ def describe_hybrid(output: Output) -> str:
         f"folder is the dense embedder; `{HEADS}` holds the heads of the lexical weights and the\n"
         "token vectors, which `perspective.models.hybrid_files.load_hybrid` appends to it.\n"
     )
-    usage = (
-        f'model = SentenceTransformer("{output.path.name}")\n'
-        'scores = model.similarity(model.encode_query(["a question"]), model.encode_document(["a text", "another"]))'
-    )
-    return write_card(output, "retrieval", about, usage, output.facts)
+    return write_retriever_card(output, about)

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
-from sentence_transformers.base.modules.module import Module
 from sentence_transformers.util.similarity import maxsim
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 
 from perspective.errors import ModelError
+from perspective.models.trained_module import TrainedModule
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -29,7 +29,7 @@ START_WEIGHT = 0.2
 WEIGHTS: dict[Way, float] = {"dense": 1.0, "sparse": 0.3, "multi": 1.0}  # of the summed score, as in the paper
 
 
-class HybridHeads(Module):
+class HybridHeads(TrainedModule):
     """The two heads, as the last module of an embedder.
 
     Adds to the features of a batch, for every token::
@@ -64,18 +64,6 @@ class HybridHeads(Module):
         features["token_vectors"] = normalize(self.multi(states), dim=-1) * has_vector.unsqueeze(-1)
         features["vector_mask"] = has_vector
         return features
-
-    def save(self, output_path: str, *_: Any, safe_serialization: bool = True, **__: Any) -> None:  # noqa: ANN401
-        """Write config and weights; called for the checkpoints of a training."""
-        self.save_config(output_path)
-        self.save_torch_weights(output_path, safe_serialization=safe_serialization)
-
-    @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **options: Any) -> HybridHeads:  # noqa: ANN401
-        """Read what `save` wrote."""
-        heads = cls(**cls.load_config(model_name_or_path, subfolder=subfolder))
-        cls.load_torch_weights(model_name_or_path, subfolder=subfolder, model=heads)
-        return heads
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from sentence_transformers.base.modules.module import Module
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from perspective.artifacts import Output
 from perspective.errors import ModelError
 from perspective.models.registry import EMBEDDERS, explain_loading, find_source
+from perspective.models.trained_module import TrainedModule
 from perspective.pretraining.masking import draw_masked
 from perspective.pretraining.mntp import describe_pretrained, measure_masked_loss, split_texts
 from perspective.pretraining.settings import RetroMaeSettings, sample_texts
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 SEEN_SHARE = 0.5  # of the tokens, by each position of the decoder
 
 
-class Rebuilder(Module):
+class Rebuilder(TrainedModule):
     """What is trained with an encoder and thrown away: its masked-LM head, and a decoder of one layer.
 
     The last module of an embedder while it is trained, so that checkpoints hold it; it changes no features.
@@ -54,18 +54,6 @@ class Rebuilder(Module):
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: ANN401
         """Return the features as they are."""
         return features
-
-    def save(self, output_path: str, *_: Any, safe_serialization: bool = True, **__: Any) -> None:  # noqa: ANN401
-        """Write config and weights; called for the checkpoints of a training."""
-        self.save_config(output_path)
-        self.save_torch_weights(output_path, safe_serialization=safe_serialization)
-
-    @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **_: Any) -> Rebuilder:  # noqa: ANN401
-        """Read what `save` wrote."""
-        module = cls(**cls.load_config(model_name_or_path, subfolder=subfolder))
-        cls.load_torch_weights(model_name_or_path, subfolder=subfolder, model=module)
-        return module
 
 
 class DecoderLayer(nn.Module):

@@ -14,7 +14,7 @@ from perspective.artifacts.names import slugify_model
 from perspective.data.collection import QRELS_PLACES
 from perspective.errors import DataError
 from perspective.options import TRAINED_ALIASES, TrainedEmbedderOptions, option
-from perspective.training.settings import StepSettings
+from perspective.training.settings import WarmedUpSettings
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +34,12 @@ class DecoderOptions(TrainedEmbedderOptions):
 
 
 @dataclass(frozen=True)
-class PretrainSettings(StepSettings):
+class PretrainSettings(WarmedUpSettings):
     """Settings that all objectives share."""
 
     max_source_length: int = option("cut texts to this many tokens", default=128)
     max_texts: int | None = option("train on a random sample of this many texts", default=None)
     num_train_epochs: float = option("passes over the texts", default=1.0)
-    warmup_ratio: float = option("fraction of the steps in which the learning rate rises", default=0.1)
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -48,15 +47,7 @@ class PretrainSettings(StepSettings):
         for name, least in (("max_source_length", 3), ("max_texts", 4), ("lora_rank", 0), ("save_steps", 1)):
             if values.get(name) is not None and values[name] < least:
                 raise DataError(f"--{name} {values[name]}: must be at least {least}")
-        for name in ("num_train_epochs", "learning_rate", "per_device_train_batch_size"):
-            if not values[name] > 0:
-                raise DataError(f"--{name} {values[name]}: must be above 0")
-        if not 0 <= self.warmup_ratio < 1:
-            raise DataError(f"--warmup_ratio {self.warmup_ratio}: must be at least 0 and below 1")
-
-    def made_from(self) -> dict[str, Any]:
-        """Return the settings that change the model, for the fingerprint."""
-        return {name: value for name, value in asdict(self).items() if name not in ("save_steps", "resume")}
+        self.check(("num_train_epochs", "learning_rate", "per_device_train_batch_size"))
 
 
 @dataclass(frozen=True)

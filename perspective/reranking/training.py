@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from perspective.models.registry import EMBEDDERS, explain_loading, find_source
 from perspective.options import option
 from perspective.training.model_card import write_card
 from perspective.training.run import RunSettings, run_training, save_trained
-from perspective.training.settings import StepSettings
+from perspective.training.settings import WarmedUpSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,7 +30,7 @@ MINI_BATCH = 32  # pairs of a forward pass
 
 
 @dataclass(frozen=True)
-class RerankerTrainSettings(StepSettings):
+class RerankerTrainSettings(WarmedUpSettings):
     """How the reranker is trained."""
 
     lora_rank = 0  # all weights are trained
@@ -47,24 +47,12 @@ class RerankerTrainSettings(StepSettings):
     )
     num_train_epochs: float = option("passes over the queries", default=1.0)
     per_device_train_batch_size: int = option("queries a step, each with its document and negatives", default=16)
-    warmup_ratio: float = option("fraction of the steps in which the learning rate rises", default=0.1)
     max_pairs: int | None = option("train on a random sample of this many pairs", default=None)
 
     def __post_init__(self) -> None:
         """Check values."""
-        for name in (
-            *("learning_rate", "num_train_epochs", "per_device_train_batch_size", "max_source_length"),
-            *("num_negatives", "max_pairs", "save_steps"),
-        ):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise DataError(f"--{name} {value}: must be above 0")
-        if not 0 <= self.warmup_ratio < 1:
-            raise DataError(f"--warmup_ratio {self.warmup_ratio}: must be at least 0 and below 1")
-
-    def made_from(self) -> dict[str, Any]:
-        """Return the settings that change the model, for the fingerprint."""
-        return {name: value for name, value in asdict(self).items() if name not in ("save_steps", "resume")}
+        sizes = ("per_device_train_batch_size", "max_source_length", "num_negatives", "max_pairs", "save_steps")
+        self.check(("learning_rate", "num_train_epochs", *sizes))
 
 
 def load_body(name: str, seed: int) -> CrossEncoder:

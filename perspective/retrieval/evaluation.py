@@ -111,9 +111,12 @@ def score_vectors(collection: Collection, queries: np.ndarray, documents: np.nda
         documents: Vectors `(n_documents, dim)`.
         cutoff: Number of documents that count.
     """
-    ids = list(collection.corpus)
-    judged = RelevanceJudgments.from_qrels(collection.qrels, list(collection.queries), ids)
-    hits = search_dense(queries, documents, ids, cutoff)
+    return score_hits(collection, search_dense(queries, documents, list(collection.corpus), cutoff), cutoff)
+
+
+def score_hits(collection: Collection, hits: Hits, cutoff: int = 10) -> np.ndarray:
+    """Return NDCG at a cutoff of each query in percent, `(n_queries,)`, of rankings of all queries."""
+    judged = RelevanceJudgments.from_qrels(collection.qrels, list(collection.queries), list(collection.corpus))
     return 100 * score_rankings(hits.rows, judged, [cutoff])[f"NDCG@{cutoff}"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from perspective.options import PromptOptions, option
 from perspective.runtime.distributed import n_processes
 from perspective.training.model_card import write_card
 from perspective.training.run import RunSettings, run_training, save_trained
-from perspective.training.settings import StepSettings
+from perspective.training.settings import WarmedUpSettings
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RetrieverTrainSettings(PromptOptions, StepSettings):
+class RetrieverTrainSettings(PromptOptions, WarmedUpSettings):
     """How the retriever is trained."""
 
     temperature: float = option("divides the cosine similarities in the loss", default=0.02)
@@ -39,7 +39,6 @@ class RetrieverTrainSettings(PromptOptions, StepSettings):
         default=32,
         group="scale",
     )
-    warmup_ratio: float = option("fraction of the steps in which the learning rate rises", default=0.1)
     warmup_steps: int | None = option("steps in which it rises, in place of --warmup_ratio", default=None)
     weight_decay: float = option("weight decay of AdamW", default=0.0)
     num_negatives: int = option("train on the first hard negatives of a pair, up to this many; 0 for none", default=1)
@@ -56,22 +55,22 @@ class RetrieverTrainSettings(PromptOptions, StepSettings):
 
     def __post_init__(self) -> None:
         """Check values."""
-        for name in (
-            *("temperature", "learning_rate", "num_train_epochs", "max_source_length", "save_steps", "warmup_steps"),
-            *("per_device_train_batch_size", "max_pairs"),
-        ):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise DataError(f"--{name} {value}: must be above 0")
-        for name in ("mini_batch_size", "num_negatives", "lora_rank", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise DataError(f"--{name} {getattr(self, name)}: must not be negative")
-        if not 0 <= self.warmup_ratio < 1:
-            raise DataError(f"--warmup_ratio {self.warmup_ratio}: must be at least 0 and below 1")
+        learning = (
+            "temperature",
+            "learning_rate",
+            "num_train_epochs",
+            "max_source_length",
+            "save_steps",
+            "warmup_steps",
+        )
+        self.check(
+            (*learning, "per_device_train_batch_size", "max_pairs"),
+            ("mini_batch_size", "num_negatives", "lora_rank", "weight_decay"),
+        )
 
     def made_from(self) -> dict[str, Any]:
         """Return the settings that change the model, for the fingerprint."""
-        given = {name: value for name, value in asdict(self).items() if name not in ("save_steps", "resume")}
+        given = super().made_from()
         # Not in the fingerprints of earlier versions, which had none of them.
         later = ("task", "warmup_steps", "weight_decay", "distill")
         return {name: value for name, value in given.items() if value or name not in later}
@@ -188,6 +187,11 @@ def describe_retriever(output: Output) -> str:
         f"trained to retrieve on the pairs of `{output.settings.get('dataset')}`, by InfoNCE over in-batch\n"
         f"and hard negatives{taught}.\n"
     )
+    return write_retriever_card(output, about)
+
+
+def write_retriever_card(output: Output, about: str) -> str:
+    """Return the model card of an embedder for search; `about` follows the name of its base."""
     usage = (
         f'model = SentenceTransformer("{output.path.name}")\n'
         'scores = model.similarity(model.encode_query(["a question"]), model.encode_document(["a text", "another"]))'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -71,6 +72,37 @@ class StepSettings:
     seed: int = option("random seed", default=100)
     save_steps: int = option("steps between the checkpoints from which a killed run resumes", default=32, group="scale")
     resume: bool = option("resume from the last checkpoint of a killed run", default=True, group="scale")
+
+
+@dataclass(frozen=True)
+class WarmedUpSettings(StepSettings):
+    """What trainings without a recipe share: warm-up, checks, fingerprint."""
+
+    warmup_ratio: float = option("fraction of the steps in which the learning rate rises", default=0.1)
+
+    def check(self, above_zero: Sequence[str], not_negative: Sequence[str] = ()) -> None:
+        """Check numbers, and the share of warm-up.
+
+        Args:
+            above_zero: Names of settings that are None or above 0.
+            not_negative: Names of settings that are 0 or above.
+
+        Raises:
+            DataError: One is not.
+        """
+        for name in above_zero:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise DataError(f"--{name} {value}: must be above 0")
+        for name in not_negative:
+            if getattr(self, name) < 0:
+                raise DataError(f"--{name} {getattr(self, name)}: must not be negative")
+        if not 0 <= self.warmup_ratio < 1:
+            raise DataError(f"--warmup_ratio {self.warmup_ratio}: must be at least 0 and below 1")
+
+    def made_from(self) -> dict[str, Any]:
+        """Return the settings that change the model, for the fingerprint."""
+        return {name: value for name, value in asdict(self).items() if name not in ("save_steps", "resume")}
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,8 @@ from perspective.models.hybrid_files import load_hybrid
 from perspective.models.prompts import set_retrieval_prompts
 from perspective.options import option
 from perspective.retrieval.embedding import embed_sides
-from perspective.retrieval.metrics import RelevanceJudgments, find_interval, resample_means, score_rankings
+from perspective.retrieval.evaluation import score_hits
+from perspective.retrieval.metrics import find_interval, resample_means
 from perspective.retrieval.mining import MineSettings, mine_negatives
 from perspective.retrieval.search import Hits, fuse_rankings, search_bm25, search_dense
 
@@ -199,7 +200,7 @@ def measure_base(name: str, embedder: str) -> dict[str, Any]:
         dense = search_dense(asked, searched, ids, DEPTH)
         bm25 = search_bm25(queries, list(documents), ids, DEPTH)
         hits = dict(zip(BASE_WAYS, (bm25, dense, fuse_rankings([dense, bm25], ids, DEPTH)), strict=True))
-        found[collection.name] = {way: score_hits(collection, one) for way, one in hits.items()}
+        found[collection.name] = {way: describe_hits(collection, one) for way, one in hits.items()}
     return found
 
 
@@ -219,16 +220,15 @@ def measure_hybrid(name: str, folder: Path) -> dict[str, Any]:
             parts.append(encoded[key])
         queries, documents = parts
         found[collection.name] = {
-            way: score_hits(collection, search_hybrid(queries, documents, ids, way, DEPTH)) for way in HYBRID_WAYS
+            way: describe_hits(collection, search_hybrid(queries, documents, ids, way, DEPTH)) for way in HYBRID_WAYS
         } | {"sparse terms": round(documents.lexical.nnz / len(documents), 1)}
         logger.info("%s: %s", collection.name, {way: found[collection.name][way][METRIC] for way in HYBRID_WAYS})
     return found
 
 
-def score_hits(collection: Collection, hits: Hits) -> dict[str, Any]:
+def describe_hits(collection: Collection, hits: Hits) -> dict[str, Any]:
     """Return NDCG@10 in percent: the mean and each query's."""
-    judged = RelevanceJudgments.from_qrels(collection.qrels, list(collection.queries), list(collection.corpus))
-    values = 100 * score_rankings(hits.rows, judged, [10])[METRIC]
+    values = score_hits(collection, hits)
     return {METRIC: round(float(values.mean()), 4), "per_query": [round(float(value), 2) for value in values]}
 
 

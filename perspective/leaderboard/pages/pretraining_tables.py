@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from perspective.artifacts.markdown import format_table
 from perspective.layout import MEASURES
 from perspective.leaderboard.measured import find, load
+from perspective.leaderboard.pages.synthesis_tables import show_difference
 
 RETROMAE = MEASURES / "benchmark_retromae.json"
 NAMES = {"none": "nothing", "mlm": "masked tokens", "retromae": "RetroMAE"}
@@ -22,7 +21,7 @@ def tabulate_pretraining() -> str:
                 NAMES[arm["arm"]],
                 "" if masked is None else f"{arm['facts']['masked_loss_before']:.2f} -> {masked:.2f}",
                 *(f"{arm[when]['mean']:.2f} ± {arm[when]['std']:.2f}" for when in ("before", "after")),
-                *(_show(arm["after"].get(f"against_{other}")) for other in ("none", "mlm")),
+                *(show_difference(arm["after"].get(f"against_{other}")) for other in ("none", "mlm")),
             ]
         )
     columns = ["pre-trained with", "loss of masked tokens", "NDCG@10 before fine-tuning", "after"]
@@ -37,7 +36,3 @@ def show_tokens() -> str:
 def show_speed(name: str) -> str:
     """4,100: tokens per CPU second of forward and backward passes."""
     return f"{find(load(RETROMAE), 'speed', name, of=RETROMAE.name):,}"
-
-
-def _show(difference: Any) -> str:  # noqa: ANN401
-    return "{:+.2f} ({:+.2f} to {:+.2f})".format(*difference) if difference else ""

@@ -32,7 +32,7 @@ def tabulate_worth() -> str:
     for study in load(SYNTHESIS)["worth"]:
         for arm in study["arms"]:
             score = f"{arm['mean']:.2f}" + (f" ± {arm['std']:.2f}" if arm["arm"] != "untouched" else "")
-            against = [_show(arm.get(f"against_{base}")) for base in ("untouched", "first_sentence")]
+            against = [show_difference(arm.get(f"against_{base}")) for base in ("untouched", "first_sentence")]
             n_pairs = "" if arm["arm"] == "untouched" else study["n_pairs"]
             rows.append([study["dataset"], study["llm"], n_pairs, NAMES[arm["arm"]], score, *against])
     columns = ["set", "LLM", "pairs", "trained on", "NDCG@10", "against as it comes", "against no LLM"]
@@ -44,5 +44,6 @@ def draw_conformity(path: Path) -> None:
     draw_report(load(SYNTHESIS)["conformity"], path)
 
 
-def _show(difference: Any) -> str:  # noqa: ANN401
+def show_difference(difference: Any) -> str:  # noqa: ANN401
+    """Difference, lower and upper end of its interval; nothing for None."""
     return "{:+.2f} ({:+.2f} to {:+.2f})".format(*difference) if difference else ""
