@@ -97,7 +97,10 @@ def read_vectors(path: Path, n_texts: int | None = None) -> np.ndarray:
     except Exception as error:  # numpy raises a different type for each way a header can be broken
         if "pickle" in str(error).lower():
             raise DataError(f"{path}: a pickle or a broken array; only plain .npy arrays are read") from None
-        raise DataError(f"{path}: not a whole .npy array ({str(error) or type(error).__name__:.160})") from None
+        reason = f"{str(error) or type(error).__name__:.160}"
+        raise DataError(
+            f"{path}: not a whole .npy array ({reason}); run the stage that writes it, with --overwrite"
+        ) from None
     if not isinstance(vectors, np.ndarray) or vectors.dtype.kind != "f":
         raise DataError(f"{path}: expected an array of floats, found {getattr(vectors, 'dtype', type(vectors))}")
     if vectors.ndim != 2 or 0 in vectors.shape:
