@@ -33,10 +33,10 @@ FOLDER = MEASURES / "benchmark_reranking"
 EMBEDDER = "minilm"
 
 N_QUERIES, N_DOCUMENTS, N_RERANKED = 200, 600, 20
-N_ASKED = 40  # queries for the LLM, which takes half a second a pair
 N_MINED = 10
 MAX_TOKENS, MAX_PAIR_TOKENS = 64, 96  # of a text, of a query with a document
 N_EPOCHS = 3  # of the student
+M3_LEARNING_RATE = 5e-5  # as in the benchmark of its three ways
 SHOWN = ("NDCG@1", "NDCG@10")
 
 Options = tuple[object, ...]
@@ -74,14 +74,14 @@ class RerankingStudy:
                 model.save_pretrained(str(folder), create_model_card=False)
         return output.path
 
-    def collection(self, n_queries: int = N_QUERIES) -> Path:
+    def collection(self) -> Path:
         """A sample of the test collection: queries, their documents and others."""
         source = DATASETS / NAME
-        made_from = {"n_queries": n_queries, "n_documents": N_DOCUMENTS}
+        made_from = {"n_queries": N_QUERIES, "n_documents": N_DOCUMENTS}
         inputs = {"qrels": source / QRELS_PLACES[0], "corpus": source / "corpus.jsonl"}
-        output = Output(FOLDER / f"docstrings-{n_queries}" / QRELS_PLACES[0], "collection", made_from, inputs)
+        output = Output(FOLDER / f"docstrings-{N_QUERIES}" / QRELS_PLACES[0], "collection", made_from, inputs)
         if not output.is_finished(quiet=True):
-            save_collection(output, sample_collection(n_queries, N_DOCUMENTS))
+            save_collection(output, sample_collection(N_QUERIES, N_DOCUMENTS))
         return output.path.parent
 
     def pairs(self, name: str, make: Callable[[], list[Pair]], **settings: object) -> Path:
@@ -104,6 +104,13 @@ class RerankingStudy:
         call = ("--train_file", self.mined, "--num_negatives", N_NEGATIVES, "--max_source_length", MAX_PAIR_TOKENS)
         _run("train_reranker", *call, "--output_dir", FOLDER / "reranker", *self._set)
         return FOLDER / "reranker"
+
+    @property
+    def m3(self) -> Path:
+        """The retriever with M3's heads, trained on the pairs that the reranker learns from."""
+        call = ("--train_file", self.mined, "--max_source_length", MAX_TOKENS, "--learning_rate", M3_LEARNING_RATE)
+        _run("train_hybrid", *call, "--output_dir", FOLDER / "m3", *self._set)
+        return FOLDER / "m3"
 
     def scored(self, negatives: str) -> Path:
         """Pairs with the reranker's scores: with hard negatives, mined or random ones."""
@@ -129,15 +136,15 @@ class RerankingStudy:
         _run("train", "--dataset", NAME, "--embedder", self.student, *call)
         return FOLDER / f"{name}-{seed}"
 
-    def evaluate(self, embedder: Path, *options: str, n_queries: int = N_QUERIES) -> dict[str, Any]:
+    def evaluate(self, embedder: Path, *options: str) -> dict[str, Any]:
         """Return scores, interval and the queries' NDCG@10 of a retriever, from the result file of `evaluate`."""
         folder = FOLDER / "results"
-        call = ("--collection", self.collection(n_queries), "--embedder", embedder, "--output_path", folder)
+        call = ("--collection", self.collection(), "--embedder", embedder, "--output_path", folder)
         _run("evaluate", *call, "--cutoffs", 1, 10, *options)
         kind = options[options.index("--retriever") + 1] if "--retriever" in options else "dense"
         if "--reranker" in options:
             kind += f"+rerank-{slugify_model(options[options.index('--reranker') + 1])}"
-        result = load_result(results_path(f"docstrings-{n_queries}", str(embedder), kind, folder))
+        result = load_result(results_path(f"docstrings-{N_QUERIES}", str(embedder), kind, folder))
         return {
             "scores": {metric: result["scores"][metric] for metric in SHOWN},
             "interval": {metric: result["interval"][metric] for metric in SHOWN},

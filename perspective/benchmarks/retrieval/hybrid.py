@@ -236,16 +236,22 @@ def describe_hits(collection: Collection, hits: Hits) -> dict[str, Any]:
 
 
 def gather() -> dict[str, Any]:
-    """Return all cells without the scores of each query, and a summary by collection."""
+    """Return all cells without each query's scores, and a summary by collection; of other sets the earlier ones."""
     cells = [read_json(path) for path in sorted(FOLDER.glob("cell-*.json")) if not path.name.endswith(".meta.json")]
+    earlier = read_json(RESULTS) if RESULTS.exists() else {"summary": {}, "cells": []}
+    measured = {cell["set"] for cell in cells}
     summary = {}
     for name, collections in COLLECTIONS.items():
         for collection in collections:
-            summary[collection] = summarize([cell for cell in cells if cell["set"] == name], collection)
+            if name in measured:
+                summary[collection] = summarize([cell for cell in cells if cell["set"] == name], collection)
+            elif collection in earlier["summary"]:
+                summary[collection] = earlier["summary"][collection]
+    cells = [*(cell for cell in earlier["cells"] if cell["set"] not in measured), *map(_without_queries, cells)]
     sizes = {"queries": N_QUERIES, "documents": N_DOCUMENTS, "tokens": TRAIN_TOKENS}
     sizes |= {f"{name} pairs": n for name, n in N_PAIRS.items()}
     sizes |= {f"{name} tokens searched": n for name, n in SEARCH_TOKENS.items()}
-    return {"sizes": sizes, "summary": summary, "cells": [_without_queries(cell) for cell in cells]}
+    return {"sizes": sizes, "summary": summary, "cells": cells}
 
 
 def _without_queries(cell: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """What data of an LLM is worth: one embedder, trained on equal numbers of pairs of different origin.
 
 Arms: grounded (an LLM's queries of the searched documents), first_sentence (the same documents without an LLM), titles
-(written by people: summaries of docstrings of other packages), free (an LLM wrote the documents too), shuffled (the
-grounded queries, each with another's document). Every arm has in-batch negatives only.
+(written by people: summaries of docstrings of other packages, or titles of other help pages), free (an LLM wrote the
+documents too), shuffled (the grounded queries, each with another's document). Every arm has in-batch negatives only.
 
 Reads:  perspective/4_synthesize/results/docstrings_<llm>/ of its run.sh, and free_<llm>/ of brainstorm.sh, generate.sh
         and filter.sh; datasets/docstrings/
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from perspective.artifacts import Output, read_json, write_text
+from perspective.artifacts.names import slugify_model
 from perspective.artifacts.writing import dump_json
 from perspective.cli import entry_point, parse_settings
 from perspective.data.collection import Collection, load_collection
@@ -49,6 +50,7 @@ RESULTS = MEASURES / "benchmark_synthesis.json"
 CELLS = MEASURES / "benchmark_synthesis"
 BASE, CONTROL = "untouched", "first_sentence"
 ARMS = ("grounded", CONTROL, "titles", "free", "shuffled")
+TITLES = {"gnome-help-en": "libreoffice-help-en-us"}  # of pages that are not searched; the docstrings have their own
 METRIC = "NDCG@10"
 EPOCHS, BATCH = 3, 32  # as in run.sh
 
@@ -87,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for arm in settings.arms:
         cells[arm] = [_keep_cell(arm, seed, settings, collection) for seed in settings.seeds]
     found: dict[str, Any] = read_json(RESULTS) if RESULTS.exists() else {"worth": [], "conformity": []}
-    key = {name: getattr(settings, name) for name in ("dataset", "llm", "embedder", "n_pairs", "seeds")}
+    key = {name: getattr(settings, name) for name in ("dataset", "embedder", "n_pairs", "seeds")}
+    key["llm"] = slugify_model(settings.llm)
     found["worth"] = [row for row in found["worth"] if not key.items() <= row.items()]
     found["worth"].append({**key, "metric": METRIC, "arms": summarize(cells)})
     write_text(RESULTS, dump_json(found))
@@ -98,7 +101,8 @@ def find_pairs(arm: str, settings: SynthesisBenchmark) -> Path:
     grounded, free = (
         SynthesisFiles.choose(SetOptions(dataset=name), settings.llm) for name in (settings.dataset, "free")
     )
-    paths = {CONTROL: grounded.control, "titles": DATASETS / settings.dataset / "train.jsonl", "free": free.pairs}
+    titles = DATASETS / TITLES.get(settings.dataset, settings.dataset) / "train.jsonl"
+    paths = {CONTROL: grounded.control, "titles": titles, "free": free.pairs}
     return paths.get(arm, grounded.pairs)
 
 
@@ -126,7 +130,7 @@ def _keep_cell(arm: str, seed: int, settings: SynthesisBenchmark, collection: Co
     if arm != BASE:
         inputs["pairs"] = find_pairs(arm, settings)
         made_from |= {"llm": settings.llm, "n_pairs": settings.n_pairs, "seed": seed}
-    name = "-".join(map(str, made_from.values()))
+    name = "-".join(slugify_model(str(value)) for value in made_from.values())
     cell = Output(CELLS / f"{name}.json", "synthesis cell", made_from, inputs, precision=training_precision())
     if not cell.is_finished(quiet=True):
         model = load_embedder(settings.embedder)
