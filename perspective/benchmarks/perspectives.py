@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from perspective.artifacts import Output, dump_json, read_json, read_vectors, write_text
-from perspective.benchmarks.quality import SEEDS, StudyRun, StudySettings, score_vectors
+from perspective.benchmarks.quality import SEEDS, StudySettings, score_vectors
+from perspective.benchmarks.study_run import StudyRun
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import load_texts
 from perspective.errors import DataError

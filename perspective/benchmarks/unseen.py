@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from perspective.artifacts import Output, dump_json, read_json, read_vectors, write_text
-from perspective.benchmarks.quality import StudyRun, StudySettings
+from perspective.benchmarks.quality import StudySettings
+from perspective.benchmarks.study_run import StudyRun
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import load_texts
 from perspective.errors import DataError

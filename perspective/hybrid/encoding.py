@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -42,6 +42,11 @@ class EncodedTexts:
     def __len__(self) -> int:
         """Return the number of texts."""
         return len(self.dense)
+
+    @cached_property
+    def inverted(self) -> csr_array:
+        """The lexical weights by token, `(n_vocabulary, n_texts)`: a query reads the texts of its own tokens only."""
+        return self.lexical.T.tocsr()
 
     def get_vectors(self, row: int) -> np.ndarray:
         """Return the token vectors of one text, float32 `(n_tokens, dim)`."""

@@ -45,7 +45,7 @@ def search_hybrid(
     """
     first = {
         "dense": lambda n: search_dense(queries.dense, documents.dense, document_ids, n),
-        "sparse": lambda n: search_sparse(queries.lexical, documents.lexical, document_ids, n),
+        "sparse": lambda n: search_sparse(queries.lexical, documents.inverted, document_ids, n),
     }
     if way in first:
         return first[way](depth)
@@ -55,21 +55,17 @@ def search_hybrid(
     return sort_pairs(pairs, scores, len(queries), document_ids, depth)
 
 
-def search_sparse(queries: csr_array, documents: csr_array, document_ids: Sequence[str], depth: int) -> Hits:
+def search_sparse(queries: csr_array, inverted: csr_array, document_ids: Sequence[str], depth: int) -> Hits:
     """Find the documents with the highest lexical scores; those that share no token with a query are not found.
-
-    The documents' matrix is turned into an inverted index once: a query then reads the documents of
-    its own tokens only.
 
     Args:
         queries: Weights by token, float32 `(n_queries, n_vocabulary)`.
-        documents: The same of the documents, `(n_documents, n_vocabulary)`.
+        inverted: `EncodedTexts.inverted` of the documents, `(n_vocabulary, n_documents)`.
         document_ids: Their ids, to break ties.
         depth: Maximum number of documents to keep.
     """
-    depth = min(depth, documents.shape[0])
+    depth = min(depth, inverted.shape[1])
     tie_ranks = rank_ids(document_ids)
-    inverted = documents.T.tocsr()
     hits = Hits(
         np.full((queries.shape[0], depth), -1, dtype=np.int64),
         np.full((queries.shape[0], depth), -np.inf, dtype=np.float32),

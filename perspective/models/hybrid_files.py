@@ -13,7 +13,7 @@ from perspective.models.pickles import HEADS, fetch_converted
 from perspective.models.registry import EMBEDDERS, find_source
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import MultiVectorEncoder, SentenceTransformer
 
 
 def save_heads(heads: HybridHeads, path: Path) -> None:
@@ -63,6 +63,33 @@ def load_hybrid(
     model = load_embedder(str(folder), device=device, reading=reading)
     load_heads(model, folder / HEADS)
     return model.eval()
+
+
+def to_multi_vector(model: SentenceTransformer) -> MultiVectorEncoder:
+    """Return the body with the token vectors alone, as sentence-transformers' own class for late interaction.
+
+    Its scores are those of `score_multi`. Saved, it is a folder that `MultiVectorEncoder(path)` loads without this
+    project. The lexical weights have no such class: those of SparseEncoder are over the vocabulary, after a logarithm.
+
+    Args:
+        model: An embedder with heads, from `load_hybrid`; shares its weights with the result.
+    """
+    from sentence_transformers import MultiVectorEncoder
+    from sentence_transformers.base.modules import Dense
+    from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+    from sentence_transformers.sentence_transformer.modules import Normalize
+    from torch import nn
+
+    heads = model[-1]
+    project = Dense(heads.hidden, heads.dim, activation_function=nn.Identity(), module_input_name="token_embeddings")
+    project.linear = heads.multi
+    cls_token = [model.tokenizer.cls_token] if heads.cls_id >= 0 else []
+    mask = MultiVectorMask(cls_token, skiplist_tasks=["query", "document"])
+    modules = [model[0], project, mask, Normalize(module_input_name="token_embeddings")]
+    prompts = {side: model.prompts.get(side) or "" for side in ("query", "document")}
+    return MultiVectorEncoder(
+        modules=modules, prompts=prompts, similarity_fn_name="meanmaxsim", device=str(model.device)
+    )
 
 
 def find_hybrid(name: str, revision: str | None = None) -> Path:

@@ -73,7 +73,7 @@ def test_sparse_search_finds_only_what_shares_a_token():
 
     documents = csr_array(np.array([[0, 2, 0], [1, 0, 0], [0, 2, 5], [0, 0, 0]], dtype=np.float32))
     queries = csr_array(np.array([[0, 3, 0], [0, 0, 0]], dtype=np.float32))
-    hits = search_sparse(queries, documents, ["a", "b", "c", "d"], depth=3)
+    hits = search_sparse(queries, documents.T.tocsr(), ["a", "b", "c", "d"], depth=3)
     assert hits.rows.tolist() == [[2, 0, -1], [-1, -1, -1]]  # of equal scores the higher id, as trec_eval
     assert hits.scores[0, :2].tolist() == [6, 6] and np.isneginf(hits.scores[1]).all()
 

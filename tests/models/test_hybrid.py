@@ -13,7 +13,7 @@ from perspective.hybrid.encoding import encode_texts
 from perspective.models import pickles
 from perspective.models.embedders import load_embedder
 from perspective.models.hybrid import Representations, add_heads, remove_heads, score_ways, sum_scores
-from perspective.models.hybrid_files import find_hybrid, load_heads, load_hybrid, save_heads
+from perspective.models.hybrid_files import find_hybrid, load_heads, load_hybrid, save_heads, to_multi_vector
 from perspective.models.pickles import HEADS, PICKLED_HEADS, read_tensors
 
 TEXTS = ["card card lost", "top up my card by bank transfer and play a song", "rain"]
@@ -226,3 +226,17 @@ def test_a_pickle_that_would_run_code_is_refused(published):
     torch.save([1], folder / "list.pt")
     with pytest.raises(ModelError, match="more than named tensors"):
         read_tensors(folder / "list.pt")
+
+
+def test_the_token_vectors_alone_are_a_multi_vector_encoder(hybrid, tmp_path):
+    from sentence_transformers import MultiVectorEncoder
+
+    hybrid.prompts = {"query": "query: ", "document": "passage: "}
+    to_multi_vector(hybrid).save_pretrained(str(tmp_path / "saved"))
+    theirs = MultiVectorEncoder(str(tmp_path / "saved"), device="cpu")
+    found = theirs.similarity(theirs.encode_query(TEXTS[:2]), theirs.encode_document(TEXTS))
+    sides = (
+        represent(hybrid, [prompt + text for text in texts])
+        for prompt, texts in zip(hybrid.prompts.values(), (TEXTS[:2], TEXTS), strict=True)
+    )
+    np.testing.assert_allclose(found.numpy(), score_ways(*sides)["multi"].numpy(), atol=1e-5)

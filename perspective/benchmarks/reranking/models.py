@@ -149,12 +149,17 @@ class RerankingStudy:
             "scores": {metric: result["scores"][metric] for metric in SHOWN},
             "interval": {metric: result["interval"][metric] for metric in SHOWN},
             "per_query": list(result["per_query"]["NDCG@10"].values()),
-            **({"first_stage": result["first_stage"]} if "first_stage" in result else {}),
+            **({"first_stage": _strip_folder(result["first_stage"])} if "first_stage" in result else {}),
         }
 
     @property
     def _set(self) -> Options:
         return ("--dataset", NAME, "--embedder", self.base)
+
+
+def _strip_folder(first_stage: dict[str, Any]) -> dict[str, Any]:
+    """Name the reranker as in file names: the folder is a different one on every machine."""
+    return {**first_stage, "reranker": slugify_model(first_stage["reranker"])}
 
 
 def _run(stage: str, *options: object) -> None:

@@ -69,7 +69,9 @@ def _bench_sparse(settings: SpeedSettings, rng: np.random.Generator) -> Row:
     documents, queries = draw_terms(rng, N_SEARCHED, N_TERMS), draw_terms(rng, N_ASKED, N_QUERY_TERMS)
     queries.data[:] = 1  # bm25s weighs no term of a query
     ids = [f"{row:07d}" for row in range(N_SEARCHED)]
-    columns = documents.tocsc()
+    encoded = EncodedTexts(np.zeros((N_SEARCHED, 1)), documents, np.zeros((0, 1)), np.zeros(N_SEARCHED + 1))
+    built = time_once(lambda: encoded.inverted)
+    inverted, columns = encoded.inverted, documents.tocsc()
     other_index = bm25s.BM25()
     other_index.nonoccurrence_array = None
     other_index.scores = {
@@ -84,17 +86,20 @@ def _bench_sparse(settings: SpeedSettings, rng: np.random.Generator) -> Row:
             best.append(bm25s.selection.topk(scores, k=100, sorted=True)[0][0])
         return best
 
-    one, other, ratio = time_pairs(lambda: search_sparse(queries, documents, ids, 100), ask_bm25s, settings.n_pairs)
-    apart = np.abs(search_sparse(queries, documents, ids, 100).scores[:, 0] - np.array(ask_bm25s())).max()
+    def ask_ours() -> np.ndarray:
+        return search_sparse(queries, inverted, ids, 100).scores[:, 0]
+
+    one, other, ratio = time_pairs(ask_ours, ask_bm25s, settings.n_pairs)
+    apart = np.abs(ask_ours() - np.array(ask_bm25s())).max()
     return Row(
         f"sparse search, {N_ASKED} queries, {N_SEARCHED:,} documents of {N_TERMS} terms",
-        "bm25s on the same weights, its index made before",
+        "bm25s on the same weights, both indexes made before",
         "stated",
         one,
         other,
         ratio,
         f"best scores to {apart:.0e}",
-        f"{1000 * one / N_ASKED:.0f} against {1000 * other / N_ASKED:.0f} ms a query; ours inverts too",
+        f"{1000 * one / N_ASKED:.0f} against {1000 * other / N_ASKED:.0f} ms a query; inverting took {built:.0f} s",
     )
 
 

@@ -249,7 +249,6 @@ TABLES: dict[str, Callable[..., str]] = {
     "retrieval": tabulate_retrieval,
     "help_pages": reranking_tables.tabulate_help_pages,
     "reranked": reranking_tables.tabulate_reranked,
-    "asked": reranking_tables.tabulate_asked,
     "learned_from_reranker": reranking_tables.tabulate_learned,
     "filtered_pairs": reranking_tables.tabulate_filtered,
     "noisy_pairs": reranking_tables.tabulate_noisy,

@@ -1,0 +1,139 @@
+"""Stages 1 and 2 as the studies call them: by their entry scripts, every file in a folder of the study."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from perspective.artifacts import Output, hash_file, load_judgments, read_record, read_vectors, save_training_triplets
+from perspective.data.corpus import CorpusSettings, load_texts
+from perspective.judging.settings import name_judge_files
+from perspective.layout import (
+    Layout,
+    after_path,
+    converted_path,
+    judged_teacher_path,
+    predictions_path,
+    states_path,
+)
+from perspective.teacher.teacher import blend_for_inference
+from perspective.triplets.conversion import convert_judgments
+
+if TYPE_CHECKING:
+    from perspective.benchmarks.quality import StudySettings
+
+
+class StudyRun:
+    """Stages 1 and 2 on one data set, with all files in the study's folder; no label is read here."""
+
+    def __init__(self, dataset: str, settings: StudySettings) -> None:
+        self.dataset = dataset
+        self.settings = settings
+        self.folder = settings.folder
+        self.corpus = CorpusSettings(dataset)
+        self.judge_name = name_judge_files(settings.llm, "answer")
+        self._called: set[tuple[str, ...]] = set()
+
+    @property
+    def recorded(self) -> Path:
+        """The recorded answers of a larger LLM; the file need not exist."""
+        return Path(self.settings.recorded or "") / f"{self.dataset}-starling-pred.json"
+
+    def call(self, stage: str, *options: object) -> None:
+        """Call the entry script of a stage; a call with the same options is made once."""
+        call = (stage, *map(str, options))
+        if call not in self._called:
+            overwrite = ["--overwrite"] if self.settings.overwrite else []
+            import_module(f"perspective.{stage}").main(["--dataset", self.dataset, *call[1:], *overwrite])
+            self._called.add(call)
+
+    def embed(self, checkpoint: Path | None = None) -> Path:
+        """Return the vectors of the embedder, or of a fine-tuned one."""
+        options = ("--checkpoint", checkpoint) if checkpoint else ()
+        embedder = ("--embedder", self.settings.embedder)
+        self.call("2_finetune.get_embedding", *embedder, *options, "--no_measure", "--output_path", self.folder)
+        return after_path(checkpoint, self.dataset, "small", self.folder) if checkpoint else self._find("embeds")
+
+    def read_states(self) -> Path:
+        """Return the LLM's answer states."""
+        self.call("1_predict_triplet.read_states", "--llm", self.settings.llm, "--output_path", self.folder)
+        return states_path(self.dataset, "small", self.judge_name, self.folder)
+
+    def teach(self, *options: str, judgments: Path | None = None) -> Path:
+        """Return the teacher that `convert_states` makes with these options, and with judged triplets."""
+        folder = self.folder / "-".join(("teacher", *(name.lstrip("-") for name in options)))
+        without_states = "--by_embedder" in options or "none" in options
+        states = () if without_states else ("--states_path", self.read_states())
+        judged = ("--pred_path", judgments) if judgments else ()
+        models = ("--embedder", self.settings.embedder, "--llm", self.settings.llm)
+        inputs = ("--feat_path", self.embed(), *states, *judged)
+        self.call("2_finetune.convert_states", *models, *inputs, "--output_path", folder, *options)
+        if judgments:
+            return judged_teacher_path(judgments, folder)
+        return folder / self._find("self_teacher" if "--by_embedder" in options else "teacher").name
+
+    def judge(self, seed: int, max_query: int = 1024, at_random: bool = False) -> Path:
+        """Return triplets judged by the answer states."""
+        draw = ("--max_query", max_query, "--seed", seed, "--out_dir", self.folder)
+        if at_random:
+            self.call("1_predict_triplet.random_triplet_sampling", *draw)
+        else:
+            vectors = ("--embedder", self.settings.embedder, "--feat_path", self.embed())
+            self.call("1_predict_triplet.triplet_sampling", *vectors, *draw)
+        embedder = "random" if at_random else self.settings.embedder
+        triplets = self._find("triplets", embedder, max_query, seed)
+        judge = ("--llm", self.settings.llm, "--judge", "answer", "--states_path", self.read_states())
+        output = ("--triplet_path", triplets, "--output_path", self.folder)
+        self.call("1_predict_triplet.predict_triplet", *judge, *output)
+        return predictions_path(triplets, self.judge_name, self.folder)
+
+    def convert(self, judgments: Path, forced: bool = False) -> Path:
+        """Return the training triplets of all judgments.
+
+        Not by `convert_triplet`, which leaves out an unreliable judge: an ablation trains on whatever was judged.
+
+        Args:
+            judgments: Ours or published.
+            forced: Whether an abstention counts as the likelier choice.
+        """
+        path = converted_path(judgments, self.folder)
+        path = path.with_name(f"forced-{path.name}") if forced else path
+        output = Output(path, "training triplets", {"forced": forced}, {"judgments": judgments})
+        texts = load_texts(self.corpus)
+        judged = load_judgments(judgments, len(texts), self.dataset)
+        if forced:
+            judged = [replace(one, prediction=(one.leaning,)) for one in judged if one.leaning]
+        save_training_triplets(output, convert_judgments(judged, texts), self.dataset)
+        return path
+
+    def convert_by_embedder(self, judgments: Path) -> Path:
+        """Return training triplets with the embedder's own choices in place of the judge's."""
+        inputs = ("--pred_path", judgments, "--feat_path", self.embed())
+        self.call("2_finetune.convert_triplet_self", *inputs, "--output_path", self.folder)
+        return converted_path(judgments, self.folder, by_embedder=True)
+
+    def train(self, train_file: Path, recipe: str, seed: int) -> np.ndarray:
+        """Return the vectors of the embedder trained on a file; the same content is trained on once."""
+        name = f"{self.dataset}_small_{hash_file(train_file)[:12]}-{recipe}_seed={seed}"
+        model = ("--embedder", self.settings.embedder, "--output_dir", self.folder / name)
+        self.call("2_finetune.finetune", *model, "--train_file", train_file, "--recipe", recipe, "--seed", seed)
+        return read_vectors(self.embed(self.folder / name))
+
+    def train_on_teacher(self, seed: int, *options: str, judgments: Path | None = None) -> np.ndarray:
+        """Return the vectors of the embedder trained on a teacher."""
+        return self.train(self.teach(*options, judgments=judgments), "distill", seed)
+
+    def blend(self, seed: int) -> np.ndarray:
+        """Return the method's vectors with the answer states beside them, where these are trusted."""
+        vectors, weight = self.train_on_teacher(seed), read_record(self.teach()).llm_weight
+        return blend_for_inference(vectors, read_vectors(self.read_states()), weight) if weight else vectors
+
+    def _find(self, kind: str, embedder: str | None = None, max_query: int = 1024, seed: int = 100) -> Path:
+        """Return where a file of `Layout` is in the study's folder."""
+        layout = Layout(self.dataset, "small", embedder or self.settings.embedder, max_query, seed, self.settings.llm)
+        path: Path = getattr(layout, kind)
+        return self.folder / path.name
