@@ -33,7 +33,7 @@ from perspective.artifacts import (
 )
 from perspective.artifacts.markdown import format_table
 from perspective.artifacts.provenance import METHOD_VERSIONS
-from perspective.benchmarks.study_run import StudyRun
+from perspective.benchmarks.study_run import StudyOptions, StudyRun
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings
 from perspective.errors import DataError, suggest_name
@@ -42,12 +42,8 @@ from perspective.evaluation.intervals import format_gain
 from perspective.evaluation.labels import load_labels
 from perspective.layout import STUDY_BASE as BASE
 from perspective.layout import STUDY_DATASETS as DATASETS
-from perspective.layout import (
-    STUDY_PAIR,
-    study_folder,
-)
 from perspective.models.registry import find_local
-from perspective.options import OutputOptions, option
+from perspective.options import option
 from perspective.runtime.devices import reading_precision, training_precision
 
 logger = logging.getLogger(__name__)
@@ -61,17 +57,12 @@ INGREDIENTS = (
 
 
 @dataclass(frozen=True)
-class StudySettings(OutputOptions):
+class StudySettings(StudyOptions):
     """What is compared."""
 
     datasets: list[str] = option("data sets", default=list(DATASETS), group="input", aliases=("--dataset",))
     arms: list[str] | None = option("arms; default all", default=None, group="input", aliases=("--arm",))
     seeds: list[int] = option("seeds of sampling and training", default=list(SEEDS))
-    embedder: str = option("the embedder", default=STUDY_PAIR[0], group="model")
-    llm: str = option("the LLM whose answer states are read", default=STUDY_PAIR[1], group="model")
-    recorded: str | None = option(
-        "folder of <dataset>-starling-pred.json, for the arms that use them", default=None, group="input"
-    )
 
     def __post_init__(self) -> None:
         """Check names."""
@@ -79,12 +70,6 @@ class StudySettings(OutputOptions):
             for name in names:
                 if name not in known:
                     raise DataError(f'--{name_of} "{name}": {suggest_name(name, known)}')
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the cells; the results are beside it, under the same name."""
-        folder = study_folder(self.embedder, self.llm)
-        return Path(self.output_path) / folder.name if self.output_path else folder
 
 
 # Each returns vectors of all texts; labels are only read to score these.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,24 +12,41 @@ from perspective.artifacts import Output, hash_file, load_judgments, read_record
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.judging.settings import name_judge_files
 from perspective.layout import (
+    STUDY_PAIR,
     Layout,
     after_path,
     converted_path,
     judged_teacher_path,
     predictions_path,
     states_path,
+    study_folder,
 )
+from perspective.options import OutputOptions, option
 from perspective.teacher.teacher import blend_for_inference
 from perspective.triplets.conversion import convert_judgments
 
-if TYPE_CHECKING:
-    from perspective.benchmarks.quality import StudySettings
+
+@dataclass(frozen=True)
+class StudyOptions(OutputOptions):
+    """The models of a study, and its folder."""
+
+    embedder: str = option("the embedder", default=STUDY_PAIR[0], group="model")
+    llm: str = option("the LLM whose answer states are read", default=STUDY_PAIR[1], group="model")
+    recorded: str | None = option(
+        "folder of <dataset>-starling-pred.json, for the arms that use them", default=None, group="input"
+    )
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the cells; the results are beside it, under the same name."""
+        folder = study_folder(self.embedder, self.llm)
+        return Path(self.output_path) / folder.name if self.output_path else folder
 
 
 class StudyRun:
     """Stages 1 and 2 on one data set, with all files in the study's folder; no label is read here."""
 
-    def __init__(self, dataset: str, settings: StudySettings) -> None:
+    def __init__(self, dataset: str, settings: StudyOptions) -> None:
         self.dataset = dataset
         self.settings = settings
         self.folder = settings.folder
