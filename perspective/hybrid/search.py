@@ -12,10 +12,9 @@ from tqdm import tqdm
 
 from perspective.hybrid.encoding import EncodedTexts
 from perspective.models.hybrid import Way, sum_scores
-from perspective.retrieval.search import Hits, make_keys, rank_ids, read_keys, search_dense, sort_pairs
+from perspective.retrieval.search import Hits, end_at, make_keys, rank_ids, read_keys, search_dense, sort_pairs
 
 N_CANDIDATES = 200  # of the dense search, which token vectors rank again, as in the paper
-QUERIES_AT_A_TIME = 64  # of the sparse search: scores of all documents that share a token are in memory
 
 HybridWay = Literal["dense", "sparse", "multi", "dense-sparse", "all"]
 # The ways whose weighted scores are summed; the first stages whose hits are the candidates.
@@ -66,19 +65,18 @@ def search_sparse(queries: csr_array, inverted: csr_array, document_ids: Sequenc
     """
     depth = min(depth, inverted.shape[1])
     tie_ranks = rank_ids(document_ids)
-    hits = Hits(
-        np.full((queries.shape[0], depth), -1, dtype=np.int64),
-        np.full((queries.shape[0], depth), -np.inf, dtype=np.float32),
-    )
-    for start in tqdm(range(0, queries.shape[0], QUERIES_AT_A_TIME), desc="sparse search", leave=False):
-        scores = csr_array(queries[start : start + QUERIES_AT_A_TIME] @ inverted)
-        for row in range(scores.shape[0]):
-            part = slice(scores.indptr[row], scores.indptr[row + 1])
-            found, values = scores.indices[part], torch.from_numpy(scores.data[part])
-            keys = make_keys(values, tie_ranks[found]).topk(min(depth, len(found))).values
-            best = read_keys(keys, tie_ranks)
-            hits.rows[start + row, : len(keys)], hits.scores[start + row, : len(keys)] = best.rows, best.scores
-    return hits
+    keys = make_keys(torch.zeros(queries.shape[0], depth), torch.tensor(0))
+    for row in tqdm(range(queries.shape[0]), desc="sparse search", leave=False):
+        scores = np.zeros(inverted.shape[1], dtype=np.float32)
+        of_query = slice(queries.indptr[row], queries.indptr[row + 1])
+        for token, weight in zip(queries.indices[of_query], queries.data[of_query], strict=True):
+            of_token = slice(inverted.indptr[token], inverted.indptr[token + 1])
+            scores[inverted.indices[of_token]] += weight * inverted.data[of_token]  # no document is there twice
+        least = float(torch.from_numpy(scores).topk(depth).values[-1])
+        found = np.flatnonzero((scores >= least) & (scores > 0))
+        best = make_keys(torch.from_numpy(scores[found]), tie_ranks[found]).topk(min(depth, len(found))).values
+        keys[row, : len(best)] = best
+    return end_at(read_keys(keys, tie_ranks), 0)
 
 
 def find_candidates(rankings: Sequence[Hits], n_documents: int) -> np.ndarray:

@@ -115,7 +115,7 @@ def search_bm25(queries: Sequence[str], documents: Sequence[str], document_ids: 
         if terms:
             scores = torch.from_numpy(np.asarray(index.get_scores(terms), dtype=np.float32))
         keys[row] = make_keys(scores[None], tie_ranks).topk(depth, dim=1).values[0]
-    return _end_at(read_keys(keys, tie_ranks), 0)
+    return end_at(read_keys(keys, tie_ranks), 0)
 
 
 def split_terms(text: str) -> list[str]:
@@ -206,7 +206,7 @@ def read_keys(keys: torch.Tensor, tie_ranks: torch.Tensor) -> Hits:
     return Hits(torch.argsort(tie_ranks)[keys & 0xFFFFFFFF].numpy(), scores.numpy())
 
 
-def _end_at(hits: Hits, score: float) -> Hits:
+def end_at(hits: Hits, score: float) -> Hits:
     """End each ranking before the first document that scores no more than `score`."""
     is_hit = hits.scores > score
     return Hits(np.where(is_hit, hits.rows, -1), np.where(is_hit, hits.scores, np.float32(-np.inf)))
