@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -111,13 +111,14 @@ def score_vectors(collection: Collection, queries: np.ndarray, documents: np.nda
         documents: Vectors `(n_documents, dim)`.
         cutoff: Number of documents that count.
     """
-    return score_hits(collection, search_dense(queries, documents, list(collection.corpus), cutoff), cutoff)
+    hits = search_dense(queries, documents, list(collection.corpus), cutoff)
+    return score_all(collection, hits, [cutoff])[f"NDCG@{cutoff}"]
 
 
-def score_hits(collection: Collection, hits: Hits, cutoff: int = 10) -> np.ndarray:
-    """Return NDCG at a cutoff of each query in percent, `(n_queries,)`, of rankings of all queries."""
+def score_all(collection: Collection, hits: Hits, cutoffs: Sequence[int]) -> dict[str, np.ndarray]:
+    """Return every metric at some cutoffs, each query in percent, `(n_queries,)`."""
     judged = RelevanceJudgments.from_qrels(collection.qrels, list(collection.queries), list(collection.corpus))
-    return 100 * score_rankings(hits.rows, judged, [cutoff])[f"NDCG@{cutoff}"]
+    return {name: 100 * values for name, values in score_rankings(hits.rows, judged, cutoffs).items()}
 
 
 def search_collection(

@@ -42,7 +42,7 @@ from perspective.models.hybrid_files import load_hybrid
 from perspective.models.prompts import set_retrieval_prompts
 from perspective.options import option
 from perspective.retrieval.embedding import embed_sides
-from perspective.retrieval.evaluation import score_hits
+from perspective.retrieval.evaluation import score_all
 from perspective.retrieval.metrics import find_interval, resample_means
 from perspective.retrieval.mining import MineSettings, mine_negatives
 from perspective.retrieval.search import Hits, fuse_rankings, search_bm25, search_dense
@@ -52,6 +52,7 @@ logger = logging.getLogger(__name__)
 FOLDER = MEASURES / "benchmark_hybrid"
 RESULTS = FOLDER.with_suffix(".json")
 METRIC = "NDCG@10"
+PUBLISHED_METRICS = ("NDCG@1", "F1@1", "NDCG@3", "F1@3")  # of KoE5
 DEPTH = 100
 BASE_WAYS = ("bm25", "untouched", "untouched+bm25")
 N_QUERIES, N_DOCUMENTS = 300, 1000  # of the docstrings
@@ -227,9 +228,13 @@ def measure_hybrid(name: str, folder: Path) -> dict[str, Any]:
 
 
 def describe_hits(collection: Collection, hits: Hits) -> dict[str, Any]:
-    """Return NDCG@10 in percent: the mean and each query's."""
-    values = score_hits(collection, hits)
-    return {METRIC: round(float(values.mean()), 4), "per_query": [round(float(value), 2) for value in values]}
+    """Return NDCG@10 in percent, the mean and each query's, and the means that KoE5 publishes."""
+    values = score_all(collection, hits, (1, 3, 10))
+    return {
+        METRIC: round(float(values[METRIC].mean()), 4),
+        "per_query": [round(float(value), 2) for value in values[METRIC]],
+        "published metrics": {name: round(float(values[name].mean()), 4) for name in PUBLISHED_METRICS},
+    }
 
 
 # gathering
@@ -283,6 +288,10 @@ def summarize(cells: Sequence[dict[str, Any]], collection: str) -> dict[str, Any
                 "against_dense": [round(float((runs.mean(axis=0) - reference).mean()), 3)]
                 + _interval(runs.mean(axis=0) - reference),
                 "n_seeds": len(runs),
+                "published metrics": {
+                    name: round(float(np.mean([one[way]["published metrics"][name] for one in found])), 3)
+                    for name in PUBLISHED_METRICS
+                },
             }
             for way, runs in values.items()
         }
