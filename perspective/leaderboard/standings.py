@@ -168,22 +168,23 @@ def _read_ceiling(found: dict[str, Any], common: dict[str, Any], path: Path) -> 
 
 def published_sets() -> tuple[str, ...]:
     """Return the data sets over which the published figures are averaged."""
-    return tuple(_published()["sets"])
+    return tuple(load_published()["sets"])
 
 
 def published_source() -> str:
     """Return where the published figures come from."""
-    return str(_published()["source"])
+    return str(load_published()["source"])
 
 
 @lru_cache(maxsize=1)
-def _published() -> dict[str, Any]:
+def load_published() -> dict[str, Any]:
+    """Return what KoE5's authors publish: "sets", "metrics", and "results" by model."""
     found: dict[str, Any] = read_json(Path(__file__).with_name("published.json"))
     return found
 
 
 def _read_published() -> Rows:
-    found = _published()
+    found = load_published()
     over = "mean of " + ", ".join(found["sets"])
     common = {"retriever": "dense", "source": PUBLISHED, "data set": over, "low": math.nan, "high": math.nan}
     return [

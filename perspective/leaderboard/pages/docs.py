@@ -263,6 +263,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "masked_loss": decoder_tables.tabulate_masked_loss,
     "decoders_tuned": decoder_tables.tabulate_tuned,
     "hybrid": hybrid_tables.tabulate_hybrid,
+    "published_way": hybrid_tables.tabulate_published_way,
     "hybrid_gains": hybrid_tables.tabulate_hybrid_gains,
 }
 

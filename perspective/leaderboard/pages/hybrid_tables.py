@@ -7,6 +7,7 @@ from typing import Any
 from perspective.artifacts.markdown import format_table
 from perspective.layout import MEASURES
 from perspective.leaderboard.measured import load
+from perspective.leaderboard.standings import load_published
 
 HYBRID = MEASURES / "benchmark_hybrid.json"
 ARMS = {"base": "", "plain": "without self-distillation: ", "distilled": "with self-distillation: "}
@@ -25,6 +26,13 @@ COLLECTIONS = {
     "gnome-help-ko": "Korean",
     "gnome-help-en": "English",
     "gnome-help-ko-en": "Korean to English",
+}
+# Of an arm and a way: how README names it.
+STACKS = {
+    ("base", "bm25"): "BM25",
+    ("base", "untouched"): "multilingual-e5-small (118M), as it comes",
+    ("base", "untouched+bm25"): "both, fused by rank",
+    ("distilled", "all"): "trained as M3 on 252 pairs, all three ways",
 }
 
 
@@ -53,6 +61,18 @@ def tabulate_hybrid_gains(*collections: str) -> str:
         if arm != "base" and way != "dense" and all(way in summary[name].get(arm, {}) for name in collections)
     ]
     return format_table(["against dense, points", *(COLLECTIONS[name] for name in collections)], rows)
+
+
+def tabulate_published_way(collection: str) -> str:
+    """The metrics that KoE5 publishes, of a collection, and its own averages over other sets."""
+    summary: dict[str, Any] = load(HYBRID)["summary"][collection]
+    published = load_published()
+    rows = [
+        [shown, *(f"{summary[arm][way]['published metrics'][name]:.2f}" for name in published["metrics"])]
+        for (arm, way), shown in STACKS.items()
+    ]
+    rows.append(["KoE5, published, on three other sets", *(f"{value:.2f}" for value in published["results"]["KoE5"])])
+    return format_table([COLLECTIONS[collection], *published["metrics"]], rows)
 
 
 def show_size(*words: str) -> str:
