@@ -10,8 +10,8 @@ from PIL import Image
 from perspective.artifacts import ROOT
 from perspective.errors import DataError
 from perspective.leaderboard import measured
-from perspective.leaderboard.pages import docs
-from perspective.leaderboard.pages.docs import FIGURE, TABLE, fill_page, list_pages, picture_data
+from perspective.leaderboard.pages import study_tables
+from perspective.leaderboard.pages.docs import FIGURE, TABLE, fill_page, list_pages
 
 MAX_README_LINES = 180
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -44,13 +44,13 @@ def test_no_line_of_prose_begins_with_a_marker(path):
 
 
 def test_the_picture_shows_what_the_json_gives():
-    with Image.open(docs.PICTURE) as picture:
-        assert json.loads(picture.text["Description"]) == picture_data(), "bash scripts/make_docs.sh"
+    with Image.open(study_tables.PICTURE) as picture:
+        assert json.loads(picture.text["Description"]) == study_tables.picture_data(), "bash scripts/make_docs.sh"
 
 
 def test_the_picture_is_drawn_the_same_every_time(tmp_path):
-    docs.draw_results(tmp_path / "one.png")
-    docs.draw_results(tmp_path / "two.png")
+    study_tables.draw_results(tmp_path / "one.png")
+    study_tables.draw_results(tmp_path / "two.png")
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 
@@ -101,7 +101,7 @@ def test_a_stale_figure_is_replaced():
     filled = fill_page(page, "page")
     gain = measured.show_gain("smollm2", "method", "mean", "ACC")
     assert f"-->{gain}<!-- / -->" in filled and "old" not in filled
-    assert docs.tabulate_published() in filled
+    assert study_tables.tabulate_published() in filled
     assert fill_page(filled, "page") == filled
 
 

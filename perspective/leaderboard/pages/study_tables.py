@@ -1,0 +1,178 @@
+"""Tables and the picture of the study: README, docs/results.md, docs/ablations.md and docs/decoders.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perspective.artifacts import ROOT, atomic_path
+from perspective.artifacts.markdown import format_table
+from perspective.evaluation.clustering_scores import METRICS, pair_gains
+from perspective.layout import MEASURES, STUDY_DATASETS
+from perspective.leaderboard import measured
+from perspective.leaderboard.measured import BASE, DATASETS, MEAN, TUNING
+from perspective.plots import make_figure
+
+PICTURE = ROOT / "docs" / "results.png"
+UNSEEN = MEASURES / "benchmark_unseen.json"
+SHOWN = ("ACC", "NMI")
+
+# The rows of the headline: name, then study and arm, or when of the published figures.
+HEADLINE = (
+    ("MiniLM (22M), as it comes", ("smollm2", BASE), "#c3ccd8"),
+    ("MiniLM, adapted with SmolLM2-135M", ("smollm2", "method"), "#1f5fa8"),
+    ("gte-large (335M), as it comes (published)", ("before",), "#e3cfa4"),
+    ("gte-large, adapted with Starling-LM-7B (published)", ("after",), "#b8862b"),
+)
+
+
+def tabulate_headline() -> str:
+    """A model a row, ACC / NMI on the four data sets and their mean; the best mean in bold."""
+    means = {metric: [_headline_score(source, MEAN, metric) for _, source, _ in HEADLINE] for metric in SHOWN}
+    rows = []
+    for place, (name, source, _) in enumerate(HEADLINE):
+        seeds = measured.count_seeds(*source) if len(source) == 2 and source[1] != BASE else ""
+        cells = [" / ".join(_headline_cell(source, dataset, metric) for metric in SHOWN) for dataset in DATASETS]
+        mean = " / ".join(
+            f"**{means[metric][place]:.1f}**"
+            if means[metric][place] == max(means[metric])
+            else f"{means[metric][place]:.1f}"
+            for metric in SHOWN
+        )
+        rows.append([name, seeds, *cells, mean])
+    return format_table(["ACC / NMI (%)", "training seeds", *DATASETS, "mean"], rows)
+
+
+def _headline_score(source: tuple[str, ...], dataset: str, metric: str) -> float:
+    if len(source) == 2:
+        return measured.mean_score(*source, dataset, metric)
+    return measured.published_score(dataset, metric, *source)
+
+
+def _headline_cell(source: tuple[str, ...], dataset: str, metric: str) -> str:
+    text = f"{_headline_score(source, dataset, metric):.1f}"
+    if len(source) == 2:
+        text += f" ± {measured.load_scores(*source, dataset, metric).std():.1f}"
+    return text
+
+
+def tabulate_untouched() -> str:
+    """The data sets, and the untouched MiniLM on them."""
+    sources = measured.load(measured.SOURCES)
+    rows = []
+    for name in (name for name in STUDY_DATASETS if measured.has_arm("smollm2", BASE, name)):
+        scores = [measured.load_scores("smollm2", BASE, name, metric) for metric in METRICS]
+        counts = [f"{sources[name][count]:,}" for count in ("n_texts", "n_classes")]
+        rows.append([name, sources[name]["perspective"], *counts, *(f"{s.mean():.2f} ± {s.std():.2f}" for s in scores)])
+    return format_table(["data set", "perspective", "texts", "classes", *METRICS], rows)
+
+
+def tabulate_sets(study: str) -> str:
+    """Every data set of a study: before, after, the gain, and how much of it is the LLM's."""
+    rows = []
+    for name in STUDY_DATASETS:
+        if not measured.has_arm(study, "method", name):
+            continue
+        cells = [
+            " / ".join(f"{measured.mean_score(study, arm, name, m):.1f}" for m in SHOWN) for arm in (BASE, "method")
+        ]
+        gains = [
+            " / ".join(measured.show_marked_gain(study, "method", name, metric, against) for metric in SHOWN)
+            if measured.has_arm(study, against, name)
+            else ""
+            for against in (BASE, "no_llm")
+        ]
+        n_seeds = str(len(measured.load_study(study)[name]["method"]))
+        rows.append([name, "tuning" if name in TUNING else "confirmation", n_seeds, *cells, *gains])
+    columns = ["ACC / NMI", "role", "training seeds", "as it comes", "adapted", "gain", "of it the LLM's share"]
+    return format_table(columns, rows)
+
+
+def tabulate_unseen_gains(study: str) -> str:
+    """Scores of texts that the embedder was not adapted on, and its gain on texts that it was adapted on."""
+    rows = []
+    for name, cells in measured.load(UNSEEN).items():
+        before, after = ({seed: cell[when] for seed, cell in cells.items()} for when in ("before", "after"))
+        found = [_pair_scores(side) for side in (before, after)]
+        gains = [pair_gains(after, before, metric) for metric in SHOWN]
+        unseen = " / ".join(f"{gain.mean():+.2f} ± {gain.std():.2f}" for gain in gains)
+        seen = " / ".join(measured.show_gain_spread(study, "method", name, metric) for metric in SHOWN)
+        n_unseen = f"{next(iter(cells.values()))['n_unseen']:,}"
+        rows.append([name, n_unseen, str(len(cells)), *found, unseen, seen])
+    columns = ["ACC / NMI", "unseen texts", "seeds", "as it comes", "adapted on the others", "gain"]
+    return format_table([*columns, "gain when adapted on all"], rows)
+
+
+def _pair_scores(cells: Mapping[str, Any]) -> str:
+    return " / ".join(f"{np.mean([cell[metric] for cell in cells.values()]):.2f}" for metric in SHOWN)
+
+
+def tabulate_gains(study: str, *chosen: str) -> str:
+    """Gains of a study's arms over the untouched embedder, ACC / NMI; those measured when none is chosen."""
+    measured_arms = list(dict.fromkeys(arm for arms in measured.load_study(study).values() for arm in arms))
+    rows = []
+    for arm in chosen or measured_arms:
+        if arm == BASE:
+            continue
+        cells = [
+            " / ".join(measured.show_marked_gain(study, arm, name, metric) for metric in SHOWN)
+            if measured.has_arm(study, arm, name)
+            else ""
+            for name in DATASETS
+        ]
+        is_whole = measured.has_arm(study, arm, MEAN)
+        mean = " / ".join(measured.show_gain(study, arm, MEAN, metric) for metric in SHOWN) if is_whole else ""
+        rows.append([f"`{arm}`", measured.count_seeds(study, arm), *cells, mean])
+    return format_table(["arm", "training seeds", *DATASETS, "mean"], rows)
+
+
+def tabulate_published() -> str:
+    """The published figures of gte-large, before and after."""
+    rows = [
+        [
+            name,
+            *(
+                " → ".join(measured.show_published(name, metric, when) for when in ("before", "after"))
+                for metric in METRICS
+            ),
+        ]
+        for name in (*DATASETS, MEAN)
+    ]
+    return format_table(["data set", *METRICS], rows)
+
+
+def picture_data() -> dict[str, Any]:
+    """Return what the picture shows, a bar an entry: `{metric: {row: [per data set, then the mean]}}`."""
+    return {
+        metric: {
+            name: [round(_headline_score(source, dataset, metric), 2) for dataset in (*DATASETS, MEAN)]
+            for name, source, _ in HEADLINE
+        }
+        for metric in SHOWN
+    }
+
+
+def draw_results(path: Path) -> None:
+    """Draw the headline as bars; the PNG carries what it shows, so that a test can compare it."""
+    data = picture_data()
+    figure, axes = make_figure(ncols=len(SHOWN), width=13, height=4.2)
+    places = np.arange(len(DATASETS) + 1)
+    for axis, metric in zip(axes, SHOWN, strict=True):
+        for offset, (name, _, color) in zip(np.linspace(-0.34, 0.34, len(HEADLINE)), HEADLINE, strict=True):
+            bars = axis.bar(places + offset, data[metric][name], 0.16, label=name, color=color)
+            axis.bar_label(bars, fmt="%.0f", fontsize=7, padding=1)
+        axis.set_xticks(places, [*DATASETS, "mean of the four"], fontsize=8.5)
+        axis.axvline(len(DATASETS) - 0.5, color="#888888", linewidth=0.6)
+        axis.set_title(f"{metric} (%)")
+        axis.set_ylim(0, 102)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8.5
+    )
+    metadata = {"Software": None, "Description": json.dumps(data)}
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110, metadata=metadata)
