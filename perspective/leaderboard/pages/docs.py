@@ -157,6 +157,7 @@ TABLES: dict[str, Callable[..., str]] = {
 
 FIGURES: dict[str, Callable[..., str]] = {
     **measured.FIGURES,
+    "unseen_gain": study_tables.show_unseen_gain,
     "assigning_size": cluster_tables.show_assigning_size,
     "help_pages_size": reranking_tables.show_help_size,
     "reranking_size": reranking_tables.show_size,
