@@ -12,7 +12,11 @@ from perspective.leaderboard.pages import hybrid_tables
 def write_cell(folder, arm, seed, scores):
     ways = hybrid.BASE_WAYS if arm == "base" else hybrid.HYBRID_WAYS
     found = {
-        way: {"NDCG@10": sum(values) / len(values), "per_query": values}
+        way: {
+            "NDCG@10": sum(values) / len(values),
+            "per_query": values,
+            "published metrics": dict.fromkeys(hybrid.PUBLISHED_METRICS, values[0]),
+        }
         for way, values in zip(ways, scores, strict=True)
     }
     cell = {"set": "docstrings", "arm": arm, "seed": seed, "scores": {"docstrings": found}, "processor_seconds": 60}
@@ -26,8 +30,11 @@ def gathered(tmp_path, monkeypatch):
     write_cell(tmp_path, "distilled", 13, [[60.0, 80.0], [20.0, 30.0], [70.0, 80.0], [60.0, 80.0], [80.0, 90.0]])
     write_cell(tmp_path, "distilled", 21, [[64.0, 84.0], [22.0, 32.0], [70.0, 80.0], [60.0, 80.0], [82.0, 92.0]])
     (tmp_path / "cell-docstrings-distilled-21.json.meta.json").write_text("{}")
-    found = hybrid.gather()
     path = tmp_path / "benchmark_hybrid.json"
+    monkeypatch.setattr(hybrid, "RESULTS", path)
+    earlier = {"summary": {"gnome-help-en": {"base": {}}, "docstrings": "old"}, "cells": [{"set": "help", "processor_seconds": 0}]}
+    path.write_text(json.dumps(earlier))
+    found = hybrid.gather()
     path.write_text(json.dumps(found))
     monkeypatch.setattr(hybrid_tables, "HYBRID", path)
     return found
@@ -40,7 +47,10 @@ def test_a_summary_is_over_seeds_and_differences_are_to_the_same_models_dense_wa
     # By query 62 and 82 against 81 and 91: the interval reaches from the one difference to the other.
     assert distilled["all"]["against_dense"][1:] == pytest.approx([9, 19])
     assert gathered["summary"]["docstrings"]["base"]["bm25"]["against_dense"][0] == 0
-    assert "per_query" not in json.dumps(gathered) and len(gathered["cells"]) == 3
+    assert distilled["all"]["published metrics"] == dict.fromkeys(hybrid.PUBLISHED_METRICS, 81.0)
+    assert "per_query" not in json.dumps(gathered) and len(gathered["cells"]) == 4
+    # What was measured earlier of another set stays.
+    assert gathered["summary"]["gnome-help-en"] == {"base": {}} and gathered["cells"][0]["set"] == "help"
 
 
 def test_tables_show_what_is_measured(gathered):

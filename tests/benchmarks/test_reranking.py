@@ -57,6 +57,7 @@ def tiny(tmp_path, monkeypatch, embedder_folder):
 def test_the_study_measures_trains_and_shows(tiny, embedder_folder, one_thread):
     pytest.importorskip("bm25s")
     cells = ["first stage", "reranked hybrid", "student", "trained 100", "shuffled 100", "filter", "noisy clean 100"]
+    cells += ["m3", "reranked m3", "query times"]
     found = study.run_study(
         study.RerankingStudySettings(cells=cells, student=str(embedder_folder), learning_rate=1e-3)
     )["cells"]
@@ -66,8 +67,11 @@ def test_the_study_measures_trains_and_shows(tiny, embedder_folder, one_thread):
     assert {metric: again["first_stage"]["scores"][metric] for metric in before} == before
     assert again["scores"]["NDCG@10"] <= again["first_stage"]["recall"]
     assert found["filter"]["n_clean"] == 12
-    assert len(found["trained 100"]["per_query"]) == 40
-    assert "| MiniLM and BM25, hybrid, reranked |" in reranking_tables.tabulate_reranked()
+    assert len(found["trained 100"]["per_query"]) == 12
+    assert again["first_stage"]["reranker"] == "reranker"  # not the folder
+    table = reranking_tables.tabulate_reranked()
+    assert "| MiniLM and BM25, hybrid, reranked |" in table and "| its three ways, reranked |" in table
+    assert found["query times"]["ms"].keys() == {"bm25", "dense", "m3"}
     assert "the same, each group's scores shuffled | 1 |" in reranking_tables.tabulate_learned()
     assert "| MiniLM | " in reranking_tables.tabulate_filtered()
     assert "| only the clean ones | 12 | 1 | " in reranking_tables.tabulate_noisy()

@@ -248,10 +248,8 @@ def gather() -> dict[str, Any]:
     summary = {}
     for name, collections in COLLECTIONS.items():
         for collection in collections:
-            if name in measured:
-                summary[collection] = summarize([cell for cell in cells if cell["set"] == name], collection)
-            elif collection in earlier["summary"]:
-                summary[collection] = earlier["summary"][collection]
+            of_set = [cell for cell in cells if cell["set"] == name]
+            summary[collection] = summarize(of_set, collection) if of_set else earlier["summary"].get(collection, {})
     cells = [*(cell for cell in earlier["cells"] if cell["set"] not in measured), *map(_without_queries, cells)]
     sizes = {"queries": N_QUERIES, "documents": N_DOCUMENTS, "tokens": TRAIN_TOKENS}
     sizes |= {f"{name} pairs": n for name, n in N_PAIRS.items()}

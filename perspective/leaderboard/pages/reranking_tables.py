@@ -53,9 +53,9 @@ def tabulate_reranked() -> str:
         for how, ranked_by in RERANKERS.items():
             again = cells.get(f"{how} {stage}")
             if again:
-                more = again.get("ms_per_query", cells["speed"]["ms_per_query"])
-                ceiling = f"{again['first_stage']['recall']:.1f}"
-                rows.append([f"{shown}, {ranked_by}", *_show_scores(again), ceiling, _show_ms(first + more)])
+                more = {**cells.get("speed", {}), **again}.get("ms_per_query")
+                ceiling, time = f"{again['first_stage']['recall']:.1f}", _show_ms(first + more) if more else ""
+                rows.append([f"{shown}, {ranked_by}", *_show_scores(again), ceiling, time])
     return format_table(["ranking", "NDCG@1", "NDCG@10", "ceiling: recall of the hits", "ms a query"], rows)
 
 
