@@ -43,11 +43,11 @@ NOISY = {
 def tabulate_reranked() -> str:
     """Rankings before and after reranking, the recall of what is reranked, and the time of a query."""
     cells = _cells()
+    times: dict[str, float] = cells.get("query times", {"ms": {}})["ms"]
     rows = []
     for (cell, name), (stage, shown) in FIRST_STAGES.items():
         if cell not in cells:
             continue
-        times = _time_stages(cells)
         first = sum(times.get(part, 0.0) for part in STAGE_PARTS.get(stage, (stage,)))
         rows.append([shown, *_show_scores(cells[cell]["retrievers"][name]), "", _show_ms(first)])
         for how, ranked_by in RERANKERS.items():
@@ -57,11 +57,6 @@ def tabulate_reranked() -> str:
                 ceiling, time = f"{again['first_stage']['recall']:.1f}", _show_ms(first + more) if more else ""
                 rows.append([f"{shown}, {ranked_by}", *_show_scores(again), ceiling, time])
     return format_table(["ranking", "NDCG@1", "NDCG@10", "ceiling: recall of the hits", "ms a query"], rows)
-
-
-def _time_stages(cells: Mapping[str, Any]) -> dict[str, float]:
-    times: dict[str, float] = cells.get("query times", {"ms": {}})["ms"]
-    return times
 
 
 def _show_ms(milliseconds: float) -> str:
