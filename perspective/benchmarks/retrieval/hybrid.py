@@ -7,7 +7,7 @@ Reads:  datasets/docstrings/ (make_docs_set.sh), datasets/gnome-help-*/ and data
 Writes: measures/benchmark_hybrid/, pairs, models and cells; measures/benchmark_hybrid.json, all cells
 
 python -m perspective.benchmarks.retrieval.hybrid --sets docstrings
-python -m perspective.benchmarks.retrieval.hybrid --sets help --help_embedder intfloat/multilingual-e5-small --seeds 100
+python -m perspective.benchmarks.retrieval.hybrid --sets help --help_embedder intfloat/multilingual-e5-small
 """
 
 from __future__ import annotations
