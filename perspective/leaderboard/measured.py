@@ -88,6 +88,12 @@ def mean_score(study: str, arm: str, dataset: str, metric: str) -> float:
     return float(np.mean([load_scores(study, arm, name, metric).mean() for name in names]))
 
 
+def load_koe5() -> dict[str, Any]:
+    """Return what KoE5's authors publish: "sets", "metrics", and "results" by model."""
+    found: dict[str, Any] = load(Path(__file__).with_name("published.json"))
+    return found
+
+
 def published_score(dataset: str, metric: str, when: str) -> float:
     """Return the published mean of gte-large, "before" or "after" Starling."""
     place = find({"before": 0, "after": 1}, when, of="published")

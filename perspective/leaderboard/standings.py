@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from perspective.artifacts import read_json, read_object
+from perspective.artifacts import read_object
 from perspective.artifacts.jsonl import check_text
 from perspective.errors import DataError
 from perspective.layout import STUDY
@@ -26,6 +26,7 @@ from perspective.leaderboard.clustering_rows import (
     read_pair,
     read_study,
 )
+from perspective.leaderboard.measured import load_koe5
 from perspective.retrieval.results import VERSION
 
 MEASURED, PUBLISHED = "measured", "published"
@@ -168,23 +169,16 @@ def _read_ceiling(found: dict[str, Any], common: dict[str, Any], path: Path) -> 
 
 def published_sets() -> tuple[str, ...]:
     """Return the data sets over which the published figures are averaged."""
-    return tuple(load_published()["sets"])
+    return tuple(load_koe5()["sets"])
 
 
 def published_source() -> str:
     """Return where the published figures come from."""
-    return str(load_published()["source"])
-
-
-@lru_cache(maxsize=1)
-def load_published() -> dict[str, Any]:
-    """Return what KoE5's authors publish: "sets", "metrics", and "results" by model."""
-    found: dict[str, Any] = read_json(Path(__file__).with_name("published.json"))
-    return found
+    return str(load_koe5()["source"])
 
 
 def _read_published() -> Rows:
-    found = load_published()
+    found = load_koe5()
     over = "mean of " + ", ".join(found["sets"])
     common = {"retriever": "dense", "source": PUBLISHED, "data set": over, "low": math.nan, "high": math.nan}
     return [

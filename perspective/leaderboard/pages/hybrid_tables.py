@@ -6,8 +6,7 @@ from typing import Any
 
 from perspective.artifacts.markdown import format_table
 from perspective.layout import MEASURES
-from perspective.leaderboard.measured import load
-from perspective.leaderboard.standings import load_published
+from perspective.leaderboard.measured import load, load_koe5
 
 HYBRID = MEASURES / "benchmark_hybrid.json"
 ARMS = {"base": "", "plain": "without self-distillation: ", "distilled": "with self-distillation: "}
@@ -66,7 +65,7 @@ def tabulate_hybrid_gains(*collections: str) -> str:
 def tabulate_published_way(collection: str) -> str:
     """The metrics that KoE5 publishes, of a collection, and its own averages over other sets."""
     summary: dict[str, Any] = load(HYBRID)["summary"][collection]
-    published = load_published()
+    published = load_koe5()
     rows = [
         [shown, *(f"{summary[arm][way]['published metrics'][name]:.2f}" for name in published["metrics"])]
         for (arm, way), shown in STACKS.items()
