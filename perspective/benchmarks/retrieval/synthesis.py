@@ -192,9 +192,16 @@ def compare_runs(runs: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> li
 
 
 def add_conformity(path: Path) -> None:
-    """Add the rows of a report to the committed results, in place of those of the same LLM and style."""
+    """Add the rows of a report to the committed results, in place of those of the same type, LLM and style.
+
+    The type of a grounded set is shown with its collection, from the name of the report's folder.
+    """
     found: dict[str, Any] = read_json(RESULTS) if RESULTS.exists() else {"worth": [], "conformity": []}
-    new = sum_languages(read_json(path))
+    collection = path.resolve().parent.name.rpartition("_")[0]
+    new = [
+        {**row, "type": f"{row['type']}, {collection}" if row["type"] == "grounded" else row["type"]}
+        for row in sum_languages(read_json(path))
+    ]
     keys = {(row["type"], row["llm"], row["style"]) for row in new}
     kept = [row for row in found["conformity"] if (row["type"], row["llm"], row["style"]) not in keys]
     found["conformity"] = [*kept, *new]

@@ -15,7 +15,7 @@ NAMES = {
     "untouched": "as it comes",
     "grounded": "queries of the documents by the LLM",
     "first_sentence": "first sentences of the same documents, no LLM",
-    "titles": "summary lines by people, of other packages",
+    "titles": "queries by people, of other documents: summary lines or titles",
     "free": "queries and documents by the LLM",
     "shuffled": "the LLM's queries with others' documents",
 }
