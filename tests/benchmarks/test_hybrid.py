@@ -32,7 +32,10 @@ def gathered(tmp_path, monkeypatch):
     (tmp_path / "cell-docstrings-distilled-21.json.meta.json").write_text("{}")
     path = tmp_path / "benchmark_hybrid.json"
     monkeypatch.setattr(hybrid, "RESULTS", path)
-    earlier = {"summary": {"gnome-help-en": {"base": {}}, "docstrings": "old"}, "cells": [{"set": "help", "processor_seconds": 0}]}
+    earlier = {
+        "summary": {"gnome-help-en": {"base": {}}, "docstrings": "old"},
+        "cells": [{"set": "help", "processor_seconds": 0}],
+    }
     path.write_text(json.dumps(earlier))
     found = hybrid.gather()
     path.write_text(json.dumps(found))
