@@ -117,7 +117,11 @@ def show_gain(study: str, arm: str, dataset: str, metric: str) -> str:
 
 def show_gain_spread(study: str, arm: str, dataset: str, metric: str) -> str:
     """+2.08 ± 2.71, over training and k-means seeds."""
-    gains = load_gains(study, arm, dataset, metric)
+    return format_spread(load_gains(study, arm, dataset, metric))
+
+
+def format_spread(gains: np.ndarray) -> str:
+    """Return the mean of gains and their standard deviation."""
     return f"{gains.mean():+.2f} ± {gains.std():.2f}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +95,11 @@ def tabulate_unseen_gains(study: str) -> str:
     """Scores of texts that the embedder was not adapted on, and its gain on texts that it was adapted on."""
     rows = []
     for name, cells in measured.load(UNSEEN).items():
-        before, after = ({seed: cell[when] for seed, cell in cells.items()} for when in ("before", "after"))
-        found = [_pair_scores(side) for side in (before, after)]
-        gains = [pair_gains(after, before, metric) for metric in SHOWN]
-        unseen = " / ".join(f"{gain.mean():+.2f} ± {gain.std():.2f}" for gain in gains)
+        found = [
+            " / ".join(f"{np.mean([cell[when][metric] for cell in cells.values()]):.2f}" for metric in SHOWN)
+            for when in ("before", "after")
+        ]
+        unseen = " / ".join(measured.format_spread(_load_unseen_gains(name, metric)) for metric in SHOWN)
         seen = " / ".join(measured.show_gain_spread(study, "method", name, metric) for metric in SHOWN)
         n_unseen = f"{next(iter(cells.values()))['n_unseen']:,}"
         rows.append([name, n_unseen, str(len(cells)), *found, unseen, seen])
@@ -107,14 +107,15 @@ def tabulate_unseen_gains(study: str) -> str:
     return format_table([*columns, "gain when adapted on all"], rows)
 
 
-def _pair_scores(cells: Mapping[str, Any]) -> str:
-    return " / ".join(f"{np.mean([cell[metric] for cell in cells.values()]):.2f}" for metric in SHOWN)
-
-
 def show_unseen_gain(dataset: str, metric: str) -> str:
     """+4.48: of texts that the embedder was not adapted on."""
+    return f"{_load_unseen_gains(dataset, metric).mean():+.2f}"
+
+
+def _load_unseen_gains(dataset: str, metric: str) -> np.ndarray:
     cells = measured.find(measured.load(UNSEEN), dataset, of="unseen texts")
-    return f"{np.mean([np.subtract(cell['after'][metric], cell['before'][metric]) for cell in cells.values()]):+.2f}"
+    before, after = ({seed: cell[when] for seed, cell in cells.items()} for when in ("before", "after"))
+    return pair_gains(after, before, metric)
 
 
 def tabulate_gains(study: str, *chosen: str) -> str:
