@@ -8,6 +8,7 @@ from helpers import write_jsonl
 from perspective.artifacts import ROOT, Judgment, Output, Triplet, load_training_triplets, save_judgments
 from perspective.artifacts.provenance import METHOD_VERSIONS
 from perspective.benchmarks import quality as study
+from perspective.benchmarks import views
 from perspective.data.corpus import load_texts
 from perspective.errors import DataError
 
@@ -70,6 +71,20 @@ def test_the_study_runs_and_resumes(tmp_path, monkeypatch, labelled, embedder_fo
     assert json.loads((tmp_path / f"{settings.folder.name}.json").read_text()) == results
     monkeypatch.setattr(study, "ARMS", dict.fromkeys(study.ARMS))
     assert study.run_study(settings) == results
+
+
+@pytest.mark.slow
+def test_other_views_are_measured_and_kept(tmp_path, monkeypatch, labelled, embedder_folder, llm_folder):
+    monkeypatch.setattr("perspective.trust.specificity.MIN_CONTROL_TEXTS", 30)
+    models = ["--embedder", str(embedder_folder), "--llm", str(llm_folder)]
+    options = ["--datasets", "banking77", *models, "--output_path", str(tmp_path)]
+    views.main(options)
+    measured = json.loads((tmp_path / "benchmark_views.json").read_text())["banking77"]
+    assert list(measured) == list(views.VIEWS)
+    assert all(np.isfinite(cell["NMI"]).all() for cell in measured.values())
+    assert len({tuple(cell["NMI"]) for cell in measured.values()}) > 1  # they are not the same teacher
+    monkeypatch.setattr(views, "VIEWS", dict.fromkeys(views.VIEWS))
+    views.main(options)
 
 
 @pytest.fixture

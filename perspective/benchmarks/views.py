@@ -1,0 +1,204 @@
+"""Compare other ways to read an LLM and to make a teacher of it, without training.
+
+Each teacher is clustered and measured like an embedder; on tuning sets only. What differs from the method is one thing:
+
+several wordings     five questions in place of one, each half-whitened, their cosines averaged
+late layers          the states after 80%, 90% and all of the layers, half-whitened, their cosines averaged
+middle directions    not half-whitened: the middle half of the unembedding matrix's directions (EmbedFilter: Wu et al.,
+                     2026, arXiv:2606.07502)
+written labels       the LLM writes a label, and the embedder's vector of it is the LLM's view
+pulled to clusters   the method's teacher, each vector moved half-way to the centre of its cluster (Ward's, of fifteen
+                     texts on average, on 50 directions)
+
+Reads:  datasets/<dataset>/small.jsonl with labels; the study's vectors and answer states, made if they are not there
+Writes: measures/benchmark_views.json, after each teacher; those that are there are kept
+
+python -m perspective.benchmarks.views --datasets banking77 stackexchange
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perspective.artifacts import dump_json, read_json, read_vectors, write_text
+from perspective.benchmarks.quality import score_vectors
+from perspective.benchmarks.study_run import StudyOptions, StudyRun
+from perspective.cli import entry_point, parse_settings
+from perspective.clustering.ward import average_by_cluster
+from perspective.data.corpus import load_texts
+from perspective.judging.protocol import choose_wording
+from perspective.layout import MEASURES, PREDICT_STAGE, control_path
+from perspective.llm.batching import batch_by_length, choose_limit
+from perspective.llm.chat import list_special_tokens, make_harmless, tokenize_beginning
+from perspective.llm.loading import LLM, load_llm
+from perspective.llm.writing import AnswerWriter
+from perspective.models.embedders import load_embedder
+from perspective.models.embedding import embed_texts
+from perspective.options import option
+from perspective.teacher.graph import connect_neighbors, diffuse
+from perspective.teacher.reading import MAX_TEXT_TOKENS
+from perspective.teacher.states import EXAMPLES, StateReader, write_question
+from perspective.trust.specificity import decide_trust, gather_control, sample_control_rows
+from perspective.vectors import blend_directions, center_rows, half_whiten, keep_directions, normalize_rows
+
+logger = logging.getLogger(__name__)
+
+WORDINGS = (
+    "The {} of this text",
+    "{} in one word",
+    "Category ({})",
+    "Best label for the {}",
+)  # beside the method's own
+LAYERS = (0.8, 0.9)  # share of the layers that are read, beside all
+TEXTS_PER_CLUSTER = 15
+N_DIRECTIONS = 50  # on which Ward's clusters are found
+LABEL_TOKENS = 8
+BLOCK_TEXTS = 256
+
+
+@dataclass(frozen=True)
+class ViewSettings(StudyOptions):
+    """What is measured."""
+
+    datasets: list[str] = option(
+        "data sets", default=["banking77", "massive_scenario", "stackexchange"], group="input", aliases=("--dataset",)
+    )
+
+
+class ViewReader:
+    """Makes the teachers of one data set; no label is read."""
+
+    def __init__(self, run: StudyRun) -> None:
+        self._run = run
+        self.corpus = run.corpus
+        self._texts = load_texts(run.corpus)
+        self._perspective = choose_wording(PREDICT_STAGE / "prompts.json", run.dataset).perspective
+        self._vectors = read_vectors(run.embed(), len(self._texts))
+        self._states = read_vectors(run.read_states(), len(self._texts))
+        control = read_vectors(control_path(run.read_states()), len(sample_control_rows(len(self._texts))))
+        asked, reworded, *others = gather_control(self._states, control)
+        self.weight = decide_trust(asked, reworded, others).weight
+
+    def make_teacher(self, view: np.ndarray) -> np.ndarray:
+        """Return the teacher of a view of unit rows, at the weight of the method, `(n_texts, dim)`."""
+        rows = center_rows(self._vectors)
+        blended = rows
+        if self.weight:
+            blended = normalize_rows(blend_directions(rows, view, self.weight, rows.shape[1]))
+        return diffuse(blended, connect_neighbors(blended, rows, view, self.weight))
+
+    def make_method(self) -> np.ndarray:
+        """Return the method's teacher."""
+        return self.make_teacher(half_whiten(self._states))
+
+    def read_wordings(self) -> np.ndarray:
+        """Return the teacher of five questions."""
+        questions = [f"\n{_capitalize(wording.format(self._perspective))}:" for wording in WORDINGS]
+        states = np.split(self._read(load_llm(self._run.settings.llm), questions), len(questions), axis=1)
+        return self.make_teacher(_average([self._states, *states]))
+
+    def read_layers(self) -> np.ndarray:
+        """Return the teacher of states after fewer layers and of the method's."""
+        states = [self._states]
+        for share in LAYERS:
+            llm = load_llm(self._run.settings.llm)
+            body = llm.model.base_model
+            n_layers = round(share * len(body.layers))
+            body.layers = body.layers[:n_layers]
+            body.config.num_hidden_layers = n_layers
+            states.append(self._read(llm, [write_question(self._perspective)]))
+        return self.make_teacher(_average(states))
+
+    def filter_directions(self) -> np.ndarray:
+        """Return the teacher of states in the middle half of the unembedding matrix's directions."""
+        weights = load_llm(self._run.settings.llm).model.get_output_embeddings().weight.detach().double().cpu().numpy()
+        directions = np.linalg.eigh(weights.T @ weights)[1]
+        quarter = directions.shape[1] // 4
+        return self.make_teacher(center_rows(self._states @ directions[:, quarter:-quarter].astype(np.float32)))
+
+    def write_labels(self) -> np.ndarray:
+        """Return the teacher in which the embedder's vector of a written label is the LLM's view."""
+        llm = load_llm(self._run.settings.llm)
+        markers = list_special_tokens(llm.tokenizer)
+        head = tokenize_beginning(llm.tokenizer, f"{EXAMPLES}Text:")
+        tail = llm.tokenizer(write_question(self._perspective), add_special_tokens=False)["input_ids"]
+        texts = [f" {make_harmless(text, markers)}" for text in self._texts]
+        rows = llm.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        writer = AnswerWriter(llm, LABEL_TOKENS, {"n_prompts": 0, "n_tokens": 0}, stop="\n")
+        writer.begin(head)
+        labels = [""] * len(rows)
+        for batch in batch_by_length(range(len(rows)), rows.__getitem__, choose_limit(llm, None)):
+            written = writer.write([[*head, *rows[place][:MAX_TEXT_TOKENS], *tail] for place in batch])
+            replies = llm.tokenizer.batch_decode(written, skip_special_tokens=True)
+            for place, reply in zip(batch, replies, strict=True):
+                labels[place] = reply.split("\n")[0].strip()
+        logger.info("%s: written labels, the first ten: %s", self._run.dataset, labels[:10])
+        embedder = load_embedder(self._run.settings.embedder, reading=True)
+        return self.make_teacher(center_rows(embed_texts(embedder, labels)))
+
+    def pull_to_clusters(self) -> np.ndarray:
+        """Return the method's teacher, moved half-way to the centres of its clusters."""
+        from sklearn.cluster import AgglomerativeClustering
+
+        teacher = center_rows(self.make_method())
+        n_clusters = max(2, len(teacher) // TEXTS_PER_CLUSTER)
+        clusters = AgglomerativeClustering(n_clusters, linkage="ward").fit_predict(
+            keep_directions(teacher, N_DIRECTIONS)
+        )
+        centers = normalize_rows(average_by_cluster(teacher, clusters, n_clusters))
+        return normalize_rows(teacher + centers[clusters])
+
+    def _read(self, llm: LLM, questions: Sequence[str]) -> np.ndarray:
+        reader = StateReader(llm, questions)
+        rows, order = reader.arrange(self._texts)
+        blocks = np.array_split(order, max(1, len(order) // BLOCK_TEXTS))
+        return np.concatenate([reader.read(block.tolist(), rows) for block in blocks])[np.argsort(order)]
+
+
+VIEWS: dict[str, Callable[[ViewReader], np.ndarray]] = {
+    "the method": ViewReader.make_method,
+    "several wordings": ViewReader.read_wordings,
+    "late layers": ViewReader.read_layers,
+    "middle directions": ViewReader.filter_directions,
+    "written labels": ViewReader.write_labels,
+    "pulled to clusters": ViewReader.pull_to_clusters,
+}
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure."""
+    settings = parse_settings(ViewSettings, argv, __doc__)
+    path = Path(settings.output_path or MEASURES) / "benchmark_views.json"
+    results: dict[str, Any] = read_json(path) if path.exists() else {}
+    get_reader = cache(lambda dataset: ViewReader(StudyRun(dataset, settings)))
+    for name, make in VIEWS.items():
+        for dataset in settings.datasets:
+            if name in results.setdefault(dataset, {}) and not settings.overwrite:
+                continue
+            reader = get_reader(dataset)
+            scores = score_vectors(make(reader), reader.corpus)
+            results[dataset][name] = {**scores, "weight": reader.weight}
+            write_text(path, dump_json(results))
+            means = [np.mean(scores[metric]) for metric in ("ACC", "NMI")]
+            logger.info("%s, %s: ACC %.2f NMI %.2f", dataset, name, *means)
+
+
+def _average(views: Sequence[np.ndarray]) -> np.ndarray:
+    """Return unit rows whose cosines are the mean of the half-whitened views' cosines."""
+    return normalize_rows(np.hstack([half_whiten(view) for view in views]))
+
+
+def _capitalize(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+if __name__ == "__main__":
+    main()
