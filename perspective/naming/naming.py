@@ -8,20 +8,18 @@ texts. No label takes part.
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from perspective.description.records import Clusters, Name
 from perspective.naming.check import NameCheck
-from perspective.naming.keywords import TermCounts, is_shown
+from perspective.naming.groups import N_CONTRASTS, N_TEXTS, UNCLEAR, Group, make_groups
+from perspective.naming.keywords import TermCounts
 from perspective.naming.prompts import (
     EXAMPLE_NAMES,
     EXAMPLE_SENTENCES,
-    MAX_NAME_WORDS,
     Ask,
     clean_name,
     clean_sentence,
@@ -29,57 +27,15 @@ from perspective.naming.prompts import (
     read_reply,
 )
 
-logger = logging.getLogger(__name__)
-
-N_TEXTS = 6  # representative texts in a prompt; of small LLMs N_FEW
-N_FEW = 4
+N_FEW = 4  # representative texts in a prompt of a small LLM
 N_SINGLE = 3  # texts that a small LLM names one by one
-N_CONTRASTS = 4
 N_ASKED_KEYWORDS = 3
-N_PHRASE_TEXTS = 200  # of a cluster, in which phrases are looked for
 TOLERANCE = 0.07  # of the share of checked texts by which an LLM's name may be worse than the keywords
 MAX_SHARING = 4  # clusters with one name that may be one
 SLACK = 0.05  # in cosine, by which a shorter name, or an LLM's name of a branch, may be worse
 WORDS_BONUS = 0.03  # in cosine, for names of two words and more: a single word says less than its nearness
-UNCLEAR = "unclear"  # name of a cluster whose texts have no words in common that can be shown
 
 Embed = Callable[[Sequence[str]], np.ndarray]
-
-
-@dataclass
-class Group:
-    """A cluster or branch that is named.
-
-    Attributes:
-        id: Of the cluster or branch.
-        clusters: Positions of its clusters.
-        texts: Representative texts, the most central first.
-        contrasts: Texts of other clusters.
-        keywords: Its keywords.
-        stand_ins: Names made of its keywords.
-        written: Names that the LLM wrote, with their sentences.
-        name: The chosen name.
-        is_written: Whether the LLM wrote it.
-        n_checked: Number of texts by which it was checked.
-        n_nearest: How many of them are nearer to it than a text of another cluster is.
-    """
-
-    id: int
-    clusters: list[int]
-    texts: list[str]
-    contrasts: list[str]
-    keywords: list[str]
-    stand_ins: list[str]
-    written: dict[str, str] = field(default_factory=dict)
-    name: str = ""
-    is_written: bool = False
-    n_checked: int = 0
-    n_nearest: int = 0
-
-    @property
-    def is_branch(self) -> bool:
-        """Whether it is a branch."""
-        return len(self.clusters) > 1
 
 
 def name_clusters(
@@ -111,7 +67,7 @@ def name_clusters(
     places = {cluster.id: place for place, cluster in enumerate(record.clusters)}
     positions = np.array([places.get(int(cluster), -1) for cluster in clusters], dtype=int)
     counts = TermCounts(texts, positions, len(places))
-    groups = _make_groups(record, texts, positions, counts)
+    groups = make_groups(record, texts, positions, counts)
     check = NameCheck(vectors, positions, len(places))
     asked = [group for group in groups if group.id not in renamed]
     chooser = _Chooser(check, counts, embed)
@@ -210,40 +166,6 @@ class _Chooser:
         new = [name for name in dict.fromkeys(names) if name not in self._vectors]
         if new:
             self._vectors |= dict(zip(new, self._embed(new), strict=True))
-
-
-def _make_groups(record: Clusters, texts: Sequence[str], positions: np.ndarray, counts: TermCounts) -> list[Group]:
-    groups: dict[int, Group] = {}
-    for place, cluster in enumerate(record.clusters):
-        rows = np.flatnonzero(positions == place).tolist()
-        near = [texts[row] for row in cluster.representatives] or [texts[row] for row in rows[:N_TEXTS]]
-        contrasts = [texts[row] for row in cluster.contrasts]
-        groups[cluster.id] = _make_group(cluster.id, [place], near, contrasts, [texts[row] for row in rows], counts)
-    for branch in record.tree:
-        one, other = (groups[child] for child in branch.children)
-        near = [text for pair in zip(one.texts, other.texts, strict=False) for text in pair]
-        own = [*one.clusters, *other.clusters]
-        outside = [group for group in groups.values() if not group.is_branch and not set(group.clusters) & set(own)]
-        contrasts = [group.texts[0] for group in outside if group.texts][:N_CONTRASTS]
-        groups[branch.id] = _make_group(branch.id, own, near, contrasts, near, counts)
-    return list(groups.values())
-
-
-def _make_group(
-    id: int, clusters: list[int], texts: list[str], contrasts: list[str], members: Sequence[str], counts: TermCounts
-) -> Group:
-    texts = list(dict.fromkeys(texts))  # duplicates say nothing more
-    keywords = counts.rank(clusters)
-    joined: list[str] = []
-    for keyword in keywords:
-        if len(" ".join([*joined, keyword]).split()) <= MAX_NAME_WORDS and len(joined) < 3 and is_shown(keyword):
-            joined.append(keyword)
-    stand_ins = [", ".join(joined)] if joined else []
-    stand_ins += counts.find_phrases([*texts, *members[:N_PHRASE_TEXTS]], keywords[:N_TEXTS])
-    if not stand_ins:
-        shown = clean_name(" ".join(texts[0].split()[:MAX_NAME_WORDS])) if texts else ""
-        stand_ins = [shown or UNCLEAR]
-    return Group(id, clusters, texts, contrasts, keywords, stand_ins)
 
 
 def _plan(group: Group, is_chat: bool) -> list[Ask]:

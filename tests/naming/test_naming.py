@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from perspective.description.records import Branch, Cluster, Clusters
-from perspective.naming.naming import UNCLEAR, name_clusters
+from perspective.naming.groups import UNCLEAR
+from perspective.naming.naming import name_clusters
 from perspective.naming.prompts import Ask, write_completion, write_question
 
 TOPICS = {

@@ -151,6 +151,9 @@ TABLES: dict[str, Callable[..., str]] = {
     "decoders_tuned": decoder_tables.tabulate_tuned,
     "hybrid": hybrid_tables.tabulate_hybrid,
     "unseen_gains": study_tables.tabulate_unseen_gains,
+    "views": study_tables.tabulate_views,
+    "perspectives": study_tables.tabulate_perspectives,
+    "wordings": study_tables.tabulate_wordings,
     "published_way": hybrid_tables.tabulate_published_way,
     "hybrid_gains": hybrid_tables.tabulate_hybrid_gains,
 }

@@ -18,6 +18,8 @@ from perspective.plots import make_figure
 
 PICTURE = ROOT / "docs" / "results.png"
 UNSEEN = MEASURES / "benchmark_unseen.json"
+VIEWS = MEASURES / "benchmark_views.json"
+PERSPECTIVES = MEASURES / "benchmark_perspectives.json"
 SHOWN = ("ACC", "NMI")
 
 # The rows of the headline: name, then study and arm, or when of the published figures.
@@ -116,6 +118,55 @@ def _load_unseen_gains(dataset: str, metric: str) -> np.ndarray:
     cells = measured.find(measured.load(UNSEEN), dataset, of="unseen texts")
     before, after = ({seed: cell[when] for seed, cell in cells.items()} for when in ("before", "after"))
     return pair_gains(after, before, metric)
+
+
+def tabulate_views() -> str:
+    """Teachers of other views: scores, and the difference to the method's teacher by k-means seed."""
+    results = measured.load(VIEWS)
+    method = "the method"
+    scores = [[f"{np.mean(cells[method][metric]):.1f}" for metric in SHOWN] for cells in results.values()]
+    rows = [[method, *map(" / ".join, scores)]]
+    for view in next(iter(results.values())):
+        if view != method:
+            differences = [
+                " / ".join(
+                    measured.format_spread(np.subtract(cells[view][metric], cells[method][metric])) for metric in SHOWN
+                )
+                for cells in results.values()
+            ]
+            rows.append([view, *differences])
+    return format_table(["teacher, ACC / NMI", *results], rows)
+
+
+def tabulate_perspectives() -> str:
+    """The same texts adapted to one perspective and to the other, measured by the labels of both."""
+    rows = []
+    cells = [cell for cell in measured.load(PERSPECTIVES) if cell["perspective"] is None or cell["seed"] is not None]
+    for perspective in dict.fromkeys(cell["perspective"] for cell in cells):
+        chosen = [cell for cell in cells if cell["perspective"] == perspective]
+        name = f'adapted to "{perspective}"' if perspective else "as it comes"
+        rows.append([name, str(len(chosen)) if perspective else "", *_score_by_both(chosen)])
+    return format_table(["ACC / NMI", "training seeds", "by intents (150)", "by domains (10)"], rows)
+
+
+def tabulate_wordings() -> str:
+    """Teachers of five wordings of two perspectives, measured by the labels of the perspective that is meant."""
+    cells = [cell for cell in measured.load(PERSPECTIVES) if cell["perspective"] and cell["seed"] is None]
+    rows = [[f'"{cell["wording"]}"', *_score_by_both([cell])] for cell in cells]
+    return format_table(["teacher asked for, ACC / NMI", "by intents (150)", "by domains (10)"], rows)
+
+
+def _score_by_both(cells: list[dict[str, Any]]) -> list[str]:
+    """Return mean ± standard deviation of cells by the intents and by the domains."""
+    found = {
+        (labels, metric): np.concatenate([cell["scores"][labels][metric] for cell in cells])
+        for labels in ("intent", "domain")
+        for metric in SHOWN
+    }
+    return [
+        " / ".join(f"{found[labels, metric].mean():.1f} ± {found[labels, metric].std():.1f}" for metric in SHOWN)
+        for labels in ("intent", "domain")
+    ]
 
 
 def tabulate_gains(study: str, *chosen: str) -> str:
