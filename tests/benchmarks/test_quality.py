@@ -7,8 +7,8 @@ from helpers import write_jsonl
 
 from perspective.artifacts import ROOT, Judgment, Output, Triplet, load_training_triplets, save_judgments
 from perspective.artifacts.provenance import METHOD_VERSIONS
+from perspective.benchmarks import perspectives, unseen, views
 from perspective.benchmarks import quality as study
-from perspective.benchmarks import views
 from perspective.data.corpus import load_texts
 from perspective.errors import DataError
 
@@ -35,11 +35,13 @@ def test_the_table_pairs_each_k_means_seed():
 
 @pytest.fixture
 def labelled(tmp_path, monkeypatch, sentences):
-    """60 labelled texts in the place of banking77."""
-    folder = tmp_path / "datasets" / "banking77"
-    folder.mkdir(parents=True)
-    texts = enumerate(sentences(60, n_words=8))
-    write_jsonl(folder / "small.jsonl", [{"input": f"{i} {text}", "label": text.split()[0]} for i, text in texts])
+    """60 labelled texts in the place of banking77, and of clinc with two kinds of labels."""
+    texts = sentences(60, n_words=8)
+    for name, word in (("banking77", 0), ("clinc", 0), ("clinc_domain", -1)):
+        folder = tmp_path / "datasets" / name
+        folder.mkdir(parents=True)
+        rows = [{"input": f"{i} {text}", "label": text.split()[word]} for i, text in enumerate(texts)]
+        write_jsonl(folder / "small.jsonl", rows)
     monkeypatch.setattr("perspective.data.corpus.DATASETS", tmp_path / "datasets")
 
 
@@ -85,6 +87,25 @@ def test_other_views_are_measured_and_kept(tmp_path, monkeypatch, labelled, embe
     assert len({tuple(cell["NMI"]) for cell in measured.values()}) > 1  # they are not the same teacher
     monkeypatch.setattr(views, "VIEWS", dict.fromkeys(views.VIEWS))
     views.main(options)
+
+
+@pytest.mark.slow
+def test_unseen_texts_and_two_perspectives_are_measured(tmp_path, monkeypatch, labelled, embedder_folder, llm_folder):
+    monkeypatch.setattr("perspective.trust.specificity.MIN_CONTROL_TEXTS", 30)
+    monkeypatch.setattr(perspectives, "WORDINGS", {"intent": ("intent", "purpose"), "domain": ("domain",)})
+    models = ["--embedder", str(embedder_folder), "--llm", str(llm_folder)]
+    options = ["--seeds", "7", *models, "--output_path", str(tmp_path)]
+    unseen.main(["--datasets", "banking77", *options])
+    cell = json.loads((tmp_path / "benchmark_unseen.json").read_text())["banking77"]["7"]
+    assert cell["n_unseen"] == 12 and len(cell["before"]["NMI"]) == len(cell["after"]["NMI"]) == 5
+    perspectives.main(options)
+    cells = json.loads((tmp_path / "benchmark_perspectives.json").read_text())
+    found = [(cell["perspective"], cell["wording"], cell["seed"]) for cell in cells]
+    trained = [("intent", "intent", 7), ("domain", "domain", 7)]
+    taught = [("intent", "intent", None), ("intent", "purpose", None), ("domain", "domain", None)]
+    assert found == [(None, None, None), *trained, *taught]
+    by_intent, by_purpose = (cell["scores"]["intent"]["NMI"] for cell in cells[3:5])
+    assert by_intent != by_purpose  # the LLM was asked in other words
 
 
 @pytest.fixture
