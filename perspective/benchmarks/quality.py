@@ -40,14 +40,15 @@ from perspective.errors import DataError, suggest_name
 from perspective.evaluation.clustering_scores import METRICS, pair_gains, score_clustering
 from perspective.evaluation.intervals import format_gain
 from perspective.evaluation.labels import load_labels
+from perspective.layout import HELD_OUT_DATASETS, STUDY_DATASETS
 from perspective.layout import STUDY_BASE as BASE
-from perspective.layout import STUDY_DATASETS as DATASETS
 from perspective.models.registry import find_local
 from perspective.options import option
 from perspective.runtime.devices import reading_precision, training_precision
 
 logger = logging.getLogger(__name__)
 
+DATASETS = (*STUDY_DATASETS, *HELD_OUT_DATASETS)
 SEEDS = (100, 13, 21)
 # What cells are made of: a new version of one of these methods makes finished cells out of date.
 INGREDIENTS = (
@@ -60,7 +61,7 @@ INGREDIENTS = (
 class StudySettings(StudyOptions):
     """What is compared."""
 
-    datasets: list[str] = option("data sets", default=list(DATASETS), group="input", aliases=("--dataset",))
+    datasets: list[str] = option("data sets", default=list(STUDY_DATASETS), group="input", aliases=("--dataset",))
     arms: list[str] | None = option("arms; default all", default=None, group="input", aliases=("--arm",))
     seeds: list[int] = option("seeds of sampling and training", default=list(SEEDS))
 

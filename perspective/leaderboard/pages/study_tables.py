@@ -11,7 +11,7 @@ import numpy as np
 from perspective.artifacts import ROOT, atomic_path
 from perspective.artifacts.markdown import format_table
 from perspective.evaluation.clustering_scores import METRICS, pair_gains
-from perspective.layout import MEASURES, STUDY_DATASETS
+from perspective.layout import HELD_OUT_DATASETS, MEASURES, STUDY_DATASETS
 from perspective.leaderboard import measured
 from perspective.leaderboard.measured import BASE, DATASETS, MEAN, TUNING
 from perspective.plots import make_figure
@@ -75,7 +75,7 @@ def tabulate_untouched() -> str:
 def tabulate_sets(study: str) -> str:
     """Every data set of a study: before, after, the gain, and how much of it is the LLM's."""
     rows = []
-    for name in STUDY_DATASETS:
+    for name in (*STUDY_DATASETS, *HELD_OUT_DATASETS):
         if not measured.has_arm(study, "method", name):
             continue
         cells = [
