@@ -13,23 +13,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from perspective.artifacts import Output
 from perspective.cli import parse_settings, shared_entry_point
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.models.embedders import load_embedder
-from perspective.models.registry import describe_model, find_local
-from perspective.options import ModelOptions, OutputOptions, RecipeFileOptions
+from perspective.options import RecipeFileOptions
 from perspective.pretraining.mntp import load_head, pretrain_by_masking
-from perspective.pretraining.settings import DecoderOptions, MntpSettings, checkpoint_path, describe_texts
-from perspective.runtime.distributed import broadcast_from_main
+from perspective.pretraining.settings import CheckpointOptions, DecoderOptions, MntpSettings
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class MntpFiles(DecoderOptions, ModelOptions, OutputOptions, RecipeFileOptions):
+class MntpFiles(DecoderOptions, CheckpointOptions, RecipeFileOptions):
     """The decoder, and where it is written."""
 
 
@@ -37,16 +33,10 @@ class MntpFiles(DecoderOptions, ModelOptions, OutputOptions, RecipeFileOptions):
 def main(argv: Sequence[str] | None = None) -> None:
     """Train."""
     corpus, files, settings = parse_settings((CorpusSettings, MntpFiles, MntpSettings), argv, __doc__)
-    path = checkpoint_path(corpus.dataset, files.embedder, "mntp", files.folder)
-    made_from = {
-        **{"dataset": corpus.dataset, "text_column": corpus.text_column, "embedder": files.embedder},
-        **{"revision": files.revision, "objective": "masked next-token prediction", **settings.made_from()},
-    }
-    inputs: dict[str, Path] = {"texts": corpus.path, **find_local(embedder=files.embedder)}
-    output = Output(path, "pre-trained embedder", made_from, inputs)
-    if broadcast_from_main(lambda: output.is_finished(files.overwrite)):
+    objective = {"objective": "masked next-token prediction"}
+    output = files.open_checkpoint(corpus, files.embedder, "mntp", {**objective, **settings.made_from()})
+    if output is None:
         return
-    output.facts |= describe_model(files.embedder) | describe_texts(corpus.path)
     hub = {"revision": files.revision, "trust_remote_code": files.trust_remote_code}
     model = load_embedder(files.embedder, pooling="mean", **hub)
     pretrain_by_masking(model, load_head(files.embedder, model, **hub), load_texts(corpus), settings, output)

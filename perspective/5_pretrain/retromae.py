@@ -13,22 +13,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from perspective.artifacts import Output
 from perspective.cli import parse_settings, shared_entry_point
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.models.embedders import load_embedder
-from perspective.models.registry import describe_model, find_local
-from perspective.options import ModelOptions, OutputOptions
-from perspective.pretraining.settings import EncoderOptions, RetroMaeSettings, checkpoint_path, describe_texts
-from perspective.runtime.distributed import broadcast_from_main
+from perspective.pretraining.settings import CheckpointOptions, EncoderOptions, RetroMaeSettings
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class RetroMaeFiles(EncoderOptions, ModelOptions, OutputOptions):
+class RetroMaeFiles(EncoderOptions, CheckpointOptions):
     """The encoder, and where it is written."""
 
 
@@ -36,18 +31,11 @@ class RetroMaeFiles(EncoderOptions, ModelOptions, OutputOptions):
 def main(argv: Sequence[str] | None = None) -> None:
     """Train."""
     corpus, files, settings = parse_settings((CorpusSettings, RetroMaeFiles, RetroMaeSettings), argv, __doc__)
-    path = checkpoint_path(corpus.dataset, files.embedder, settings.objective, files.folder)
-    made_from = {
-        **{"dataset": corpus.dataset, "text_column": corpus.text_column, "embedder": files.embedder},
-        **{"revision": files.revision, **settings.made_from()},
-    }
-    inputs: dict[str, Path] = {"texts": corpus.path, **find_local(embedder=files.embedder)}
-    output = Output(path, "pre-trained embedder", made_from, inputs)
-    if broadcast_from_main(lambda: output.is_finished(files.overwrite)):
+    output = files.open_checkpoint(corpus, files.embedder, settings.objective, settings.made_from())
+    if output is None:
         return
     from perspective.pretraining.retromae import load_rebuilder, pretrain_encoder
 
-    output.facts |= describe_model(files.embedder) | describe_texts(corpus.path)
     hub = {"revision": files.revision, "trust_remote_code": files.trust_remote_code}
     model = load_embedder(files.embedder, **hub)
     module = load_rebuilder(files.embedder, model, settings.seed, **hub)

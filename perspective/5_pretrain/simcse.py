@@ -13,24 +13,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from perspective.artifacts import Output
 from perspective.cli import parse_settings, shared_entry_point
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.models.embedders import load_embedder
-from perspective.models.registry import describe_model, find_local
-from perspective.options import BodyOptions, OutputOptions, PoolingName, RecipeFileOptions, option
-from perspective.pretraining.settings import DecoderOptions, SimcseSettings, checkpoint_path, describe_texts
+from perspective.options import BodyOptions, PoolingName, RecipeFileOptions, option
+from perspective.pretraining.settings import CheckpointOptions, DecoderOptions, SimcseSettings
 from perspective.pretraining.simcse import pretrain_by_simcse
-from perspective.runtime.distributed import broadcast_from_main
 from perspective.training.adapters import require_adapters
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class SimcseFiles(DecoderOptions, BodyOptions, OutputOptions, RecipeFileOptions):
+class SimcseFiles(DecoderOptions, BodyOptions, CheckpointOptions, RecipeFileOptions):
     """The embedder, and where it is written."""
 
     pooling: PoolingName = option(
@@ -45,17 +41,10 @@ class SimcseFiles(DecoderOptions, BodyOptions, OutputOptions, RecipeFileOptions)
 def main(argv: Sequence[str] | None = None) -> None:
     """Train."""
     corpus, files, settings = parse_settings((CorpusSettings, SimcseFiles, SimcseSettings), argv, __doc__)
-    path = checkpoint_path(corpus.dataset, files.embedder, "simcse", files.folder)
-    made_from = {
-        **{"dataset": corpus.dataset, "text_column": corpus.text_column, "embedder": files.embedder},
-        **{"revision": files.revision, "pooling": files.pooling, "load_in": files.load_in},
-        **{"objective": "SimCSE", **settings.made_from()},
-    }
-    inputs: dict[str, Path] = {"texts": corpus.path, **find_local(embedder=files.embedder)}
-    output = Output(path, "pre-trained embedder", made_from, inputs)
-    if broadcast_from_main(lambda: output.is_finished(files.overwrite)):
+    made_from = {"pooling": files.pooling, "load_in": files.load_in, "objective": "SimCSE", **settings.made_from()}
+    output = files.open_checkpoint(corpus, files.embedder, "simcse", made_from)
+    if output is None:
         return
-    output.facts |= describe_model(files.embedder) | describe_texts(corpus.path)
     require_adapters(files.load_in, settings.lora_rank)
     model = load_embedder(files.embedder, **files.loading())
     pretrain_by_simcse(model, load_texts(corpus), settings, output)

@@ -9,11 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from perspective.artifacts import ROOT, display_path
+from perspective.artifacts import ROOT, Output, display_path
 from perspective.artifacts.names import slugify_model
 from perspective.data.collection import QRELS_PLACES
+from perspective.data.corpus import CorpusSettings
 from perspective.errors import DataError
-from perspective.options import TRAINED_ALIASES, TrainedEmbedderOptions, option
+from perspective.models.registry import describe_model, find_local
+from perspective.options import TRAINED_ALIASES, ModelOptions, OutputOptions, TrainedEmbedderOptions, option
+from perspective.runtime.distributed import broadcast_from_main
 from perspective.training.settings import WarmedUpSettings
 
 logger = logging.getLogger(__name__)
@@ -135,6 +138,34 @@ class RetroMaeSettings(PretrainSettings):
 def _check_share(mask_share: float) -> None:
     if not 0 < mask_share < 1:
         raise DataError(f"--mask_share {mask_share}: must be above 0 and below 1")
+
+
+@dataclass(frozen=True)
+class CheckpointOptions(ModelOptions, OutputOptions):
+    """How the model to pre-train is loaded, and where the result is written."""
+
+    def open_checkpoint(
+        self, corpus: CorpusSettings, embedder: str, objective: str, made_from: dict[str, Any]
+    ) -> Output | None:
+        """Return the folder to write, with what is known before training; None where it is finished.
+
+        Args:
+            corpus: The texts.
+            embedder: The model to pre-train.
+            objective: Part of the folder's name.
+            made_from: Settings of training.
+        """
+        output = Output(
+            checkpoint_path(corpus.dataset, embedder, objective, self.folder),
+            "pre-trained embedder",
+            {"dataset": corpus.dataset, "text_column": corpus.text_column, "embedder": embedder}
+            | {"revision": self.revision, **made_from},
+            {"texts": corpus.path, **find_local(embedder=embedder)},
+        )
+        if broadcast_from_main(lambda: output.is_finished(self.overwrite)):
+            return None
+        output.facts |= describe_model(embedder) | describe_texts(corpus.path)
+        return output
 
 
 def checkpoint_path(dataset: str, embedder: str, objective: str, folder: Path | None = None) -> Path:
