@@ -18,5 +18,14 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str
     return "".join(f"| {' | '.join(map(_format_cell, line))} |\n" for line in lines)
 
 
+def format_interval(ends: Iterable[float], form: str = ".1f") -> str:
+    """Return the ends of an interval.
+
+    >>> format_interval((2.06, 4.05), "+.2f")
+    '[+2.06, +4.05]'
+    """
+    return f"[{', '.join(format(float(end), form) for end in ends)}]"
+
+
 def _format_cell(cell: object) -> str:
     return str(cell).replace("|", r"\|").replace("\n", " ")

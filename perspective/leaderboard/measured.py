@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from perspective.artifacts import ROOT, read_json
+from perspective.artifacts.markdown import format_interval
 from perspective.errors import DataError, suggest_name
 from perspective.evaluation.clustering_scores import pair_gains
 from perspective.evaluation.intervals import MIN_TRAINING_SEEDS, format_gain
@@ -143,8 +144,7 @@ def show_retrieval(key: str) -> str:
     """+3.05 [+2.06, +4.05], a paired difference of NDCG@10."""
     rows = {row["key"]: row for row in load(RETRIEVAL)["differences"]}
     row = find(rows, key, of=RETRIEVAL.name)
-    low, high = row["interval"]
-    return f"{row['mean']:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return f"{row['mean']:+.2f} {format_interval(row['interval'], '+.2f')}"
 
 
 def show_speed(stage: str, row: str, name: str) -> str:

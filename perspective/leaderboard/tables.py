@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from perspective.artifacts.markdown import format_interval
 from perspective.leaderboard.clustering_rows import BASE
 from perspective.leaderboard.standings import MEASURED, PUBLISHED, published_sets
 from perspective.retrieval.metrics import METRICS
@@ -236,4 +237,4 @@ def _format_means(cells: pd.DataFrame) -> list[str]:
 
 
 def _format_score(score: float, low: float, high: float) -> str:
-    return f"{score:.2f}" if math.isnan(low) else f"{score:.2f} [{low:.2f}, {high:.2f}]"
+    return f"{score:.2f}" if math.isnan(low) else f"{score:.2f} {format_interval((low, high), '.2f')}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from perspective.artifacts.markdown import format_table
+from perspective.artifacts.markdown import format_interval, format_table
 from perspective.layout import MEASURES
 from perspective.leaderboard.measured import load
 from perspective.options import PoolingName
@@ -88,6 +88,5 @@ def show_minutes() -> str:
 
 def _show(found: dict[str, Any]) -> str:
     if "NDCG@10" in found:
-        low, high = found["interval"]
-        return f"{found['NDCG@10']:.1f} [{low:.1f}, {high:.1f}]"
+        return f"{found['NDCG@10']:.1f} {format_interval(found['interval'])}"
     return f"{found['ACC']:.1f} / {found['NMI']:.1f}"

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from perspective.artifacts import ROOT, display_path, write_text
-from perspective.artifacts.markdown import format_table
+from perspective.artifacts.markdown import format_interval, format_table
 from perspective.cli import entry_point, parse_settings
 from perspective.errors import DataError, suggest_name
 from perspective.evaluation.comparison import Comparison, format_text
@@ -115,7 +115,7 @@ def tabulate_retrieval() -> str:
         [
             row["retriever"],
             *(
-                f"{row['scores'][metric]:.2f} [{', '.join(f'{bound:.2f}' for bound in row['interval'][metric])}]"
+                f"{row['scores'][metric]:.2f} {format_interval(row['interval'][metric], '.2f')}"
                 for metric in ("NDCG@1", "NDCG@10")
             ),
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from perspective.artifacts.markdown import format_table
+from perspective.artifacts.markdown import format_interval, format_table
 from perspective.layout import MEASURES
 from perspective.leaderboard.measured import load, load_koe5
 
@@ -98,4 +98,4 @@ def show_terms(collection: str, arm: str) -> str:
 
 def _show(found: dict[str, Any]) -> str:
     deviation = f" ± {found['std']:.1f}" if found["n_seeds"] > 1 else ""
-    return f"{found['mean']:.1f}{deviation} [{', '.join(f'{end:.1f}' for end in found['interval'])}]"
+    return f"{found['mean']:.1f}{deviation} {format_interval(found['interval'])}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from perspective.artifacts.markdown import format_table
+from perspective.artifacts.markdown import format_interval, format_table
 from perspective.layout import MEASURES
 from perspective.leaderboard.measured import load
 from perspective.retrieval.metrics import find_interval, resample_means
@@ -158,16 +158,16 @@ def _tabulate_arms(
 def _show_difference(differences: Sequence[np.ndarray]) -> str:
     """The mean over seeds and queries, with the 95% interval of the bootstrap over queries."""
     mean = np.mean(differences, axis=0)
-    low, high = find_interval(resample_means(mean[:, None]))
-    return f"{mean.mean():+.2f} [{float(low[0]):+.2f}, {float(high[0]):+.2f}]"
+    ends = find_interval(resample_means(mean[:, None]))
+    return f"{mean.mean():+.2f} {format_interval((end[0] for end in ends), '+.2f')}"
 
 
 def _show_scores(found: Mapping[str, Any]) -> list[str]:
     return [
-        f"{found['scores'][metric]:.1f} [{found['interval'][metric][0]:.1f}, {found['interval'][metric][1]:.1f}]"
+        f"{found['scores'][metric]:.1f} {format_interval(found['interval'][metric])}"
         for metric in ("NDCG@1", "NDCG@10")
     ]
 
 
 def _show_interval(row: Mapping[str, Any]) -> str:
-    return f"{row['score']:.1f} [{row['interval'][0]:.1f}, {row['interval'][1]:.1f}]"
+    return f"{row['score']:.1f} {format_interval(row['interval'])}"
