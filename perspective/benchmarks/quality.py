@@ -79,6 +79,7 @@ ARMS: dict[str, Callable[[StudyRun, int], np.ndarray]] = {
     "method": lambda run, seed: run.train_on_teacher(seed),
     "method+llm": lambda run, seed: run.blend(seed),
     "no_llm": lambda run, seed: run.train_on_teacher(seed, "--by_embedder"),
+    "two_rounds": lambda run, seed: run.train_twice(seed),
     # Teachers themselves, without training: they exist for known texts only, and show what each part contributes.
     "teacher": lambda run, seed: read_vectors(run.teach()),
     "teacher_no_llm": lambda run, seed: read_vectors(run.teach("--by_embedder")),

@@ -44,14 +44,21 @@ class StudyOptions(OutputOptions):
 
 
 class StudyRun:
-    """Stages 1 and 2 on one data set, with all files in the study's folder; no label is read here."""
+    """Stages 1 and 2 on one data set, with all files in the study's folder; no label is read here.
 
-    def __init__(self, dataset: str, settings: StudyOptions) -> None:
+    Args:
+        dataset: Name of the data set.
+        settings: Models and folder.
+        first: The round before, whose answer states are used; a second round writes into a folder of its own.
+    """
+
+    def __init__(self, dataset: str, settings: StudyOptions, first: StudyRun | None = None) -> None:
         self.dataset = dataset
         self.settings = settings
-        self.folder = settings.folder
+        self.folder: Path = first.folder / "second_round" if first else settings.folder
         self.corpus = CorpusSettings(dataset)
         self.judge_name = name_judge_files(settings.llm, "answer")
+        self._first = first
         self._called: set[tuple[str, ...]] = set()
 
     @property
@@ -76,6 +83,8 @@ class StudyRun:
 
     def read_states(self) -> Path:
         """Return the LLM's answer states."""
+        if self._first:
+            return self._first.read_states()
         self.call("1_predict_triplet.read_states", "--llm", self.settings.llm, "--output_path", self.folder)
         return states_path(self.dataset, "small", self.judge_name, self.folder)
 
@@ -134,10 +143,13 @@ class StudyRun:
 
     def train(self, train_file: Path, recipe: str, seed: int) -> np.ndarray:
         """Return the vectors of the embedder trained on a file; the same content is trained on once."""
-        name = f"{self.dataset}_small_{hash_file(train_file)[:12]}-{recipe}_seed={seed}"
-        model = ("--embedder", self.settings.embedder, "--output_dir", self.folder / name)
-        self.call("2_finetune.finetune", *model, "--train_file", train_file, "--recipe", recipe, "--seed", seed)
-        return read_vectors(self.embed(self.folder / name))
+        return read_vectors(self.embed(self._finetune(train_file, recipe, seed)))
+
+    def train_twice(self, seed: int) -> np.ndarray:
+        """Return the vectors of the embedder after a second round, which starts from the first one's."""
+        first = self._finetune(self.teach(), "distill", seed)
+        again = StudyRun(self.dataset, replace(self.settings, embedder=str(first)), self)
+        return again.train_on_teacher(seed)
 
     def train_on_teacher(self, seed: int, *options: str, judgments: Path | None = None) -> np.ndarray:
         """Return the vectors of the embedder trained on a teacher."""
@@ -147,6 +159,12 @@ class StudyRun:
         """Return the method's vectors with the answer states beside them, where these are trusted."""
         vectors, weight = self.train_on_teacher(seed), read_record(self.teach()).llm_weight
         return blend_for_inference(vectors, read_vectors(self.read_states()), weight) if weight else vectors
+
+    def _finetune(self, train_file: Path, recipe: str, seed: int) -> Path:
+        folder = self.folder / f"{self.dataset}_small_{hash_file(train_file)[:12]}-{recipe}_seed={seed}"
+        model = ("--embedder", self.settings.embedder, "--output_dir", folder)
+        self.call("2_finetune.finetune", *model, "--train_file", train_file, "--recipe", recipe, "--seed", seed)
+        return folder
 
     def _find(self, kind: str, embedder: str | None = None, max_query: int = 1024, seed: int = 100) -> Path:
         """Return where a file of `Layout` is in the study's folder."""

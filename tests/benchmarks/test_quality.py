@@ -53,6 +53,7 @@ def test_the_study_runs_and_resumes(tmp_path, monkeypatch, labelled, embedder_fo
         "method",
         "method+llm",
         "no_llm",
+        "two_rounds",
         "teacher_weight_1",
         "teacher",
         "random_triplets",
