@@ -78,8 +78,8 @@ def has_arm(study: str, arm: str, dataset: str) -> bool:
 
 
 def count_seeds(study: str, arm: str) -> str:
-    """Return how many training seeds an arm has: "3", or "1-3" where data sets differ."""
-    counts = {len(arms[arm]) for arms in load_study(study).values() if arm in arms}
+    """Return how many training seeds an arm has on the published sets: "3", or "1-3" where these differ."""
+    counts = {len(arms[arm]) for name, arms in load_study(study).items() if name in DATASETS and arm in arms}
     return "-".join(map(str, sorted(counts)))
 
 

@@ -127,14 +127,13 @@ def tabulate_views() -> str:
     scores = [[f"{np.mean(cells[method][metric]):.1f}" for metric in SHOWN] for cells in results.values()]
     rows = [[method, *map(" / ".join, scores)]]
     for view in next(iter(results.values())):
-        if view != method:
-            differences = [
-                " / ".join(
-                    measured.format_spread(np.subtract(cells[view][metric], cells[method][metric])) for metric in SHOWN
-                )
-                for cells in results.values()
-            ]
-            rows.append([view, *differences])
+        if view == method:
+            continue
+        differences = [
+            [np.subtract(cells[view][metric], cells[method][metric]) for metric in SHOWN] if view in cells else []
+            for cells in results.values()
+        ]
+        rows.append([view, *(" / ".join(map(measured.format_spread, of_set)) for of_set in differences)])
     return format_table(["teacher, ACC / NMI", *results], rows)
 
 
