@@ -50,12 +50,8 @@ from perspective.vectors import blend_directions, center_rows, half_whiten, keep
 
 logger = logging.getLogger(__name__)
 
-WORDINGS = (
-    "The {} of this text",
-    "{} in one word",
-    "Category ({})",
-    "Best label for the {}",
-)  # beside the method's own
+# Beside the method's own.
+WORDINGS = ("The {} of this text", "{} in one word", "Category ({})", "Best label for the {}")
 LAYERS = (0.8, 0.9)  # share of the layers that are read, beside all
 TEXTS_PER_CLUSTER = 15
 N_DIRECTIONS = 50  # on which Ward's clusters are found
