@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,11 +13,11 @@ import numpy as np
 
 from perspective.artifacts import ROOT, Output, display_path, hash_file, read_facts, read_sidecar, read_vectors
 from perspective.clustering.ward import average_by_cluster
+from perspective.description.added import AddedClusters, join_added
 from perspective.description.assignment import assign_vectors, find_outlier_cosine
 from perspective.description.edits import Edits, apply_edits, list_unknown_names, load_edits
 from perspective.description.files import (
     Anchors,
-    Assignment,
     Clustering,
     finish_writing,
     make_table,
@@ -41,23 +41,6 @@ Method = Literal["kmeans", "hdbscan"]
 N_REPRESENTATIVES = 10
 N_NEAR_CLUSTERS, N_CONTRASTS = 3, 2  # contrasts: two central texts of each of the three nearest clusters
 FIRST_BRANCH = 10_000  # ids of branches: far above those of clusters, which grow
-
-
-@dataclass(frozen=True)
-class AddedClusters:
-    """Clusters that formed among new texts that belonged nowhere.
-
-    Attributes:
-        clusters: Their records; representatives are rows after those of the clustered texts.
-        centers: `(n_added, dim)`, one a cluster.
-        texts: Examples of their texts.
-        assignment: The cluster of each example.
-    """
-
-    clusters: list[Cluster]
-    centers: np.ndarray
-    texts: list[str]
-    assignment: Assignment
 
 
 def write_found(
@@ -122,7 +105,7 @@ def write_clusters(
     vectors, found = read_vectors(embeddings, len(texts)), np.load(files.found, allow_pickle=False)
     earlier = _read_added(files, vectors.shape[1], len(texts))
     sources = [*read_sources(files), *([source] if source else [])] if earlier or added else []
-    everything = _join_added(earlier, added)
+    everything = join_added(earlier, added)
     method = read_facts(files.found)["method"]
     clustering, anchors, remarks = build_clustering(vectors, texts, found, method, edits, everything)
     for remark in remarks:
@@ -337,18 +320,3 @@ def _read_added(files: ClusterFiles, dim: int, n_texts: int) -> AddedClusters | 
         files.added.unlink()
         return None
     return AddedClusters([old.record.clusters[place] for place in places], old.centers[places], texts, assignment)
-
-
-def _join_added(one: AddedClusters | None, other: AddedClusters | None) -> AddedClusters | None:
-    if one is None or other is None:
-        return one or other
-    columns = (
-        np.concatenate([getattr(one.assignment, name), getattr(other.assignment, name)])
-        for name in ("cluster", "confidence", "outlier")
-    )
-    return AddedClusters(
-        one.clusters + other.clusters,
-        np.vstack([one.centers, other.centers]),
-        one.texts + other.texts,
-        Assignment(*columns),
-    )

@@ -16,10 +16,10 @@ from perspective.artifacts import Output, atomic_path, hash_file, keep_block, re
 from perspective.artifacts.reading import forget_pages
 from perspective.clustering.distances import square_lengths
 from perspective.clustering.ward import average_by_cluster
+from perspective.description.added import AddedClusters
 from perspective.description.assignment import ROWS_AT_A_TIME, assign_vectors
 from perspective.description.clusters import (
     N_REPRESENTATIVES,
-    AddedClusters,
     apply_changed_edits,
     find_embeddings,
     find_free_id,
