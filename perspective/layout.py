@@ -17,7 +17,6 @@ JUDGED_TEACHER = "-judged-teacher"  # end of the names of teachers made from jud
 STUDY = "benchmark_quality"
 PUBLISHED_DATASETS = ("banking77", "few_nerd_nat", "mtop_domain", "stackexchange")
 STUDY_DATASETS = (*PUBLISHED_DATASETS, "clinc", "massive_scenario", "go_emotion", "reddit")
-HELD_OUT_DATASETS = ("debian", "modules")  # made on this machine by `make_held_out_sets.sh`
 STUDY_BASE = "untouched"  # the arm that gains are measured against
 STUDY_PAIR = ("minilm", "smollm2")  # the default embedder and LLM, which file names leave out
 

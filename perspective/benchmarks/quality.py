@@ -36,19 +36,20 @@ from perspective.artifacts.provenance import METHOD_VERSIONS
 from perspective.benchmarks.study_run import StudyOptions, StudyRun
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings
+from perspective.data.held_out import SETS as HELD_OUT_SETS
 from perspective.errors import DataError, suggest_name
 from perspective.evaluation.clustering_scores import METRICS, pair_gains, score_clustering
 from perspective.evaluation.intervals import format_gain
 from perspective.evaluation.labels import load_labels
-from perspective.layout import HELD_OUT_DATASETS, STUDY_DATASETS
 from perspective.layout import STUDY_BASE as BASE
+from perspective.layout import STUDY_DATASETS
 from perspective.models.registry import find_local
 from perspective.options import option
 from perspective.runtime.devices import reading_precision, training_precision
 
 logger = logging.getLogger(__name__)
 
-DATASETS = (*STUDY_DATASETS, *HELD_OUT_DATASETS)
+DATASETS = (*STUDY_DATASETS, *HELD_OUT_SETS)
 SEEDS = (100, 13, 21)
 # What cells are made of: a new version of one of these methods makes finished cells out of date.
 INGREDIENTS = (

@@ -10,8 +10,9 @@ import numpy as np
 
 from perspective.artifacts import ROOT, atomic_path
 from perspective.artifacts.markdown import format_table
+from perspective.data.held_out import SETS as HELD_OUT_SETS
 from perspective.evaluation.clustering_scores import METRICS, pair_gains
-from perspective.layout import HELD_OUT_DATASETS, MEASURES, STUDY_DATASETS
+from perspective.layout import MEASURES, STUDY_DATASETS
 from perspective.leaderboard import measured
 from perspective.leaderboard.measured import BASE, DATASETS, MEAN, TUNING
 from perspective.plots import make_figure
@@ -75,7 +76,7 @@ def tabulate_untouched() -> str:
 def tabulate_sets(study: str) -> str:
     """Every data set of a study: before, after, the gain, and how much of it is the LLM's."""
     rows = []
-    for name in (*STUDY_DATASETS, *HELD_OUT_DATASETS):
+    for name in (*STUDY_DATASETS, *HELD_OUT_SETS):
         if not measured.has_arm(study, "method", name):
             continue
         cells = [
@@ -149,7 +150,7 @@ def tabulate_perspectives() -> str:
 
 
 def tabulate_wordings() -> str:
-    """Teachers of five wordings of two perspectives, measured by the labels of the perspective that is meant."""
+    """Teachers of five wordings of each of two perspectives, measured by the labels of both."""
     cells = [cell for cell in measured.load(PERSPECTIVES) if cell["perspective"] and cell["seed"] is None]
     rows = [[f'"{cell["wording"]}"', *_score_by_both([cell])] for cell in cells]
     return format_table(["teacher asked for, ACC / NMI", "by intents (150)", "by domains (10)"], rows)
