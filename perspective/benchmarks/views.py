@@ -27,36 +27,34 @@ from typing import Any
 
 import numpy as np
 
-from perspective.artifacts import dump_json, read_json, read_vectors, write_text
+from perspective.artifacts import dump_json, read_json, read_record, read_vectors, write_text
 from perspective.benchmarks.quality import score_vectors
 from perspective.benchmarks.study_run import StudyOptions, StudyRun
 from perspective.cli import entry_point, parse_settings
 from perspective.clustering.ward import average_by_cluster
 from perspective.data.corpus import load_texts
 from perspective.judging.protocol import choose_wording
-from perspective.layout import MEASURES, PREDICT_STAGE, control_path
+from perspective.layout import MEASURES, PREDICT_STAGE
 from perspective.llm.batching import batch_by_length, choose_limit
-from perspective.llm.chat import list_special_tokens, make_harmless, tokenize_beginning
-from perspective.llm.loading import LLM, load_llm
+from perspective.llm.chat import tokenize_beginning
+from perspective.llm.loading import load_llm
 from perspective.llm.writing import AnswerWriter
 from perspective.models.embedders import load_embedder
 from perspective.models.embedding import embed_texts
 from perspective.options import option
 from perspective.teacher.graph import connect_neighbors, diffuse
-from perspective.teacher.reading import MAX_TEXT_TOKENS
 from perspective.teacher.states import EXAMPLES, StateReader, write_question
-from perspective.trust.specificity import decide_trust, gather_control, sample_control_rows
-from perspective.vectors import blend_directions, center_rows, half_whiten, keep_directions, normalize_rows
+from perspective.teacher.teacher import blend_views
+from perspective.vectors import center_rows, half_whiten, keep_directions, normalize_rows
 
 logger = logging.getLogger(__name__)
 
 # Beside the method's own.
-WORDINGS = ("The {} of this text", "{} in one word", "Category ({})", "Best label for the {}")
+WORDINGS = ("the {} of this text", "{} in one word", "category ({})", "best label for the {}")
 LAYERS = (0.8, 0.9)  # share of the layers that are read, beside all
 TEXTS_PER_CLUSTER = 15
 N_DIRECTIONS = 50  # on which Ward's clusters are found
 LABEL_TOKENS = 8
-BLOCK_TEXTS = 256
 
 
 @dataclass(frozen=True)
@@ -78,16 +76,12 @@ class ViewReader:
         self._perspective = choose_wording(PREDICT_STAGE / "prompts.json", run.dataset).perspective
         self._vectors = read_vectors(run.embed(), len(self._texts))
         self._states = read_vectors(run.read_states(), len(self._texts))
-        control = read_vectors(control_path(run.read_states()), len(sample_control_rows(len(self._texts))))
-        asked, reworded, *others = gather_control(self._states, control)
-        self.weight = decide_trust(asked, reworded, others).weight
+        self.weight = read_record(run.teach()).llm_weight or 0.0
 
     def make_teacher(self, view: np.ndarray) -> np.ndarray:
         """Return the teacher of a view of unit rows, at the weight of the method, `(n_texts, dim)`."""
         rows = center_rows(self._vectors)
-        blended = rows
-        if self.weight:
-            blended = normalize_rows(blend_directions(rows, view, self.weight, rows.shape[1]))
+        blended = blend_views(rows, view, self.weight)
         return diffuse(blended, connect_neighbors(blended, rows, view, self.weight))
 
     def make_method(self) -> np.ndarray:
@@ -96,9 +90,9 @@ class ViewReader:
 
     def read_wordings(self) -> np.ndarray:
         """Return the teacher of five questions."""
-        questions = [f"\n{_capitalize(wording.format(self._perspective))}:" for wording in WORDINGS]
-        states = np.split(self._read(load_llm(self._run.settings.llm), questions), len(questions), axis=1)
-        return self.make_teacher(_average([self._states, *states]))
+        questions = [write_question(wording.format(self._perspective)) for wording in WORDINGS]
+        states = StateReader(load_llm(self._run.settings.llm), questions)(self._texts)
+        return self.make_teacher(_average([self._states, *np.split(states, len(questions), axis=1)]))
 
     def read_layers(self) -> np.ndarray:
         """Return the teacher of states after fewer layers and of the method's."""
@@ -109,7 +103,7 @@ class ViewReader:
             n_layers = round(share * len(body.layers))
             body.layers = body.layers[:n_layers]
             body.config.num_hidden_layers = n_layers
-            states.append(self._read(llm, [write_question(self._perspective)]))
+            states.append(StateReader(llm, [write_question(self._perspective)])(self._texts))
         return self.make_teacher(_average(states))
 
     def filter_directions(self) -> np.ndarray:
@@ -122,16 +116,15 @@ class ViewReader:
     def write_labels(self) -> np.ndarray:
         """Return the teacher in which the embedder's vector of a written label is the LLM's view."""
         llm = load_llm(self._run.settings.llm)
-        markers = list_special_tokens(llm.tokenizer)
+        question = write_question(self._perspective)
+        rows, _ = StateReader(llm, [question]).arrange(self._texts)
         head = tokenize_beginning(llm.tokenizer, f"{EXAMPLES}Text:")
-        tail = llm.tokenizer(write_question(self._perspective), add_special_tokens=False)["input_ids"]
-        texts = [f" {make_harmless(text, markers)}" for text in self._texts]
-        rows = llm.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        tail = llm.tokenizer(question, add_special_tokens=False)["input_ids"]
         writer = AnswerWriter(llm, LABEL_TOKENS, {"n_prompts": 0, "n_tokens": 0}, stop="\n")
         writer.begin(head)
         labels = [""] * len(rows)
         for batch in batch_by_length(range(len(rows)), rows.__getitem__, choose_limit(llm, None)):
-            written = writer.write([[*head, *rows[place][:MAX_TEXT_TOKENS], *tail] for place in batch])
+            written = writer.write([[*head, *rows[place].tolist(), *tail] for place in batch])
             replies = llm.tokenizer.batch_decode(written, skip_special_tokens=True)
             for place, reply in zip(batch, replies, strict=True):
                 labels[place] = reply.split("\n")[0].strip()
@@ -150,12 +143,6 @@ class ViewReader:
         )
         centers = normalize_rows(average_by_cluster(teacher, clusters, n_clusters))
         return normalize_rows(teacher + centers[clusters])
-
-    def _read(self, llm: LLM, questions: Sequence[str]) -> np.ndarray:
-        reader = StateReader(llm, questions)
-        rows, order = reader.arrange(self._texts)
-        blocks = np.array_split(order, max(1, len(order) // BLOCK_TEXTS))
-        return np.concatenate([reader.read(block.tolist(), rows) for block in blocks])[np.argsort(order)]
 
 
 VIEWS: dict[str, Callable[[ViewReader], np.ndarray]] = {
@@ -190,10 +177,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _average(views: Sequence[np.ndarray]) -> np.ndarray:
     """Return unit rows whose cosines are the mean of the half-whitened views' cosines."""
     return normalize_rows(np.hstack([half_whiten(view) for view in views]))
-
-
-def _capitalize(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 if __name__ == "__main__":

@@ -113,14 +113,26 @@ def make_teacher(vectors: np.ndarray, evidence: Evidence, settings: TeachSetting
     states, trust = None, Trust(0.0)
     if evidence.states is not None:
         states, trust = half_whiten(evidence.states), _decide_trust(evidence, settings)
-    blended = rows
-    if states is not None and trust.weight:
-        blended = normalize_rows(blend_directions(rows, states, trust.weight, vectors.shape[1]))
+    blended = rows if states is None else blend_views(rows, states, trust.weight)
     if settings.diffused:
         graph = connect_neighbors(blended, rows, states, trust.weight)
         del rows, states  # gigabytes of a million texts
         blended = diffuse(blended, graph)
     return Teacher(fit_to_embedder(blended, vectors), trust, facts)
+
+
+def blend_views(rows: np.ndarray, states: np.ndarray, weight: float) -> np.ndarray:
+    """Put the LLM's view beside the embedder's, in as many dimensions as the embedder has.
+
+    Args:
+        rows: Unit rows of the embedder, `(n_texts, dim)`.
+        states: Unit rows of the LLM, `(n_texts, state_dim)`.
+        weight: Of the LLM against the embedder's 1; at 0 the rows are returned.
+
+    Returns:
+        Unit rows `(n_texts, dim)`.
+    """
+    return normalize_rows(blend_directions(rows, states, weight, rows.shape[1])) if weight else rows
 
 
 def _decide_trust(evidence: Evidence, settings: TeachSettings) -> Trust:
