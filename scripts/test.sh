@@ -17,4 +17,5 @@ lint-imports
 echo "== shellcheck" >&2
 shellcheck -x -P SCRIPTDIR scripts/*.sh perspective/*/scripts/*.sh .ci/run
 echo "== pytest" >&2
-python -m pytest -q "$@"
+# Two processes: most tests run tiny models, which a second thread makes no faster. Tests of one file share fixtures.
+python -m pytest -q -n 2 --dist loadfile "$@"
