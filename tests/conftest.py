@@ -5,10 +5,10 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("COMPUTE_DTYPE", "float32")  # the tolerances are those of single precision
-# The threads of two processes that share the cores wait for each other: each gets cores of its own.
-n_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-if n_workers > 1:
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // n_workers)))
+# Processes that share the cores get cores of their own: their threads would wait for each other.
+os.environ.setdefault(
+    "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+)
 
 import string
 import threading
