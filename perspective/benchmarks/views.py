@@ -9,6 +9,8 @@ middle directions    not half-whitened: the middle half of the unembedding matri
 written labels       the LLM writes a label, and the embedder's vector of it is the LLM's view
 pulled to clusters   the method's teacher, each vector moved half-way to the centre of its cluster (Ward's, of fifteen
                      texts on average, on 50 directions)
+places in the graph  beside the method's teacher, at two thirds of its weight, where four steps of a walk over its graph
+                     of neighbours lead (a diffusion map: Coifman & Lafon, 2006, in random directions)
 
 Reads:  datasets/<dataset>/small.jsonl with labels; the study's vectors and answer states, made if they are not there
 Writes: measures/benchmark_views.json, after each teacher; those that are there are kept
@@ -23,7 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,6 +49,9 @@ from perspective.teacher.states import EXAMPLES, StateReader, write_question
 from perspective.teacher.teacher import blend_views
 from perspective.vectors import center_rows, half_whiten, keep_directions, normalize_rows
 
+if TYPE_CHECKING:
+    from scipy import sparse
+
 logger = logging.getLogger(__name__)
 
 # Beside the method's own.
@@ -55,6 +60,9 @@ LAYERS = (0.8, 0.9)  # share of the layers that are read, beside all
 TEXTS_PER_CLUSTER = 15
 N_DIRECTIONS = 50  # on which Ward's clusters are found
 LABEL_TOKENS = 8
+PLACE_WEIGHT = 2 / 3
+PLACE_STEPS = 4
+PLACE_DIRECTIONS = 768
 
 
 @dataclass(frozen=True)
@@ -80,9 +88,12 @@ class ViewReader:
 
     def make_teacher(self, view: np.ndarray) -> np.ndarray:
         """Return the teacher of a view of unit rows, at the weight of the method, `(n_texts, dim)`."""
+        return diffuse(*self._connect(view))
+
+    def _connect(self, view: np.ndarray) -> tuple[np.ndarray, sparse.csr_matrix]:
         rows = center_rows(self._vectors)
         blended = blend_views(rows, view, self.weight)
-        return diffuse(blended, connect_neighbors(blended, rows, view, self.weight))
+        return blended, connect_neighbors(blended, rows, view, self.weight)
 
     def make_method(self) -> np.ndarray:
         """Return the method's teacher."""
@@ -144,6 +155,15 @@ class ViewReader:
         centers = normalize_rows(average_by_cluster(teacher, clusters, n_clusters))
         return normalize_rows(teacher + centers[clusters])
 
+    def add_places(self) -> np.ndarray:
+        """Return the method's teacher with each text's place in the graph beside it."""
+        blended, graph = self._connect(half_whiten(self._states))
+        # Random rows are nearly orthogonal: after the steps, the cosine of two texts says how far their walks overlap.
+        places = np.random.default_rng(0).standard_normal((len(blended), PLACE_DIRECTIONS), dtype=np.float32)
+        for _ in range(PLACE_STEPS):
+            places = graph @ places
+        return np.hstack([center_rows(diffuse(blended, graph)), PLACE_WEIGHT * normalize_rows(places)])
+
 
 VIEWS: dict[str, Callable[[ViewReader], np.ndarray]] = {
     "the method": ViewReader.make_method,
@@ -152,6 +172,7 @@ VIEWS: dict[str, Callable[[ViewReader], np.ndarray]] = {
     "middle directions": ViewReader.filter_directions,
     "written labels": ViewReader.write_labels,
     "pulled to clusters": ViewReader.pull_to_clusters,
+    "places in the graph": ViewReader.add_places,
 }
 
 
