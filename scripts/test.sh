@@ -17,6 +17,6 @@ lint-imports
 echo "== shellcheck" >&2
 shellcheck -x -P SCRIPTDIR scripts/*.sh perspective/*/scripts/*.sh .ci/run
 echo "== pytest" >&2
-# Two processes: most tests run tiny models, which a second thread makes no faster. Tests of one file share fixtures; the
-# files keep their order, for those with few tests, which xdist would run last, run longest.
-python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder "$@"
+# Two processes of one thread: most tests run tiny models, which a second thread makes no faster. Tests of one file share
+# fixtures; the files keep their order, for those with few tests, which xdist would run last, run longest.
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder "$@"
