@@ -26,7 +26,8 @@ SHOWN = ("ACC", "NMI")
 # The rows of the headline: name, then study and arm, or when of the published figures.
 HEADLINE = (
     ("MiniLM (22M), as it comes", ("smollm2", BASE), "#c3ccd8"),
-    ("MiniLM, adapted with SmolLM2-135M", ("smollm2", "method"), "#1f5fa8"),
+    ("MiniLM, adapted with SmolLM2-135M", ("smollm2", "method"), "#6f9fd0"),
+    ("MiniLM, adapted with Qwen2.5-Coder-0.5B", ("qwen", "method"), "#1f5fa8"),
     ("gte-large (335M), as it comes (published)", ("before",), "#e3cfa4"),
     ("gte-large, adapted with Starling-LM-7B (published)", ("after",), "#b8862b"),
 )
