@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from perspective.artifacts import Output, dump_json, read_json, read_vectors, write_text
-from perspective.benchmarks.quality import SEEDS, StudySettings, score_vectors
+from perspective.benchmarks.quality import SEEDS, StudySettings, list_method_versions, score_vectors
 from perspective.benchmarks.study_run import StudyRun
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import load_texts
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if load_texts(runs["intent"].corpus) != load_texts(runs["domain"].corpus):
         raise DataError(f"{runs['domain'].corpus.path}: other texts than in {runs['intent'].corpus.path}")
     folder = Path(settings.output_path or MEASURES) / "benchmark_perspectives"
-    made_from = {"embedder": settings.embedder, "llm": settings.llm}
+    made_from = {"embedder": settings.embedder, "llm": settings.llm, "methods": list_method_versions()}
     rows = []
     for case in list_cases(settings.seeds):
         inputs = {perspective: run.corpus.path for perspective, run in runs.items()}

@@ -141,13 +141,18 @@ def find_cell(run: StudyRun, arm: str, seed: int) -> Output:
     models = {"embedder": run.settings.embedder, "llm": run.settings.llm}
     settings = {
         **{"arm": arm, "seed": seed, **models},
-        "methods": {name: METHOD_VERSIONS.get(name, 1) for name in INGREDIENTS},
+        "methods": list_method_versions(),
         **_hash_local(**models),
     }
     inputs = {"texts": run.corpus.path} | ({"recorded": run.recorded} if arm in RECORDED else {})
     precision = f"{reading_precision()}, trained in {training_precision()}"
     path = run.folder / f"{run.dataset}-{arm}-{seed}.json"
     return Output(path, "study cell", settings, inputs, precision=precision)
+
+
+def list_method_versions() -> dict[str, int]:
+    """Return the versions of the methods that a cell is made by; each study writes them into its cells' settings."""
+    return {name: METHOD_VERSIONS.get(name, 1) for name in INGREDIENTS}
 
 
 @cache

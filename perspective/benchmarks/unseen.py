@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from perspective.artifacts import Output, dump_json, read_json, read_vectors, write_text
-from perspective.benchmarks.quality import StudySettings
+from perspective.benchmarks.quality import StudySettings, list_method_versions
 from perspective.benchmarks.study_run import StudyRun
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import load_texts
@@ -59,13 +59,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = Path(settings.output_path or MEASURES) / "benchmark_unseen"
     path = folder.with_suffix(".json")
     results: dict[str, Any] = read_json(path) if path.exists() else {}
+    made_from = {"share": SHARE, "embedder": settings.embedder, "llm": settings.llm, "methods": list_method_versions()}
     for seed in settings.seeds:
         for dataset in settings.datasets:
             run = StudyRun(dataset, settings)
             cell = Output(
                 folder / f"{dataset}-{seed}.json",
                 "unseen texts",
-                {"seed": seed, "share": SHARE, "embedder": settings.embedder, "llm": settings.llm},
+                made_from | {"seed": seed},
                 {"texts": run.corpus.path, "embeddings": run.embed(), "answer_states": run.read_states()},
                 precision=reading_precision(),
             )

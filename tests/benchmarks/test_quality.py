@@ -91,7 +91,9 @@ def test_other_views_are_measured_and_kept(tmp_path, monkeypatch, labelled, embe
 
 
 @pytest.mark.slow
-def test_unseen_texts_and_two_perspectives_are_measured(tmp_path, monkeypatch, labelled, embedder_folder, llm_folder):
+def test_unseen_texts_and_two_perspectives_are_measured(
+    tmp_path, monkeypatch, capsys, labelled, embedder_folder, llm_folder
+):
     monkeypatch.setattr("perspective.trust.specificity.MIN_CONTROL_TEXTS", 30)
     monkeypatch.setattr(perspectives, "WORDINGS", {"intent": ("intent", "purpose"), "domain": ("domain",)})
     models = ["--embedder", str(embedder_folder), "--llm", str(llm_folder)]
@@ -107,6 +109,13 @@ def test_unseen_texts_and_two_perspectives_are_measured(tmp_path, monkeypatch, l
     assert found == [(None, None, None), *trained, *taught]
     by_intent, by_purpose = (cell["scores"]["intent"]["NMI"] for cell in cells[3:5])
     assert by_intent != by_purpose  # the LLM was asked in other words
+
+    monkeypatch.setitem(METHOD_VERSIONS, "blended embeddings", 99)  # no stage that they call makes any
+    for again in (lambda: unseen.main(["--datasets", "banking77", *options]), lambda: perspectives.main(options)):
+        with pytest.raises(SystemExit) as stopped:
+            again()
+        assert stopped.value.code == 2
+    assert capsys.readouterr().err.count("made with other methods") == 2
 
 
 @pytest.fixture
