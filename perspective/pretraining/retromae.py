@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from perspective.artifacts import Output
 from perspective.errors import ModelError
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SEEN_SHARE = 0.5  # of the tokens, by each position of the decoder
+# Scores of all tokens over a large vocabulary are most of the memory of a step, so they are made for as many tokens
+# at a time, and again for the gradient.
+SCORED_TOKENS = 2048
 
 
 class Rebuilder(TrainedModule):
@@ -145,8 +149,12 @@ class RetroMaeLoss(nn.Module):
     def _predict(self, states: Tensor, ids: Tensor, wanted: Tensor, reduction: str = "mean") -> Tensor:
         if not wanted.any():
             return states.sum() * 0.0  # so that every process has gradients to share
-        scores = _unwrap(self.model)[-1].head(states[wanted]).float()
-        return cross_entropy(scores, ids[wanted], reduction=reduction)
+        parts = zip(states[wanted].split(SCORED_TOKENS), ids[wanted].split(SCORED_TOKENS), strict=True)
+        total = torch.stack([checkpoint(self._score, *part, use_reentrant=False) for part in parts]).sum()
+        return total / wanted.sum() if reduction == "mean" else total
+
+    def _score(self, states: Tensor, ids: Tensor) -> Tensor:
+        return cross_entropy(_unwrap(self.model)[-1].head(states).float(), ids, reduction="sum")
 
 
 def draw_seen(attention: Tensor, share: float = SEEN_SHARE) -> Tensor:

@@ -96,6 +96,22 @@ def test_the_loss_by_hand(folder):
     )
 
 
+def test_scores_of_a_few_tokens_at_a_time_give_the_same_gradients(folder, monkeypatch):
+    if folder.name == "BertModel":
+        return
+    gradients = []
+    for n_tokens in (2048, 3):
+        monkeypatch.setattr("perspective.pretraining.retromae.SCORED_TOKENS", n_tokens)
+        model = load(folder)
+        torch.manual_seed(3)
+        RetroMaeLoss(model, 0.3)([read(model, "top up my card", "rain")]).backward()
+        gradients.append({name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None})
+    whole, parts = gradients
+    assert len(whole) > 20 and set(whole) == set(parts)
+    for name, gradient in whole.items():
+        assert torch.allclose(gradient, parts[name], atol=1e-6), name
+
+
 def test_the_decoder_cannot_see_the_token_that_it_predicts(folder):
     if folder.name == "BertModel":
         return
