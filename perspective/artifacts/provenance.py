@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Versions of the methods by schema; 1 if not listed. Raise one when a change of code changes the numbers that the
 # same settings give: prompts and their examples, token limits, the trust rule, neighbours ...
-METHOD_VERSIONS = {"answer states": 2, "teacher": 2, "embedder": 4, "cluster names": 2, "number of clusters": 2}
+METHOD_VERSIONS = {"answer states": 2, "teacher": 2, "embedder": 3, "cluster names": 2, "number of clusters": 2}
 
 
 @dataclass

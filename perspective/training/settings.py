@@ -43,7 +43,7 @@ RECIPES: dict[RecipeName, Recipe] = {
     "distill": Recipe(
         loss="distill",
         cl_temperature=1.0,
-        learning_rate=5e-4,
+        learning_rate=3e-4,
         num_train_epochs=3,
         per_device_train_batch_size=32,
         warmup_ratio=0.1,
