@@ -1,4 +1,4 @@
-"""Compare other ways to read an LLM and to make a teacher of it, without training.
+"""Compare other ways to read an LLM, to make a teacher of it and to cluster, without training.
 
 Each teacher is clustered and measured like an embedder; on tuning sets only. What differs from the method is one thing:
 
@@ -7,10 +7,14 @@ late layers          the states after 80%, 90% and all of the layers, half-white
 middle directions    not half-whitened: the middle half of the unembedding matrix's directions (EmbedFilter: Wu et al.,
                      2026, arXiv:2606.07502)
 written labels       the LLM writes a label, and the embedder's vector of it is the LLM's view
+labels beside texts  the LLM writes a label by each of three questions, and the mean of the embedder's vectors of these
+                     is added to its vector of the text
 pulled to clusters   the method's teacher, each vector moved half-way to the centre of its cluster (Ward's, of fifteen
                      texts on average, on 50 directions)
 places in the graph  beside the method's teacher, at two thirds of its weight, where four steps of a walk over its graph
                      of neighbours lead (a diffusion map: Coifman & Lafon, 2006, in random directions)
+starts at names      the method's teacher; its clusters are named by the LLM, and k-means goes on from half-way between
+                     their centres and the embedder's vectors of their names
 
 Reads:  datasets/<dataset>/small.jsonl with labels; the study's vectors and answer states, made if they are not there
 Writes: measures/benchmark_views.json, after each teacher; those that are there are kept
@@ -23,18 +27,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from perspective.artifacts import dump_json, read_json, read_record, read_vectors, write_text
+from perspective.benchmarks.clusters.naming import name_found
 from perspective.benchmarks.quality import score_vectors
 from perspective.benchmarks.study_run import StudyOptions, StudyRun
 from perspective.cli import entry_point, parse_settings
 from perspective.clustering.ward import average_by_cluster
 from perspective.data.corpus import load_texts
+from perspective.errors import DataError
+from perspective.evaluation.clustering_scores import METRICS, cluster_labelled, score_clusterings
+from perspective.evaluation.labels import load_labels
 from perspective.judging.protocol import choose_wording
 from perspective.layout import MEASURES, PREDICT_STAGE
 from perspective.llm.batching import batch_by_length, choose_limit
@@ -43,6 +51,8 @@ from perspective.llm.loading import load_llm
 from perspective.llm.writing import AnswerWriter
 from perspective.models.embedders import load_embedder
 from perspective.models.embedding import embed_texts
+from perspective.naming.llm import LocalNamer
+from perspective.naming.prompts import Ask
 from perspective.options import option
 from perspective.teacher.graph import connect_neighbors, diffuse
 from perspective.teacher.states import EXAMPLES, StateReader, write_question
@@ -60,6 +70,7 @@ LAYERS = (0.8, 0.9)  # share of the layers that are read, beside all
 TEXTS_PER_CLUSTER = 15
 N_DIRECTIONS = 50  # on which Ward's clusters are found
 LABEL_TOKENS = 8
+N_LABELS = 3
 PLACE_WEIGHT = 2 / 3
 PLACE_STEPS = 4
 PLACE_DIRECTIONS = 768
@@ -90,8 +101,8 @@ class ViewReader:
         """Return the teacher of a view of unit rows, at the weight of the method, `(n_texts, dim)`."""
         return diffuse(*self._connect(view))
 
-    def _connect(self, view: np.ndarray) -> tuple[np.ndarray, sparse.csr_matrix]:
-        rows = center_rows(self._vectors)
+    def _connect(self, view: np.ndarray, rows: np.ndarray | None = None) -> tuple[np.ndarray, sparse.csr_matrix]:
+        rows = center_rows(self._vectors) if rows is None else rows
         blended = blend_views(rows, view, self.weight)
         return blended, connect_neighbors(blended, rows, view, self.weight)
 
@@ -126,8 +137,18 @@ class ViewReader:
 
     def write_labels(self) -> np.ndarray:
         """Return the teacher in which the embedder's vector of a written label is the LLM's view."""
+        return self.make_teacher(center_rows(self._label(write_question(self._perspective))))
+
+    def add_labels(self) -> np.ndarray:
+        """Return the teacher of texts whose vectors are averaged with those of their written labels."""
+        wordings = (self._perspective, *(wording.format(self._perspective) for wording in WORDINGS[: N_LABELS - 1]))
+        labels = normalize_rows(np.sum([self._label(write_question(wording)) for wording in wordings], axis=0))
+        rows = center_rows(normalize_rows(normalize_rows(self._vectors) + labels))
+        return diffuse(*self._connect(half_whiten(self._states), rows))
+
+    def _label(self, question: str) -> np.ndarray:
+        """Return the embedder's vectors of the labels that the LLM writes, unit rows `(n_texts, dim)`."""
         llm = load_llm(self._run.settings.llm)
-        question = write_question(self._perspective)
         rows, _ = StateReader(llm, [question]).arrange(self._texts)
         head = tokenize_beginning(llm.tokenizer, f"{EXAMPLES}Text:")
         tail = llm.tokenizer(question, add_special_tokens=False)["input_ids"]
@@ -140,8 +161,7 @@ class ViewReader:
             for place, reply in zip(batch, replies, strict=True):
                 labels[place] = reply.split("\n")[0].strip()
         logger.info("%s: written labels, the first ten: %s", self._run.dataset, labels[:10])
-        embedder = load_embedder(self._run.settings.embedder, reading=True)
-        return self.make_teacher(center_rows(embed_texts(embedder, labels)))
+        return normalize_rows(embed_texts(load_embedder(self._run.settings.embedder, reading=True), labels))
 
     def pull_to_clusters(self) -> np.ndarray:
         """Return the method's teacher, moved half-way to the centres of its clusters."""
@@ -164,15 +184,39 @@ class ViewReader:
             places = graph @ places
         return np.hstack([center_rows(diffuse(blended, graph)), PLACE_WEIGHT * normalize_rows(places)])
 
+    def start_at_names(self) -> np.ndarray:
+        """Return the classes, and clusterings of the method's teacher that begin at names, `(1 + n_seeds, n_texts)`.
 
+        Raises:
+            DataError: There are no labels, whose number of classes is that of clusters.
+        """
+        from sklearn.cluster import KMeans
+
+        labels, teacher = load_labels(self.corpus), self.make_method()
+        if labels is None:
+            raise DataError(f"{self.corpus.path}: the study needs labels to measure with")
+        embed = partial(embed_texts, load_embedder(self._run.settings.embedder, reading=True))
+        namer = LocalNamer(load_llm(self._run.settings.llm), self._perspective)
+        clusterings = cluster_labelled(teacher, labels)
+        for place, found in enumerate(clusterings[1:], start=1):
+            names = name_found(teacher, self._texts, found, embed, partial(_write_names, namer), namer.is_chat)
+            centers = np.stack([teacher[found == name.id].mean(axis=0) for name in names])
+            starts = normalize_rows(centers) + normalize_rows(embed([name.name for name in names]))
+            clusterings[place] = KMeans(len(names), init=normalize_rows(starts), n_init=1).fit_predict(teacher)
+        return clusterings
+
+
+NAMED = "starts at names"  # another way to cluster, not another teacher
 VIEWS: dict[str, Callable[[ViewReader], np.ndarray]] = {
     "the method": ViewReader.make_method,
     "several wordings": ViewReader.read_wordings,
     "late layers": ViewReader.read_layers,
     "middle directions": ViewReader.filter_directions,
     "written labels": ViewReader.write_labels,
+    "labels beside texts": ViewReader.add_labels,
     "pulled to clusters": ViewReader.pull_to_clusters,
     "places in the graph": ViewReader.add_places,
+    NAMED: ViewReader.start_at_names,
 }
 
 
@@ -188,11 +232,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             if name in results.setdefault(dataset, {}) and not settings.overwrite:
                 continue
             reader = get_reader(dataset)
-            scores = score_vectors(make(reader), reader.corpus)
-            results[dataset][name] = {**scores, "weight": reader.weight}
+            made = make(reader)
+            scores = score_clusterings(made, made.shape[1]) if name == NAMED else score_vectors(made, reader.corpus)
+            results[dataset][name] = {**{metric: scores[metric] for metric in METRICS}, "weight": reader.weight}
             write_text(path, dump_json(results))
             means = [np.mean(scores[metric]) for metric in ("ACC", "NMI")]
             logger.info("%s, %s: ACC %.2f NMI %.2f", dataset, name, *means)
+
+
+def _write_names(namer: LocalNamer, asks: Sequence[Ask]) -> list[str]:
+    replies = dict(namer.reply(asks))
+    return [replies[place] for place in range(len(asks))]
 
 
 def _average(views: Sequence[np.ndarray]) -> np.ndarray:

@@ -16,8 +16,9 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,13 +40,14 @@ from perspective.llm.replies import ReplyLog
 from perspective.models.embedding import EmbedSettings, embed_texts, load_embedding
 from perspective.naming.files import NO_LLM, summarize
 from perspective.naming.llm import LocalNamer
-from perspective.naming.naming import name_clusters
+from perspective.naming.naming import Embed, name_clusters
 from perspective.naming.prompts import Ask
 from perspective.options import OverwriteOptions, option
 
 logger = logging.getLogger(__name__)
 
 RESULTS = MEASURES / "benchmark_naming.json"
+Writer = Callable[[Sequence[Ask]], Sequence[str]]  # returns an LLM's reply to each
 _DOMAIN = re.compile(r"(?:\.stackexchange|\.stackoverflow)?(?:\.com|\.net)?\.txt$")  # labels that are names of files
 
 
@@ -98,32 +100,56 @@ def measure_names(dataset: str, llm: str, settings: NamingBenchmark) -> dict[str
     vectors = read_vectors(path, len(texts)) if path.exists() else embed_texts(model, texts)
     classes = sorted(set(labels))
     found = cluster_vectors(vectors, len(classes), settings.seed)
-    clustering, _, _ = build_clustering(vectors, texts, found, "kmeans", Edits())
-    record = clustering.record.model_copy(update={"tree": []})
-    ask, started = None, time.perf_counter()
+    write: Writer | None = None
+    is_chat, started = False, time.perf_counter()
     if llm != NO_LLM:
         from perspective.llm.loading import load_llm
 
         perspective = choose_wording(PREDICT_STAGE / "prompts.json", dataset).perspective
         namer = LocalNamer(load_llm(llm), perspective)
         log = ReplyLog(RESULTS.with_suffix(".replies.jsonl"), {"llm": llm, **namer.identity}, namer.facts, "naming")
-
-        def ask(asks: Sequence[Ask]) -> list[str]:
-            # Sentences are not measured.
-            names = iter(log.ask(namer, [one for one in asks if not one.name]))
-            return ["" if one.name else next(names) for one in asks]
+        write, is_chat = partial(log.ask, namer), namer.is_chat
 
     def embed(names: Sequence[str]) -> np.ndarray:
         return np.asarray(model.encode(list(names), show_progress_bar=False), dtype=np.float32)
 
-    names = name_clusters(record, texts, found, vectors, embed, ask, llm != NO_LLM and namer.is_chat)
+    names = name_found(vectors, texts, found, embed, write, is_chat)
     return {
         **score_names(names, found, labels, embed),
         "seconds": round(time.perf_counter() - started, 1),
     }
 
 
-def score_names(names: Sequence[Name], found: np.ndarray, labels: Sequence[str], embed: Any) -> dict[str, Any]:  # noqa: ANN401
+def name_found(
+    vectors: np.ndarray,
+    texts: Sequence[str],
+    found: np.ndarray,
+    embed: Embed,
+    write: Writer | None = None,
+    is_chat: bool = False,
+) -> list[Name]:
+    """Name clusters; branches are left out, and sentences, which are not measured.
+
+    Args:
+        vectors: `(n_texts, dim)`.
+        texts: The texts.
+        found: `(n_texts,)` cluster of each text.
+        embed: Embeds names.
+        write: Returns an LLM's replies; keywords name the clusters when None.
+        is_chat: Whether these are replies of a chat model.
+    """
+    clustering, _, _ = build_clustering(vectors, texts, found, "kmeans", Edits())
+    record = clustering.record.model_copy(update={"tree": []})
+    ask = partial(_ask_for_names, write) if write else None
+    return name_clusters(record, texts, found, vectors, embed, ask, is_chat)
+
+
+def _ask_for_names(write: Writer, asks: Sequence[Ask]) -> list[str]:
+    names = iter(write([one for one in asks if not one.name]))
+    return ["" if one.name else next(names) for one in asks]
+
+
+def score_names(names: Sequence[Name], found: np.ndarray, labels: Sequence[str], embed: Embed) -> dict[str, Any]:
     """Return the share of names that are nearest to the name of their cluster's most frequent class.
 
     Args:
