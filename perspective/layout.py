@@ -99,8 +99,8 @@ class Layout:
 
     @property
     def judged_teacher(self) -> Path:
-        """Teacher vectors made from judged triplets, and from answer states if there are any."""
-        return judged_teacher_path(self.judgments)
+        """Teacher vectors of the embedder that learned judged triplets, and of answer states if there are any."""
+        return self.teacher.with_name(f"{self.judgments.stem.removesuffix('-pred')}{JUDGED_TEACHER}.npy")
 
     @property
     def train_file(self) -> Path:
@@ -250,12 +250,6 @@ def control_path(states: Path) -> Path:
     return states.with_name(f"{states.stem}-control.npy")
 
 
-def judged_teacher_path(judgments: Path, folder: Path | None = None) -> Path:
-    """Return the path of the teacher made from a file of judgments."""
-    name = f"{judgments.stem.removesuffix('-pred')}{JUDGED_TEACHER}.npy"
-    return (folder or FINETUNE_STAGE / "converted_triplet_results") / name
-
-
 def converted_path(judgments: Path, folder: Path | None = None, by_embedder: bool = False) -> Path:
     """Return the path of the training triplets made from a file of judgments."""
     name = f"{judgments.stem.removesuffix('-pred')}{'-self' if by_embedder else ''}-train.json"
@@ -270,15 +264,13 @@ def checkpoint_path(train_file: Path, seed: int, folder: Path | None = None) -> 
     >>> checkpoint_path(Path("banking77_small_minilm-smollm2-teacher.npy"), 13).name
     'banking77_small_minilm-smollm2_seed=13'
     >>> checkpoint_path(Path("banking77_small_minilm_m=1024_seed=13-starling-judged-teacher.npy"), 13).name
-    'banking77_small_minilm_m=1024_seed=13-starling'
+    'banking77_small_minilm_m=1024_seed=13-starling-judged'
     >>> checkpoint_path(Path("mine_small_minilm-smollm2_seed=13-smollm2-teacher.npy"), 13).name  # a second round
     'mine_small_minilm-smollm2_seed=13-smollm2_seed=13'
     """
-    stem = train_file.stem
-    if train_file.suffix == ".npy" and not stem.endswith(JUDGED_TEACHER):
-        name = f"{stem.removesuffix('-teacher')}_seed={seed}"
-    else:
-        name = stem.removesuffix(JUDGED_TEACHER).removesuffix("-train")
+    name = train_file.stem.removesuffix("-teacher").removesuffix("-train")
+    if train_file.suffix == ".npy" and not train_file.stem.endswith(JUDGED_TEACHER):
+        name = f"{name}_seed={seed}"
     return (folder or FINETUNE_STAGE / "checkpoints") / name
 
 

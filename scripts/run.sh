@@ -237,13 +237,19 @@ run_stages() {
     fi
     if [[ -n "$triplets" ]]; then
         step "3 judge triplets" "$STAGE1/predict_triplet.sh" ${reader[@]+"${reader[@]}"} ${judge[@]+"${judge[@]}"} ${texts[@]+"${texts[@]}"}
-        judged=(--judged)
     fi
     export LLM="$name" # the later stages find the judge's files by its name
+    if [[ -n "$triplets" ]]; then
+        step "4 convert to training triplets" "$STAGE2/convert_triplet.sh" ${texts[@]+"${texts[@]}"}
+        if [[ -n "$teach" ]]; then
+            # The teacher is made of the vectors of an embedder that has learned the triplets.
+            step "5 fine-tune on triplets" "$STAGE2/finetune_gte.sh" --recipe standard ${texts[@]+"${texts[@]}"}
+            step "6 embed and measure" "$STAGE2/get_finetuned_embedding_gte.sh" --recipe standard ${texts[@]+"${texts[@]}"} ${labels[@]+"${labels[@]}"}
+            judged=(--judged)
+        fi
+    fi
     if [[ -n "$teach" ]]; then
         step "4 make the teacher" "$STAGE2/convert_states.sh" --states_llm "$states_llm" ${judged[@]+"${judged[@]}"} ${overwrite[@]+"${overwrite[@]}"}
-    else
-        step "4 convert to training triplets" "$STAGE2/convert_triplet.sh" ${texts[@]+"${texts[@]}"}
     fi
     step "5 fine-tune" "$STAGE2/finetune_gte.sh" ${recipe[@]+"${recipe[@]}"} ${texts[@]+"${texts[@]}"}
     step "6 embed and measure again" "$STAGE2/get_finetuned_embedding_gte.sh" ${recipe[@]+"${recipe[@]}"} ${texts[@]+"${texts[@]}"} ${labels[@]+"${labels[@]}"}

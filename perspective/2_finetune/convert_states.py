@@ -1,8 +1,8 @@
-"""Turn answer states and judged triplets into a teacher: the vectors that the embedder learns.
+"""Turn answer states, and what was learned from judged triplets, into a teacher: the vectors that the embedder learns.
 
 Reads:  the vectors of the embedder before fine-tuning;
         ../1_predict_triplet/answer_states/<dataset>_<scale>-<llm>.npy and ...-control.npy;
-        with --judged, ../1_predict_triplet/predicted_triplet_results/<run>-<judge>-pred.json
+        with --judged, the vectors of the embedder that was trained on the judged triplets (finetune --recipe standard)
 Writes: converted_triplet_results/<dataset>_<scale>_<embedder>-<llm>-teacher.npy; with --judged
         <run>-<judge>-judged-teacher.npy; with --by_embedder ...-self-teacher.npy, the control without an LLM
 
@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from perspective.artifacts import JudgeRecord, Output, load_judgments, read_record, read_vectors
+from perspective.artifacts import JudgeRecord, Output, read_record, read_vectors
 from perspective.cli import entry_point, parse_settings
 from perspective.errors import DataError
 from perspective.judging.settings import name_judge_files
-from perspective.layout import Layout, control_path, judged_teacher_path, states_path
+from perspective.layout import Layout, control_path, states_path
 from perspective.options import DatasetOptions, OutputOptions, RunOptions, VectorOptions, option
 from perspective.teacher.teacher import Evidence, TeachSettings, make_teacher
 from perspective.trust.specificity import gather_control, sample_control_rows
@@ -36,12 +36,14 @@ class ConvertStatesSettings(VectorOptions):
         "answer states as .npy; default: those of --states_llm", default=None, group="input"
     )
     states_llm: str | None = option(
-        'LLM whose answer states are used; default: --llm; "none" for a teacher from judged triplets alone',
+        'LLM whose answer states are used; default: --llm; "none" for a teacher without them',
         default=None,
         group="input",
     )
-    judged: bool = option("use the judged triplets of --llm as well", default=False)
-    pred_path: str | None = option("judged triplets, ours or published; implies --judged", default=None, group="input")
+    judged: bool = option("start from the embedder that was trained on the judged triplets of --llm", default=False)
+    judged_path: str | None = option(
+        "vectors of an embedder trained on judged triplets, as .npy; implies --judged", default=None, group="input"
+    )
     by_embedder: bool = option("make the teacher without an LLM: the self-training control", default=False)
 
     def find_states(self, data: DatasetOptions, llm: str) -> Path | None:
@@ -64,34 +66,34 @@ def main(argv: Sequence[str] | None = None) -> None:
         inputs["answer_states"] = states
         if control_path(states).exists():
             inputs["control_states"] = control_path(states)
-    if (files.judged or files.pred_path) and not files.by_embedder:
-        inputs["judgments"] = Path(files.pred_path or layout.judgments)
-        path = judged_teacher_path(inputs["judgments"])
+    if (files.judged or files.judged_path) and not files.by_embedder:
+        inputs["judged_embeddings"] = Path(files.judged_path or replace(layout, recipe="standard").after_embeds)
+        path = layout.judged_teacher
     if len(inputs) == 1 and not files.by_embedder:
         raise DataError("--states_llm none without --judged: nothing to learn from; give one of them or --by_embedder")
     output = Output((out.folder or path.parent) / path.name, "teacher", asdict(settings), inputs)
     if output.is_finished(out.overwrite):
         return
     vectors = read_vectors(inputs["embeddings"])
-    evidence = _read_evidence(inputs, len(vectors), data.dataset)
+    evidence = _read_evidence(inputs, len(vectors))
     teacher = make_teacher(vectors, evidence, settings)
     logger.info("%s: %s", data.dataset, teacher.describe(evidence))
-    source = inputs.get("judgments") or inputs.get("answer_states")
+    source = inputs.get("judged_embeddings") or inputs.get("answer_states")
     judge = read_record(source).judge if source else JudgeRecord(name="the embedder itself")
     output.record.judge = judge or JudgeRecord(name=run.llm)
     output.record.llm_weight = teacher.trust.weight
-    output.facts |= {"trust": asdict(teacher.trust), "n_texts": len(vectors), **teacher.facts}
+    output.facts |= {"trust": asdict(teacher.trust), "n_texts": len(vectors)}
     output.write_vectors(teacher.vectors)
 
 
-def _read_evidence(inputs: dict[str, Path], n_texts: int, dataset: str) -> Evidence:
+def _read_evidence(inputs: dict[str, Path], n_texts: int) -> Evidence:
     states, control = None, []
     if "answer_states" in inputs:
         states = read_vectors(inputs["answer_states"], n_texts)
     if states is not None and "control_states" in inputs:
         control = gather_control(states, read_vectors(inputs["control_states"], len(sample_control_rows(n_texts))))
-    judgments = load_judgments(inputs["judgments"], n_texts, dataset) if "judgments" in inputs else []
-    return Evidence(states, control, judgments)
+    judged = read_vectors(inputs["judged_embeddings"], n_texts) if "judged_embeddings" in inputs else None
+    return Evidence(states, control, judged)
 
 
 if __name__ == "__main__":

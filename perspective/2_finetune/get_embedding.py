@@ -74,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "text_column": corpus.text_column,
     }
     output = Output(path, "embeddings", made_from, inputs, precision=reading_precision())
+    if checkpoint:
+        output.record = read_record(checkpoint)
     if not broadcast_from_main(lambda: output.is_finished(files.overwrite)):
         load = partial(load_embedding, str(checkpoint or run.embedder), settings, instruction)
         output.facts |= describe_model(run.embedder)

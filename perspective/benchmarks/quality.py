@@ -94,11 +94,13 @@ ARMS: dict[str, Callable[[StudyRun, int], np.ndarray]] = {
     "self_triplets": lambda run, seed: run.train(run.convert_by_embedder(run.judge(seed)), "standard", seed),
     # The published judge does not abstain.
     "published_recipe": lambda run, seed: run.train(run.convert(run.judge(seed), forced=True), "published", seed),
-    "starling": lambda run, seed: run.train_on_teacher(seed, judgments=run.recorded),
-    "starling_alone": lambda run, seed: run.train_on_teacher(seed, "--states_llm", "none", judgments=run.recorded),
+    "starling": lambda run, seed: run.train_on_teacher(seed, triplets=run.convert(run.recorded)),
+    "starling_alone": lambda run, seed: run.train_on_teacher(
+        seed, "--states_llm", "none", triplets=run.convert(run.recorded)
+    ),
+    "starling_self": lambda run, seed: run.train_on_teacher(seed, triplets=run.convert_by_embedder(run.recorded)),
     "starling_triplets": lambda run, seed: run.train(run.convert(run.recorded), "standard", seed),
     "starling_published_recipe": lambda run, seed: run.train(run.convert(run.recorded), "published", seed),
-    "starling_self": lambda run, seed: run.train(run.convert_by_embedder(run.recorded), "standard", seed),
 }
 ONE_SEED = (BASE, *(arm for arm in ARMS if arm.startswith("teacher")))  # without training and sampling
 RECORDED = tuple(arm for arm in ARMS if arm.startswith("starling"))

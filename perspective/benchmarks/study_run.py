@@ -16,7 +16,6 @@ from perspective.layout import (
     Layout,
     after_path,
     converted_path,
-    judged_teacher_path,
     predictions_path,
     states_path,
     study_folder,
@@ -88,18 +87,23 @@ class StudyRun:
         self.call("1_predict_triplet.read_states", "--llm", self.settings.llm, "--output_path", self.folder)
         return states_path(self.dataset, "small", self.judge_name, self.folder)
 
-    def teach(self, *options: str, judgments: Path | None = None) -> Path:
-        """Return the teacher that `convert_states` makes with these options, and with judged triplets."""
-        folder = self.folder / "-".join(("teacher", *(name.lstrip("-") for name in options)))
+    def teach(self, *options: str, judged: Path | None = None) -> Path:
+        """Return the teacher that `convert_states` makes with these options.
+
+        Args:
+            *options: Of `convert_states`.
+            judged: Vectors of an embedder that was trained on judged triplets.
+        """
+        parts = ("teacher", *(name.lstrip("-") for name in options), *([judged.stem] if judged else []))
+        folder = self.folder / "-".join(parts)
         without_states = "--by_embedder" in options or "none" in options
         states = () if without_states else ("--states_path", self.read_states())
-        judged = ("--pred_path", judgments) if judgments else ()
+        started = ("--judged_path", judged) if judged else ()
         models = ("--embedder", self.settings.embedder, "--llm", self.settings.llm)
-        inputs = ("--feat_path", self.embed(), *states, *judged)
+        inputs = ("--feat_path", self.embed(), *states, *started)
         self.call("2_finetune.convert_states", *models, *inputs, "--output_path", folder, *options)
-        if judgments:
-            return judged_teacher_path(judgments, folder)
-        return folder / self._find("self_teacher" if "--by_embedder" in options else "teacher").name
+        kind = "judged_teacher" if judged else "self_teacher" if "--by_embedder" in options else "teacher"
+        return folder / self._find(kind).name
 
     def judge(self, seed: int, max_query: int = 1024, at_random: bool = False) -> Path:
         """Return triplets judged by the answer states."""
@@ -151,9 +155,10 @@ class StudyRun:
         again = StudyRun(self.dataset, replace(self.settings, embedder=str(first)), self)
         return again.train_on_teacher(seed)
 
-    def train_on_teacher(self, seed: int, *options: str, judgments: Path | None = None) -> np.ndarray:
-        """Return the vectors of the embedder trained on a teacher."""
-        return self.train(self.teach(*options, judgments=judgments), "distill", seed)
+    def train_on_teacher(self, seed: int, *options: str, triplets: Path | None = None) -> np.ndarray:
+        """Return the vectors of the embedder trained on a teacher; of one trained on triplets, where there are any."""
+        judged = self.embed(self._finetune(triplets, "standard", seed)) if triplets else None
+        return self.train(self.teach(*options, judged=judged), "distill", seed)
 
     def blend(self, seed: int) -> np.ndarray:
         """Return the method's vectors with the answer states beside them, where these are trusted."""

@@ -1,22 +1,19 @@
 """Make the teacher: the vectors that the embedder learns. No labels are used.
 
-All evidence meets here. Judged triplets bend the embedder's space, answer states stand beside it with the
-weight that they earn, and both choose the neighbours over which the vectors are diffused.
+All evidence meets here. Where a judge answered triplets, the embedder has learned them before; answer states stand
+beside its vectors with the weight that they earn, and both choose the neighbours over which the vectors are diffused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from perspective.artifacts import Judgment
 from perspective.errors import DataError
 from perspective.options import option
 from perspective.teacher.graph import connect_neighbors, diffuse
-from perspective.teacher.triplet_map import fit_triplet_map
 from perspective.trust.specificity import Trust, decide_trust
 from perspective.vectors import (
     ROWS_AT_A_TIME,
@@ -59,12 +56,12 @@ class Evidence:
         states: Answer states `(n_texts, state_dim)`, not whitened.
         control: Answer states of a sample, by question, from `read_control`: the same question, the same in
             another wording, other questions; `(n_sample, state_dim)` each.
-        judgments: Answers about triplets, of any judge.
+        judged: Vectors of the embedder after training on judged triplets, `(n_texts, dim)`.
     """
 
     states: np.ndarray | None = None
     control: Sequence[np.ndarray] = ()
-    judgments: Sequence[Judgment] = ()
+    judged: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -74,22 +71,16 @@ class Teacher:
     Attributes:
         vectors: In the embedder's space, float32 `(n_texts, dim)`.
         trust: Weight of the answer states.
-        facts: Figures for the sidecar.
     """
 
     vectors: np.ndarray
     trust: Trust
-    facts: dict[str, Any] = field(default_factory=dict)
 
     def describe(self, evidence: Evidence) -> str:
         """Return in one line what the teacher is made of."""
         parts = [self.trust.describe()] if evidence.states is not None else []
-        if evidence.judgments:
-            used = self.facts["triplet_map"]
-            parts.append(
-                f"{used['n_judgments']} judged triplets "
-                + ("predict each other: used" if used["used"] else "do not predict each other: not used")
-            )
+        if evidence.judged is not None:
+            parts.append("beside an embedder that learned judged triplets")
         return "; ".join(parts) or "the embedder alone"
 
 
@@ -106,10 +97,7 @@ def make_teacher(vectors: np.ndarray, evidence: Evidence, settings: TeachSetting
     """
     if len(vectors) < MIN_TEXTS:
         raise DataError(f"{len(vectors)} texts: too few for a teacher; give at least {MIN_TEXTS}")
-    rows, facts = center_rows(vectors), {}
-    if evidence.judgments:
-        triplet_map = fit_triplet_map(rows, evidence.judgments)
-        rows, facts["triplet_map"] = triplet_map.apply(rows), triplet_map.describe()
+    rows = center_rows(vectors if evidence.judged is None else evidence.judged)
     states, trust = None, Trust(0.0)
     if evidence.states is not None:
         states, trust = half_whiten(evidence.states), _decide_trust(evidence, settings)
@@ -118,7 +106,7 @@ def make_teacher(vectors: np.ndarray, evidence: Evidence, settings: TeachSetting
         graph = connect_neighbors(blended, rows, states, trust.weight)
         del rows, states  # gigabytes of a million texts
         blended = diffuse(blended, graph)
-    return Teacher(fit_to_embedder(blended, vectors), trust, facts)
+    return Teacher(fit_to_embedder(blended, vectors), trust)
 
 
 def blend_views(rows: np.ndarray, states: np.ndarray, weight: float) -> np.ndarray:

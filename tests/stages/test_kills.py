@@ -108,7 +108,8 @@ CASES = {
     "teach by triplets": Case(
         "convert_states",
         (JUDGED_TEACHER,),
-        "--dataset tiny --embedder {embedder} --llm llm --states_llm none --output_path {out} " + f"{FEATS} {JUDGED}",
+        "--dataset tiny --embedder {embedder} --llm llm --max_query 60 --states_llm none --output_path {out} "
+        f"{FEATS} --judged_path {{made}}/{EMBEDS}",
     ),
     "distil": Case(
         "finetune",

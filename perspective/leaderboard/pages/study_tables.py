@@ -28,6 +28,7 @@ HEADLINE = (
     ("MiniLM (22M), as it comes", ("smollm2", BASE), "#c3ccd8"),
     ("MiniLM, adapted with SmolLM2-135M", ("smollm2", "method"), "#6f9fd0"),
     ("MiniLM, adapted with Qwen2.5-Coder-0.5B", ("qwen", "method"), "#1f5fa8"),
+    ("all-mpnet-base-v2 (110M), as it comes", ("mpnet", BASE), "#9bbf9b"),
     ("gte-large (335M), as it comes (published)", ("before",), "#e3cfa4"),
     ("gte-large, adapted with Starling-LM-7B (published)", ("after",), "#b8862b"),
 )
@@ -219,10 +220,11 @@ def draw_results(path: Path) -> None:
     """Draw the headline as bars; the PNG carries what it shows, so that a test can compare it."""
     data = picture_data()
     figure, axes = make_figure(ncols=len(SHOWN), width=13, height=4.2)
-    places = np.arange(len(DATASETS) + 1)
+    places, width = np.arange(len(DATASETS) + 1), 0.84 / len(HEADLINE)
+    offsets = width * (np.arange(len(HEADLINE)) - (len(HEADLINE) - 1) / 2)
     for axis, metric in zip(axes, SHOWN, strict=True):
-        for offset, (name, _, color) in zip(np.linspace(-0.34, 0.34, len(HEADLINE)), HEADLINE, strict=True):
-            bars = axis.bar(places + offset, data[metric][name], 0.16, label=name, color=color)
+        for offset, (name, _, color) in zip(offsets, HEADLINE, strict=True):
+            bars = axis.bar(places + offset, data[metric][name], width, label=name, color=color)
             axis.bar_label(bars, fmt="%.0f", fontsize=7, padding=1)
         axis.set_xticks(places, [*DATASETS, "mean of the four"], fontsize=8.5)
         axis.axvline(len(DATASETS) - 0.5, color="#888888", linewidth=0.6)
