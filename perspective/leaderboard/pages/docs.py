@@ -126,6 +126,7 @@ def tabulate_retrieval() -> str:
 
 TABLES: dict[str, Callable[..., str]] = {
     "headline": study_tables.tabulate_headline,
+    "judged": study_tables.tabulate_judged,
     "untouched": study_tables.tabulate_untouched,
     "sets": study_tables.tabulate_sets,
     "gains": study_tables.tabulate_gains,

@@ -33,6 +33,18 @@ HEADLINE = (
     ("gte-large, adapted with Starling-LM-7B (published)", ("after",), "#b8862b"),
 )
 
+# The two data sets that have recorded answers of a larger judge, and what is made of these.
+JUDGED_DATASETS = ("banking77", "mtop_domain")
+JUDGED = (
+    ("MiniLM, as it comes", ("smollm2", BASE)),
+    ("adapted with SmolLM2", ("smollm2", "method")),
+    ("the same, after Starling's triplets", ("smollm2", "starling")),
+    ("the same, after these triplets with MiniLM's own choices", ("smollm2", "starling_self")),
+    ("after Starling's triplets, without answer states", ("smollm2", "starling_alone")),
+    ("trained on Starling's triplets alone", ("smollm2", "starling_triplets")),
+    ("gte-large, adapted with Starling (published)", ("after",)),
+)
+
 
 def tabulate_headline() -> str:
     """A model a row, ACC / NMI on the four data sets and their mean; the best mean in bold."""
@@ -62,6 +74,16 @@ def _headline_cell(source: tuple[str, ...], dataset: str, metric: str) -> str:
     if len(source) == 2:
         text += f" ± {measured.load_scores(*source, dataset, metric).std():.1f}"
     return text
+
+
+def tabulate_judged() -> str:
+    """What the recorded answers of a larger judge add, ACC / NMI."""
+    rows = []
+    for name, source in JUDGED:
+        seeds = str(len(measured.load_scores(*source, JUDGED_DATASETS[0], "ACC"))) if len(source) == 2 else ""
+        cells = [" / ".join(_headline_cell(source, dataset, metric) for metric in SHOWN) for dataset in JUDGED_DATASETS]
+        rows.append([name, "" if BASE in source else seeds, *cells])
+    return format_table(["ACC / NMI (%)", "training seeds", *JUDGED_DATASETS], rows)
 
 
 def tabulate_untouched() -> str:
