@@ -40,7 +40,7 @@ class ConvertStatesSettings(VectorOptions):
         default=None,
         group="input",
     )
-    judged: bool = option("start from the embedder that was trained on the judged triplets of --llm", default=False)
+    judged: bool = option("use the vectors of the embedder trained on the judged triplets of --llm", default=False)
     judged_path: str | None = option(
         "vectors of an embedder trained on judged triplets, as .npy; implies --judged", default=None, group="input"
     )
@@ -69,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if (files.judged or files.judged_path) and not files.by_embedder:
         inputs["judged_embeddings"] = Path(files.judged_path or replace(layout, recipe="standard").after_embeds)
         path = layout.judged_teacher
+        if not inputs["judged_embeddings"].exists():
+            stages = "finetune_gte.sh and get_finetuned_embedding_gte.sh with --recipe standard"
+            raise DataError(f"{inputs['judged_embeddings']}: no such file; run {stages} first")
     if len(inputs) == 1 and not files.by_embedder:
         raise DataError("--states_llm none without --judged: nothing to learn from; give one of them or --by_embedder")
     output = Output((out.folder or path.parent) / path.name, "teacher", asdict(settings), inputs)

@@ -619,3 +619,12 @@ def test_disk_full_leaves_nothing(pipeline, tmp_path, capsys, monkeypatch):
     assert stopped.value.code == 2
     assert "m=40_seed=100.json.meta.json: cannot be written, the disk is full" in capsys.readouterr().err
     assert not list(tmp_path.glob("*m=40*")) and not list(tmp_path.glob(".*"))
+
+
+def test_a_judged_teacher_needs_the_embedder_that_learned_the_triplets(pipeline, tmp_path, capsys):
+    pipeline.embed()
+    inputs = ("--embedder", pipeline.embedder, "--feat_path", pipeline.embeds, "--states_llm", "none")
+    with pytest.raises(SystemExit) as stopped:
+        run_stage("convert_states", "--dataset", "tiny", *inputs, "--judged", "--output_path", tmp_path)
+    assert stopped.value.code == 2
+    assert "no such file; run finetune_gte.sh and get_finetuned_embedding_gte.sh" in capsys.readouterr().err
