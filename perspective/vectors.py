@@ -88,24 +88,15 @@ def blend_directions(vectors: np.ndarray, states: np.ndarray, weight: float, dim
     return _project(lambda rows: blend(vectors[rows], states[rows], weight), len(vectors), dim)
 
 
-def find_directions(vectors: np.ndarray, dim: int) -> np.ndarray:
-    """Return the first principal directions as columns, `(any, at most dim)`, the strongest first."""
-    return _find_directions(lambda rows: vectors[rows], len(vectors), dim)[0]
-
-
 def _project(read: Callable[[slice], np.ndarray], n_rows: int, dim: int) -> np.ndarray:
-    directions, mean = _find_directions(read, n_rows, dim)
-    result = np.empty((n_rows, directions.shape[1]), dtype=directions.dtype)
-    for rows in _chunks(n_rows):
-        result[rows] = (read(rows) - mean) @ directions
-    return result
-
-
-def _find_directions(read: Callable[[slice], np.ndarray], n_rows: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
     chunks = _chunks(n_rows)
     mean = sum(read(rows).mean(axis=0) * ((rows.stop - rows.start) / n_rows) for rows in chunks)
     products = sum(part.T @ part for part in (read(rows) - mean for rows in chunks))
-    return np.linalg.eigh(products)[1][:, ::-1][:, :dim], mean
+    directions = np.linalg.eigh(products)[1][:, ::-1][:, :dim]
+    result = np.empty((n_rows, directions.shape[1]), dtype=directions.dtype)
+    for rows in chunks:
+        result[rows] = (read(rows) - mean) @ directions
+    return result
 
 
 def _chunks(n_rows: int) -> list[slice]:
