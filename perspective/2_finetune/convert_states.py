@@ -95,8 +95,10 @@ def _read_evidence(inputs: dict[str, Path], n_texts: int) -> Evidence:
         states = read_vectors(inputs["answer_states"], n_texts)
     if states is not None and "control_states" in inputs:
         control = gather_control(states, read_vectors(inputs["control_states"], len(sample_control_rows(n_texts))))
-    judged = read_vectors(inputs["judged_embeddings"], n_texts) if "judged_embeddings" in inputs else None
-    return Evidence(states, control, judged)
+    judged = inputs.get("judged_embeddings")
+    if not judged or read_record(judged).unchanged:  # the judge was unreliable
+        return Evidence(states, control)
+    return Evidence(states, control, read_vectors(judged, n_texts))
 
 
 if __name__ == "__main__":

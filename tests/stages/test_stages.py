@@ -22,6 +22,7 @@ from perspective.artifacts import (
     load_triplets,
     read_json,
     read_record,
+    save_training_triplets,
     sidecar_path,
 )
 
@@ -628,3 +629,22 @@ def test_a_judged_teacher_needs_the_embedder_that_learned_the_triplets(pipeline,
         run_stage("convert_states", "--dataset", "tiny", *inputs, "--judged", "--output_path", tmp_path)
     assert stopped.value.code == 2
     assert "no such file; run finetune_gte.sh and get_finetuned_embedding_gte.sh" in capsys.readouterr().err
+
+
+def test_an_unreliable_judge_changes_no_teacher(pipeline, tmp_path, caplog):
+    """Nothing was learned from its triplets, and nothing is said to have been."""
+    pipeline.embed()
+    pipeline.read()
+    nothing = tmp_path / "none-train.json"
+    save_training_triplets(Output(nothing, "training triplets", {}), [], "tiny")
+    run_stage("finetune", *pipeline.data, "--embedder", pipeline.embedder, "--train_file", nothing, "--output_dir",
+              pipeline.checkpoint, "--recipe", "standard")  # fmt: skip
+    pipeline.embed("--checkpoint", pipeline.checkpoint)
+    inputs = ("--embedder", pipeline.embedder, "--llm", "llm", "--feat_path", pipeline.embeds, "--states_path",
+              pipeline.states, "--output_path", tmp_path)  # fmt: skip
+    judged = ("--judged_path", tmp_path / "tiny_small_embeds_checkpoint.npy")
+    for options in ((), judged):
+        run_stage("convert_states", "--dataset", "tiny", *inputs, *options)
+    teachers = list(tmp_path.glob("*-teacher.npy"))
+    assert len(teachers) == 2 and len({hash_file(path) for path in teachers}) == 1
+    assert "learned judged triplets" not in caplog.text
