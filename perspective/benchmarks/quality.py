@@ -40,7 +40,7 @@ from perspective.data.held_out import SETS as HELD_OUT_SETS
 from perspective.errors import DataError, suggest_name
 from perspective.evaluation.clustering_scores import METRICS, pair_gains, score_clustering
 from perspective.evaluation.intervals import format_gain
-from perspective.evaluation.labels import load_labels
+from perspective.evaluation.labels import require_labels
 from perspective.layout import STUDY_BASE as BASE
 from perspective.layout import STUDY_DATASETS
 from perspective.models.registry import find_local
@@ -168,10 +168,7 @@ def score_vectors(vectors: np.ndarray, corpus: CorpusSettings) -> dict[str, list
     Raises:
         DataError: The data set has none.
     """
-    labels = load_labels(corpus)
-    if labels is None:
-        raise DataError(f"{corpus.path}: the study needs labels to measure with")
-    measures = score_clustering(vectors, labels, "small")
+    measures = score_clustering(vectors, require_labels(corpus), "small")
     return {metric: measures[metric] for metric in METRICS}
 
 

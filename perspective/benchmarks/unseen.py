@@ -25,9 +25,8 @@ from perspective.benchmarks.quality import StudySettings, list_method_versions
 from perspective.benchmarks.study_run import StudyRun
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import load_texts
-from perspective.errors import DataError
 from perspective.evaluation.clustering_scores import METRICS, score_clustering
-from perspective.evaluation.labels import load_labels
+from perspective.evaluation.labels import require_labels
 from perspective.layout import MEASURES, control_path
 from perspective.models.embedders import load_embedder
 from perspective.models.embedding import embed_texts
@@ -90,9 +89,7 @@ def measure_unseen(run: StudyRun, seed: int, checkpoint: Path) -> dict[str, Any]
     Raises:
         DataError: There are no labels to measure with.
     """
-    texts, labels = load_texts(run.corpus), load_labels(run.corpus)
-    if labels is None:
-        raise DataError(f"{run.corpus.path}: no labels to measure with")
+    texts, labels = load_texts(run.corpus), require_labels(run.corpus)
     seen = np.zeros(len(texts), dtype=bool)
     seen[np.random.default_rng(seed).permutation(len(texts))[: int(SHARE * len(texts))]] = True
     vectors, states = read_vectors(run.embed(), len(texts)), read_vectors(run.read_states(), len(texts))

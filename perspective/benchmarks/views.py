@@ -40,9 +40,8 @@ from perspective.benchmarks.study_run import StudyOptions, StudyRun
 from perspective.cli import entry_point, parse_settings
 from perspective.clustering.ward import average_by_cluster
 from perspective.data.corpus import load_texts
-from perspective.errors import DataError
 from perspective.evaluation.clustering_scores import METRICS, cluster_labelled, score_clusterings
-from perspective.evaluation.labels import load_labels
+from perspective.evaluation.labels import require_labels
 from perspective.judging.protocol import choose_wording
 from perspective.layout import MEASURES, PREDICT_STAGE
 from perspective.llm.batching import batch_by_length, choose_limit
@@ -192,15 +191,13 @@ class ViewReader:
         """
         from sklearn.cluster import KMeans
 
-        labels, teacher = load_labels(self.corpus), self.make_method()
-        if labels is None:
-            raise DataError(f"{self.corpus.path}: the study needs labels to measure with")
+        labels, teacher = require_labels(self.corpus), self.make_method()
         embed = partial(embed_texts, load_embedder(self._run.settings.embedder, reading=True))
         namer = LocalNamer(load_llm(self._run.settings.llm), self._perspective)
         clusterings = cluster_labelled(teacher, labels)
         for place, found in enumerate(clusterings[1:], start=1):
             names = name_found(teacher, self._texts, found, embed, partial(_write_names, namer), namer.is_chat)
-            centers = np.stack([teacher[found == name.id].mean(axis=0) for name in names])
+            centers = average_by_cluster(teacher, found, len(names))[[name.id for name in names]]
             starts = normalize_rows(centers) + normalize_rows(embed([name.name for name in names]))
             clusterings[place] = KMeans(len(names), init=normalize_rows(starts), n_init=1).fit_predict(teacher)
         return clusterings
@@ -241,8 +238,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _write_names(namer: LocalNamer, asks: Sequence[Ask]) -> list[str]:
-    replies = dict(namer.reply(asks))
-    return [replies[place] for place in range(len(asks))]
+    return [reply for _, reply in sorted(namer.reply(asks))]
 
 
 def _average(views: Sequence[np.ndarray]) -> np.ndarray:

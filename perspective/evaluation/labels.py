@@ -63,6 +63,18 @@ def load_labels(corpus: CorpusSettings, column: str = "label") -> list[str | Non
     return labels
 
 
+def require_labels(corpus: CorpusSettings) -> list[str | None]:
+    """Read the labels of a study's data set, see `load_labels`.
+
+    Raises:
+        DataError: There are none.
+    """
+    labels = load_labels(corpus)
+    if labels is None:
+        raise DataError(f"{corpus.path}: the study needs labels to measure with")
+    return labels
+
+
 def find_labelled(labels: Labels) -> np.ndarray:
     """Return the rows of the texts that have a label, `(n_labelled,)`.
 

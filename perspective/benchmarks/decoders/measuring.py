@@ -12,9 +12,8 @@ import numpy as np
 from perspective.data.collection import Collection, load_collection
 from perspective.data.corpus import DATASETS, CorpusSettings, load_texts
 from perspective.data.docstrings import NAME
-from perspective.errors import DataError
 from perspective.evaluation.clustering_scores import score_clustering
-from perspective.evaluation.labels import load_labels
+from perspective.evaluation.labels import require_labels
 from perspective.models.decoders import POOLINGS
 from perspective.models.embedding import EncoderSide, embed_texts
 from perspective.options import PoolingName
@@ -50,9 +49,7 @@ def sample_classes(dataset: str) -> LabelledSample:
         DataError: The data set has no labels.
     """
     corpus = CorpusSettings(dataset)
-    texts, labels = load_texts(corpus), load_labels(corpus)
-    if labels is None:
-        raise DataError(f"{corpus.path}: the study needs labels to measure with")
+    texts, labels = load_texts(corpus), require_labels(corpus)
     rng = np.random.default_rng(SAMPLE_SEED)
     classes = rng.permutation(sorted({label for label in labels if label is not None}))[:N_CLASSES]
     of_class = [rng.permutation([row for row, label in enumerate(labels) if label == name]) for name in classes]

@@ -51,7 +51,6 @@ def tabulate_headline() -> str:
     means = {metric: [_headline_score(source, MEAN, metric) for _, source, _ in HEADLINE] for metric in SHOWN}
     rows = []
     for place, (name, source, _) in enumerate(HEADLINE):
-        seeds = measured.count_seeds(*source) if len(source) == 2 and source[1] != BASE else ""
         cells = [" / ".join(_headline_cell(source, dataset, metric) for metric in SHOWN) for dataset in DATASETS]
         mean = " / ".join(
             f"**{means[metric][place]:.1f}**"
@@ -59,8 +58,12 @@ def tabulate_headline() -> str:
             else f"{means[metric][place]:.1f}"
             for metric in SHOWN
         )
-        rows.append([name, seeds, *cells, mean])
+        rows.append([name, _count_seeds(source), *cells, mean])
     return format_table(["ACC / NMI (%)", "training seeds", *DATASETS, "mean"], rows)
+
+
+def _count_seeds(source: tuple[str, ...]) -> str:
+    return measured.count_seeds(*source) if len(source) == 2 and source[1] != BASE else ""
 
 
 def _headline_score(source: tuple[str, ...], dataset: str, metric: str) -> float:
@@ -80,9 +83,8 @@ def tabulate_judged() -> str:
     """What the recorded answers of a larger judge add, ACC / NMI."""
     rows = []
     for name, source in JUDGED:
-        seeds = str(len(measured.load_scores(*source, JUDGED_DATASETS[0], "ACC"))) if len(source) == 2 else ""
         cells = [" / ".join(_headline_cell(source, dataset, metric) for metric in SHOWN) for dataset in JUDGED_DATASETS]
-        rows.append([name, "" if BASE in source else seeds, *cells])
+        rows.append([name, _count_seeds(source), *cells])
     return format_table(["ACC / NMI (%)", "training seeds", *JUDGED_DATASETS], rows)
 
 
