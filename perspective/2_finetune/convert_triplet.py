@@ -47,9 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     judgments = load_judgments(predictions, len(texts), corpus.dataset)
     vectors = read_vectors(feats, len(texts)) if "embeddings" in inputs else None
     judge = read_judge(predictions)
-    # Not needed for answers in both orders (compared with each other), for states (no order) and for evidence.
-    in_one_order = judge is None or (judge.orders == 1 and not judge.reads_states)
-    is_checked = settings.check and in_one_order and not settings.evidence
+    # What states are worth is decided by control questions, and evidence weighs its sources itself.
+    is_checked = settings.check and not (judge and judge.reads_states) and not settings.evidence
     trusted = is_trusted(judgments, vectors if is_checked else None)
     if settings.evidence:
         states = read_vectors(inputs["states"], len(texts)) if "states" in inputs else None

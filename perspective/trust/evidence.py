@@ -41,7 +41,6 @@ PRIOR_SPREAD = 0.2  # standard deviation of the prior on mu
 MAX_RELIABILITY = 0.9  # agreement alone is no evidence for more
 SIGNIFICANCE = 2.0  # standard errors by which the agreement of two sources must exceed 0
 MIN_SHARED = 30  # triplets that both sources must answer
-NOISE = 0.1  # agreement below which answers may be random; Starling's: 0.29 on banking77, 0.19 on mtop_domain
 MAX_SCORE = 3.0  # scores are clipped at this many robust standard deviations
 MAX_LOGIT = 10.0  # limit of a judge's log-odds: probabilities 0 and 1 are not certain
 MIN_ERROR = 0.01  # smallest variance of the errors in any direction
@@ -93,11 +92,12 @@ def gather_evidence(
 
 
 def is_noise(judgments: Sequence[Judgment], vectors: np.ndarray) -> bool:
-    """Return whether a judge's answers correlate too little with the embedder's margins to be more than noise.
+    """Return whether a judge's answers correlate with the embedder's margins by no more than noise does.
 
     The embedder is weak on the triplets it is uncertain about, but its errors differ from an LLM's:
-    answers based on the texts correlate with its margins. A few judgments are not enough to reject
-    a judge: the correlation must be below `NOISE` by `SIGNIFICANCE` standard errors.
+    answers based on the texts correlate with its margins (Starling's by 0.29 on banking77, 0.19 on
+    mtop_domain). The correlation must exceed 0 by `SIGNIFICANCE` standard errors, so few judgments
+    must correlate more.
 
     Args:
         judgments: Judgments of triplets of n texts.
@@ -106,7 +106,7 @@ def is_noise(judgments: Sequence[Judgment], vectors: np.ndarray) -> bool:
     triplets = [judgment.triplet for judgment in judgments]
     scores = _standardise_all({LLM: score_judgments(judgments), EMBEDDER: score_margins(vectors, triplets)})
     shared = int((scores != 0).all(axis=0).sum())
-    return bool(scores[0] @ scores[1] / max(shared, 1) + SIGNIFICANCE / max(shared, 1) ** 0.5 < NOISE)
+    return bool(scores[0] @ scores[1] / max(shared, 1) ** 0.5 <= SIGNIFICANCE)
 
 
 def is_trusted(judgments: Sequence[Judgment], vectors: np.ndarray | None) -> bool:
@@ -114,17 +114,18 @@ def is_trusted(judgments: Sequence[Judgment], vectors: np.ndarray | None) -> boo
 
     Args:
         judgments: Judgments of triplets of n texts.
-        vectors: Vectors of the embedder before fine-tuning, `(n_texts, dim)`, to check answers
-            given in one order; None for no check.
+        vectors: Vectors of the embedder before fine-tuning, `(n_texts, dim)`, to check answers that
+            cannot be compared in two orders; None for no check.
     """
     reliability = assess_reliability(judgments)
     if not reliability.is_reliable:
         logger.warning("judge unreliable, its answers are not used: %s", reliability.describe())
         return False
-    if vectors is not None and is_noise(judgments, vectors):
+    if reliability.order_kappa is None and vectors is not None and is_noise(judgments, vectors):
         logger.warning(
-            "judge unreliable, its answers are not used: given in one order, they agree with the embedder no more than "
-            "noise; judge in both orders (--orders 2), or convert with --no_check"
+            "judge unreliable, its answers are not used: without probabilities in both orders there is the embedder to "
+            "compare them with, and they agree with it no more than noise would; use --orders 2 --response logprob, "
+            "judge more triplets, or convert with --no_check"
         )
         return False
     return True

@@ -404,7 +404,7 @@ def test_without_labels_the_measures_need_none(pipeline, tmp_path, texts_file, c
 
 
 def test_recorded_noise_changes_nothing(tmp_path, sentences, embedder_folder, caplog):
-    """Answers of one order by a coin: nothing but the embedder's own margins can tell."""
+    """Answers by a coin, without probabilities in both orders: nothing but the embedder's own margins can tell."""
     texts = [f"{i} {text}" for i, text in enumerate(sentences(80))]
     data = ["--dataset", "tiny", "--data_path", write_jsonl(tmp_path / "t.jsonl", [{"input": text} for text in texts])]
     run_stage("get_embedding", *data, "--embedder", embedder_folder, "--output_path", tmp_path, "--no_measure")
@@ -416,8 +416,8 @@ def test_recorded_noise_changes_nothing(tmp_path, sentences, embedder_folder, ca
     for more, n_triplets in ((["--feat_path", tmp_path / "tiny_small_embeds_embedder.npy"], 0), ([], 1000)):
         run_stage("convert_triplet", *data, "--pred_path", recorded, "--output_path", tmp_path, "--overwrite", *more)
         assert len(read_json(tmp_path / "coin-train.json")) == n_triplets
-    assert "they agree with the embedder no more than noise; judge in both orders (--orders 2)" in caplog.text
-    # A perspective that the embedder knows nothing of looks the same: its user says so. In both orders nobody asks.
+    assert "they agree with it no more than noise would; use --orders 2 --response logprob" in caplog.text
+    # A perspective that the embedder knows nothing of looks the same: its user says so.
     vectors = ["--feat_path", tmp_path / "tiny_small_embeds_embedder.npy", "--output_path", tmp_path, "--overwrite"]
     run_stage("convert_triplet", *data, "--pred_path", recorded, *vectors, "--no_check")
     assert len(read_json(tmp_path / "coin-train.json")) == 1000
@@ -425,7 +425,7 @@ def test_recorded_noise_changes_nothing(tmp_path, sentences, embedder_folder, ca
     asked_twice.record.judge = JudgeRecord(name="coin", kind="choice", orders=2)
     asked_twice.write_json(read_json(recorded))
     run_stage("convert_triplet", *data, "--pred_path", recorded, *vectors)
-    assert len(read_json(tmp_path / "coin-train.json")) == 1000
+    assert len(read_json(tmp_path / "coin-train.json")) == 0
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
