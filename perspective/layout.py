@@ -113,12 +113,7 @@ class Layout:
     @property
     def checkpoint(self) -> Path:
         """The fine-tuned embedder."""
-        return checkpoint_path(self.train_file, self.seed)
-
-    @property
-    def after_blend(self) -> Path:
-        """Vectors of the fine-tuned embedder blended with the answer states."""
-        return blend_path(self.after_embeds)
+        return checkpoint_path(self.train_file, self.seed, self.recipe)
 
     @property
     def description(self) -> ClusterFiles:
@@ -256,10 +251,11 @@ def converted_path(judgments: Path, folder: Path | None = None, by_embedder: boo
     return (folder or FINETUNE_STAGE / "converted_triplet_results") / name
 
 
-def checkpoint_path(train_file: Path, seed: int, folder: Path | None = None) -> Path:
+def checkpoint_path(train_file: Path, seed: int, recipe: str | None = None) -> Path:
     """Return the path of the embedder trained on a teacher or on triplets.
 
-    Names made from judged triplets already contain the seed, as published: of sampling and of training.
+    Names made from judged triplets already contain the seed, as published: of sampling and of training. Two recipes
+    learn from triplets; "published" is named.
 
     >>> checkpoint_path(Path("banking77_small_minilm-smollm2-teacher.npy"), 13).name
     'banking77_small_minilm-smollm2_seed=13'
@@ -267,16 +263,13 @@ def checkpoint_path(train_file: Path, seed: int, folder: Path | None = None) -> 
     'banking77_small_minilm_m=1024_seed=13-starling-judged'
     >>> checkpoint_path(Path("mine_small_minilm-smollm2_seed=13-smollm2-teacher.npy"), 13).name  # a second round
     'mine_small_minilm-smollm2_seed=13-smollm2_seed=13'
+    >>> checkpoint_path(Path("banking77_small_gte_m=1024_seed=13-recorded-train.json"), 13, "published").name
+    'banking77_small_gte_m=1024_seed=13-recorded-published'
     """
     name = train_file.stem.removesuffix("-teacher").removesuffix("-train")
     if train_file.suffix == ".npy" and not train_file.stem.endswith(JUDGED_TEACHER):
         name = f"{name}_seed={seed}"
-    return (folder or FINETUNE_STAGE / "checkpoints") / name
-
-
-def blend_path(embeds: Path) -> Path:
-    """Return the path of vectors blended with answer states."""
-    return embeds.with_name(f"{embeds.stem}-blend.npy")
+    return FINETUNE_STAGE / "checkpoints" / (f"{name}-published" if recipe == "published" else name)
 
 
 def after_path(checkpoint: Path, dataset: str, scale: str, folder: Path | None = None) -> Path:

@@ -64,6 +64,7 @@ data=()   # ... read texts
 labels=() # ... read labels
 reader=() # ... read answer states or judge
 states=() # ... read answer states
+load_in=() # of the judge's LLM
 judge=()  # ... judge
 recipe=()
 overwrite=()
@@ -71,7 +72,7 @@ data_path=""
 recorded=""
 rounds=1
 adapt_on=""
-states_llm=smollm2
+states_llm=""
 describe=1
 n_clusters=()
 server=() # of judge: those that name_clusters.sh takes too
@@ -128,7 +129,8 @@ while (($#)); do
         [[ "$value" != oracle ]] || fail "--judge oracle uses the labels: for analysis only, with predict_triplet.sh"
         judge+=("$option" "$value")
         ;;
-    --perspective | --load_in) reader+=("$option" "$value") ;;
+    --perspective) reader+=("$option" "$value") ;;
+    --load_in) load_in=("$option" "$value") ;;
     --max_text_tokens) states+=("$option" "$value") ;;
     --base_url | --budget | --price_in | --price_out)
         judge+=("$option" "$value")
@@ -143,12 +145,15 @@ while (($#)); do
         recorded="$(absolute "$value")"
         judge+=("$option" "$recorded")
         ;;
-    --states_llm) states_llm="$value" ;;
+    --states_llm) states_llm="${value%/}" ;;
     --adapt_on)
         [[ "$value" =~ ^[1-9][0-9]*$ ]] || fail "--adapt_on $value: must be a whole number of at least 1"
         adapt_on="$value"
         ;;
-    --recipe) recipe+=("$option" "$value") ;;
+    --recipe)
+        [[ "$value" =~ ^(distill|standard|published)$ ]] || fail "--recipe $value: choose distill, standard or published"
+        recipe=("$option" "$value")
+        ;;
     --rounds)
         [[ "$value" =~ ^[1-9][0-9]*$ ]] || fail "--rounds $value: must be a whole number of at least 1"
         rounds="$value"
@@ -220,10 +225,18 @@ llm="$LLM"
 # A teacher is made of answer states, judged triplets or both; the other recipes learn from triplets alone.
 teach=1
 [[ "${recipe[1]:-distill}" == distill ]] || teach=""
-[[ "$kind" != answer ]] || states_llm="$llm"
-[[ -n "$teach" || "$kind" == answer ]] || states_llm=none
 triplets=1
-[[ "$kind" != answer || -z "$teach" ]] || triplets=""
+if [[ "$kind" == answer ]]; then
+    [[ "${states_llm:-$llm}" == "$llm" ]] || fail "--states_llm $states_llm: stands beside judged triplets; here --llm is read"
+    states_llm="$llm"
+    [[ -z "$teach" ]] || triplets=""
+elif [[ -z "$teach" ]]; then
+    [[ "${states_llm:-none}" == none ]] || fail "--states_llm $states_llm: recipe ${recipe[1]} learns from triplets alone"
+    states_llm=none
+fi
+states_llm="${states_llm:-smollm2}"
+[[ "$states_llm" != "$llm" ]] || states+=(${load_in[@]+"${load_in[@]}"})
+reread=(${overwrite[@]+"${overwrite[@]}"})
 
 run_stages() {
     local judged=()
@@ -233,10 +246,11 @@ run_stages() {
         step "3 sample triplets" "$STAGE1/triplet_sampling.sh" ${texts[@]+"${texts[@]}"} ${labels[@]+"${labels[@]}"}
     fi
     if [[ "$states_llm" != none ]]; then
-        LLM="$states_llm" step "2 read answer states" "$STAGE1/read_states.sh" ${states[@]+"${states[@]}"} ${reader[@]+"${reader[@]}"} ${texts[@]+"${texts[@]}"}
+        LLM="$states_llm" step "2 read answer states" "$STAGE1/read_states.sh" ${states[@]+"${states[@]}"} ${reader[@]+"${reader[@]}"} ${data[@]+"${data[@]}"} ${reread[@]+"${reread[@]}"}
+        reread=() # later rounds read the same
     fi
     if [[ -n "$triplets" ]]; then
-        step "3 judge triplets" "$STAGE1/predict_triplet.sh" ${reader[@]+"${reader[@]}"} ${judge[@]+"${judge[@]}"} ${texts[@]+"${texts[@]}"}
+        step "3 judge triplets" "$STAGE1/predict_triplet.sh" ${reader[@]+"${reader[@]}"} ${load_in[@]+"${load_in[@]}"} ${judge[@]+"${judge[@]}"} ${texts[@]+"${texts[@]}"}
     fi
     export LLM="$name" # the later stages find the judge's files by its name
     if [[ -n "$triplets" ]]; then
@@ -268,7 +282,7 @@ describe_clusters() {
     [[ "$kind" != reward ]] || namer=none # it scores texts and writes none: keywords are the names
     step "7 describe: count clusters" "$STAGE3/count_clusters.sh" ${recipe[@]+"${recipe[@]}"} ${n_clusters[@]+"${n_clusters[@]}"} ${texts[@]+"${texts[@]}"}
     step "7 describe: cluster" "$STAGE3/cluster.sh" ${recipe[@]+"${recipe[@]}"} ${n_clusters[@]+"${n_clusters[@]}"} ${texts[@]+"${texts[@]}"}
-    step "7 describe: name clusters" "$STAGE3/name_clusters.sh" --naming_llm "$namer" --or_keywords ${recipe[@]+"${recipe[@]}"} ${reader[@]+"${reader[@]}"} ${server[@]+"${server[@]}"} ${texts[@]+"${texts[@]}"}
+    step "7 describe: name clusters" "$STAGE3/name_clusters.sh" --naming_llm "$namer" --or_keywords ${recipe[@]+"${recipe[@]}"} ${reader[@]+"${reader[@]}"} ${load_in[@]+"${load_in[@]}"} ${server[@]+"${server[@]}"} ${texts[@]+"${texts[@]}"}
     step "7 describe: draw the map" "$STAGE3/draw_map.sh" ${recipe[@]+"${recipe[@]}"} ${overwrite[@]+"${overwrite[@]}"}
 }
 

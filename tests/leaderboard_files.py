@@ -53,7 +53,7 @@ def make_measures(acc):
     }
 
 
-def write_pair(root, before=(60, 62, 64), after=(65, 67, 69), dataset="banking77", embedder="minilm", suffix=""):
+def write_pair(root, before=(60, 62, 64), after=(65, 67, 69), dataset="banking77", embedder="minilm"):
     """Measures of a run before and after, by the names of `Layout`, with what their pairing needs."""
     write_json(root / "measures" / f"{dataset}_small_embeds_{embedder}_measures.json", make_measures(before))
     stem = f"{dataset}_small_embeds_{embedder}_m=1024_seed=100-smollm2"
@@ -61,7 +61,7 @@ def write_pair(root, before=(60, 62, 64), after=(65, 67, 69), dataset="banking77
     write_sidecar(root / checkpoint, record={"judge": {"name": "smollm2"}})
     made = {"settings": {"embedder": embedder}, "input_paths": {"checkpoint": checkpoint}}
     write_sidecar(root / "after_measures" / f"{stem}.npy", **made)
-    return write_json(root / "after_measures" / f"{stem}{suffix}_measures.json", make_measures(after))
+    return write_json(root / "after_measures" / f"{stem}_measures.json", make_measures(after))
 
 
 def write_study(root, name="benchmark_quality"):

@@ -120,7 +120,7 @@ vectors = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
 before, after = (Path(sys.argv[1]) / name for name in ("before.json", "after.json"))
 for path in (before, after):
     write_text(path, dump_json(score_clustering(vectors, [str(i % 3) for i in range(40)])))
-comparison = load_comparison(before, [after], Path(sys.argv[1]), "mine", "minilm")
+comparison = load_comparison(before, [after], [Path(sys.argv[1])], "mine", "minilm")
 assert "mine" in format_markdown([comparison])
 draw_comparison([comparison], Path(sys.argv[1]) / "chart.png")
 assert not {"torch", "transformers"} & set(sys.modules)

@@ -11,8 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 from perspective.artifacts import atomic_path, display_path, read_json, write_text
 from perspective.cli import entry_point, parse_settings
@@ -50,18 +49,21 @@ def _log_files(layout: Layout) -> None:
         "measures before": measures_path(layout.embeds),
         "measures after": measures_path(layout.after_embeds),
         "judgments": layout.judgments,
-        "training triplets": layout.training_triplets,
-        "teacher": layout.teacher,
+        "training data": layout.train_file,
         "embedder": layout.checkpoint,
     }
     lines = (f"  {name:18s} {display_path(path)}" for name, path in files.items() if path.exists())
     logger.info("%s\n%s", layout.dataset, "\n".join(lines))
 
 
-def _load(layouts: Sequence[Layout], after: Sequence[Path]) -> Comparison:
+def _load(layouts: Sequence[Layout]) -> Comparison:
     first = layouts[0]
-    before = measures_path(first.embeds)
-    return load_comparison(before, after, first.checkpoint, first.dataset, first.embedder, with_texts=True)
+    after, checkpoints = zip(*((measures_path(one.after_embeds), one.checkpoint) for one in layouts), strict=True)
+    return load_comparison(
+        *(measures_path(first.embeds), after, checkpoints),
+        *(first.dataset, first.embedder, first.scale),
+        with_texts=True,
+    )
 
 
 @entry_point
@@ -83,14 +85,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if before.exists() and "ACC" not in read_json(before):
             logger.info("%s: no labels to compare by; draw_map.sh says what is known without", name)
             continue
-        comparison = _load(layouts, [measures_path(layout.after_embeds) for layout in layouts])
+        comparison = _load(layouts)
         for layout in layouts:
             add_measures_to_card(layout.checkpoint, comparison)
         comparisons.append(comparison)
-        blends = [path for path in (measures_path(layout.after_blend) for layout in layouts) if path.exists()]
-        if blends:
-            blend = _load(layouts, blends)
-            comparisons.append(replace(blend, judge=f"{blend.judge}, at inference too"))
     if not comparisons:
         return
     sys.stdout.write(format_text(comparisons) + "\n")

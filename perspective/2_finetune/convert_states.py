@@ -81,8 +81,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     evidence = _read_evidence(inputs, len(vectors))
     teacher = make_teacher(vectors, evidence, settings)
     logger.info("%s: %s", data.dataset, teacher.describe(evidence))
-    source = inputs.get("judged_embeddings") or inputs.get("answer_states")
-    judge = read_record(source).judge if source else JudgeRecord(name="the embedder itself")
+    if evidence.judged is None and evidence.states is None and not files.by_embedder:
+        logger.warning("the judge was unreliable and there are no answer states: the embedder teaches itself")
+    source = "judged_embeddings" if evidence.judged is not None else "answer_states"
+    judge = read_record(inputs[source]).judge if source in inputs else JudgeRecord(name="the embedder itself")
     output.record.judge = judge or JudgeRecord(name=run.llm)
     output.record.llm_weight = teacher.trust.weight
     output.facts |= {"trust": asdict(teacher.trust), "n_texts": len(vectors)}

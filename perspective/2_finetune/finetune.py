@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings = replace(settings, recipe="distill" if by_teacher else "standard")
     if (settings.recipe == "distill") != by_teacher:
         raise DataError(f"--recipe {settings.recipe}: does not fit {train_file.name}; distill needs a teacher (.npy)")
-    path = Path(files.output_dir) if files.output_dir else checkpoint_path(train_file, settings.seed)
+    path = Path(files.output_dir) if files.output_dir else checkpoint_path(train_file, settings.seed, settings.recipe)
     made_from = {
         "dataset": corpus.dataset,
         "embedder": files.embedder,
@@ -73,6 +73,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if broadcast_from_main(lambda: output.is_finished(files.overwrite)):
         return
     output.record = record
+    trained_before = read_record(Path(files.embedder)).judge
+    if record.judge and trained_before and trained_before.uses_labels:
+        output.record.judge = record.judge.model_copy(update={"uses_labels": True})
     output.facts |= describe_model(files.embedder)
     from perspective.models.embedders import load_embedder
     from perspective.training.distillation import distill_embedder

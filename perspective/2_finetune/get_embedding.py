@@ -2,8 +2,7 @@
 
 Reads:  datasets/<dataset>/<scale>.jsonl, or --data_path
 Writes: measures/<dataset>_<scale>_embeds_<embedder>.npy, ..._measures.json and, where there are labels,
-        ..._clusterings.npy; with --finetuned or --checkpoint the same in after_measures/; with --blend
-        also ...-blend.npy and its measures, for running the LLM at inference too
+        ..._clusterings.npy; with --finetuned or --checkpoint the same in after_measures/
 
 python -m perspective.2_finetune.get_embedding --dataset banking77 --embedder minilm
 
@@ -20,12 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from perspective.artifacts import Output, discard_result, read_json, read_record, read_vectors
+from perspective.artifacts import Output, read_json, read_record, read_vectors
 from perspective.cli import parse_settings, shared_entry_point
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import DataError
 from perspective.evaluation.labels import LabelOptions, load_labels
-from perspective.layout import Layout, after_path, blend_path, clusterings_path, measures_path
+from perspective.layout import Layout, after_path, clusterings_path, measures_path
 from perspective.models.coverage import EMBEDDERS_THAT_FIT
 from perspective.models.embedding import EmbedSettings, load_embedding
 from perspective.models.prompts import PROMPTS, read_prompt
@@ -34,7 +33,6 @@ from perspective.options import LearnedRunOptions, OutputOptions, option
 from perspective.runtime.devices import describe_precision, reading_precision
 from perspective.runtime.distributed import broadcast_from_main, end_process_group, is_main, n_processes, share_texts
 from perspective.runtime.ray import EngineSettings, write_vectors_on_ray
-from perspective.teacher.teacher import blend_for_inference
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +43,6 @@ class MeasureSettings(LabelOptions, OutputOptions):
 
     checkpoint: str | None = option("folder of a fine-tuned model to use as embedder", default=None, group="model")
     finetuned: bool = option("embed with the run's own checkpoint", default=False, group="model")
-    blend: bool = option(
-        "with --finetuned, also concatenate the vectors with the judge's answer states and measure that", default=False
-    )
     measure: bool = option("measure the clustering too", default=True)
 
 
@@ -95,28 +90,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     output.discard_partial()
     if files.measure:
         measure(corpus, output.path, len(texts), files)
-    if files.blend and checkpoint:
-        add_answer_states(corpus, output.path, len(texts), layout, checkpoint, files)
-
-
-def add_answer_states(
-    corpus: CorpusSettings, embeds: Path, n_texts: int, layout: Layout, checkpoint: Path, files: MeasureSettings
-) -> None:
-    """Write and measure the vectors concatenated with the LLM's answer states, weighted as in training."""
-    weight = read_record(checkpoint).llm_weight
-    if not weight:
-        logger.info("the answer states have no weight: no blend is made")
-        blend = blend_path(embeds)
-        for stale in (blend, measures_path(blend), clusterings_path(blend)):
-            discard_result(stale)  # from an earlier run with the same name
-        return
-    inputs = {"embeddings": embeds, "answer_states": layout.states}
-    output = Output(blend_path(embeds), "blended embeddings", {"weight": weight}, inputs)
-    if not output.is_finished(files.overwrite):
-        vectors, states = read_vectors(embeds, n_texts), read_vectors(layout.states, n_texts)
-        output.write_vectors(blend_for_inference(vectors, states, weight))
-    if files.measure:
-        measure(corpus, output.path, n_texts, files)
 
 
 def measure(corpus: CorpusSettings, embeds: Path, n_texts: int, files: MeasureSettings) -> None:

@@ -42,6 +42,8 @@ class CorpusSettings(DatasetOptions):
             return path
         if self.data_path:
             raise DataError(f"{path}: no such file")
+        if self.scale != "small":
+            raise DataError(f"{path}: no such file; only the scale small can be fetched, give others with --data_path")
         known = known_datasets()
         if self.dataset in known:
             raise DataError(f"{path}: not fetched yet; run: bash scripts/fetch_datasets.sh {self.dataset}")

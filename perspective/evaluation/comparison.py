@@ -75,16 +75,23 @@ class Comparison:
 
 
 def load_comparison(
-    before: Path, after: Sequence[Path], checkpoint: Path, dataset: str, embedder: str, with_texts: bool = False
+    before: Path,
+    after: Sequence[Path],
+    checkpoints: Sequence[Path],
+    dataset: str,
+    embedder: str,
+    scale: str = "small",
+    with_texts: bool = False,
 ) -> Comparison:
     """Read the measures of a run, or of runs with several training seeds.
 
     Args:
         before: Measures of the base embedder.
         after: Measures of the fine-tuned embedders, one for each training seed.
-        checkpoint: One of these embedders.
+        checkpoints: These embedders.
         dataset: Name of the data set.
         embedder: Short name of the embedder.
+        scale: "small" or "large"; the published means are of "small".
         with_texts: Whether the interval over three or more training seeds is also over texts, from the
             clusterings beside the measures.
 
@@ -98,15 +105,16 @@ def load_comparison(
         measures.append(read_json(path))
         if "ACC" not in measures[-1]:
             raise DataError(f"{path}: measured without labels; ACC, NMI and ARI need them")
-    record = read_record(checkpoint)
+    records = [read_record(checkpoint) for checkpoint in checkpoints]
+    judges = {record.judge.name + ", by labels" * record.judge.uses_labels for record in records if record.judge}
     return Comparison(
         dataset=dataset,
         embedder=embedder,
-        judge=record.judge.name if record.judge else "?",
-        unchanged=record.unchanged,
+        judge=" or ".join(sorted(judges)) or "?",
+        unchanged=all(record.unchanged for record in records),
         before=measures[0],
         runs=measures[1:],
-        published=_find_published(dataset, embedder),
+        published=_find_published(dataset, embedder) if scale == "small" else None,
         text_variance=_measure_texts(before, after) if with_texts and len(after) >= MIN_TRAINING_SEEDS else None,
     )
 

@@ -61,6 +61,8 @@ class JudgeSettings(LLMOptions):
             DataError: A server is given with a kind that a server cannot provide.
         """
         if server.base_url:
+            if self.recorded_path:
+                raise DataError("--recorded_path: replaces --base_url; give only one of them")
             if self.judge not in (None, "server", "choice"):
                 raise DataError(f"--judge {self.judge}: servers only support choices; give only one of both")
             return "server"
@@ -114,13 +116,15 @@ def name_judge_files(llm: str, kind: Kind, response: str = "logprob", oracle_noi
 
     >>> name_judge_files("org/Starling", "answer"), name_judge_files("smollm2", "choice", "json")
     ('starling', 'smollm2-choice-json')
+    >>> name_judge_files("org/Starling", "server")
+    'starling-server'
     """
     if kind == "recorded":
         return kind
     if kind == "oracle":
         return f"oracle-{oracle_noise:g}"
     parts = [llm.rstrip("/")]
-    if kind not in ("server", default_kind(llm)):
+    if kind != default_kind(llm):
         parts.append(kind)
     if kind == "choice" and response in WRITTEN:
         parts.append(response)

@@ -36,9 +36,6 @@ def read_pair(path: Path, root: Path) -> Rows:
             outside of `root`.
     """
     embeds = path.with_name(f"{path.name.removesuffix('_measures.json')}.npy")
-    blended = embeds.stem.endswith("-blend")
-    if blended:
-        embeds = embeds.with_name(f"{embeds.stem.removesuffix('-blend')}.npy")
     made = _read_sidecar(embeds)
     corpus, separator, _ = embeds.stem.partition("_embeds_")
     dataset, _, scale = corpus.rpartition("_")
@@ -54,7 +51,7 @@ def read_pair(path: Path, root: Path) -> Rows:
     checkpoint = root / made.input_paths.get("checkpoint", "none")
     if not checkpoint.resolve().is_relative_to(root.resolve()):
         raise DataError(f"{path}: {sidecar_path(embeds).name} names a checkpoint outside of {root}")
-    one = load_comparison(before, [path], checkpoint, dataset, embedder)
+    one = load_comparison(before, [path], [checkpoint], dataset, embedder, scale)
     (after,) = one.runs
     rows = []
     for metric in METRICS:
@@ -65,7 +62,7 @@ def read_pair(path: Path, root: Path) -> Rows:
             {
                 "data set": dataset,
                 "embedder": embedder,
-                "judge": f"{one.judge}, at inference too" if blended else one.judge,
+                "judge": one.judge,
                 "metric": metric,
                 "before": one.before[f"{metric}_mean"],
                 "before_std": one.before[f"{metric}_std"],

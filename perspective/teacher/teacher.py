@@ -54,7 +54,7 @@ class Evidence:
 
     Attributes:
         states: Answer states `(n_texts, state_dim)`, not whitened.
-        control: Answer states of a sample, by question, from `read_control`: the same question, the same in
+        control: Answer states of a sample, by question, from `gather_control`: the same question, the same in
             another wording, other questions; `(n_sample, state_dim)` each.
         judged: Vectors of the embedder after training on judged triplets, `(n_texts, dim)`.
     """

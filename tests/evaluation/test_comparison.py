@@ -126,9 +126,11 @@ def write_record(checkpoint, **record):
     made.write_json({})
 
 
-def compare(run, dataset, embedder, n_seeds=1):
+def compare(run, dataset, embedder, n_seeds=1, **more):
     before, after, checkpoint = run
-    return load_comparison(before, [after] * n_seeds, checkpoint, dataset, embedder, with_texts=True)
+    return load_comparison(
+        before, [after] * n_seeds, [checkpoint] * n_seeds, dataset, embedder, with_texts=True, **more
+    )
 
 
 def test_load_comparison(run):
@@ -138,8 +140,14 @@ def test_load_comparison(run):
     # The published figures stand beside the same embedder and data set only.
     assert compare(run, "banking77", "minilm").published is None
     assert compare(run, "demo", "gte").published is None
-    write_record(run[2], unchanged=True)
-    assert compare(run, "demo", "gte").unchanged
+    assert compare(run, "banking77", "gte", scale="large").published is None
+    write_record(run[2], unchanged=True, judge=JudgeRecord(name="oracle-0", uses_labels=True))
+    assert compare(run, "demo", "gte").unchanged and compare(run, "demo", "gte").judge == "oracle-0, by labels"
+    # Unchanged are several seeds only together.
+    trained = run[2].with_name("trained")
+    write_record(trained, judge=JudgeRecord(name="smollm2"))
+    both = load_comparison(run[0], [run[1]] * 2, [run[2], trained], "demo", "gte")
+    assert (both.unchanged, both.judge) == (False, "oracle-0, by labels or smollm2")
     sidecar_path(run[2]).unlink()
     assert (compare(run, "demo", "gte").judge, compare(run, "demo", "gte").unchanged) == ("?", False)
 

@@ -378,7 +378,7 @@ def test_a_server_is_asked_for_choices_alone():
     server = ServerSettings(base_url=["http://h/v1"])
     for judge in (None, "choice", "server"):
         settings = JudgeSettings("qwen", judge=judge)
-        assert (settings.kind(server), settings.label(server)) == ("server", "qwen")
+        assert (settings.kind(server), settings.label(server)) == ("server", "qwen-server")
     with pytest.raises(DataError, match="--judge pair: servers only support choices"):
         JudgeSettings("qwen", judge="pair").kind(server)
     with pytest.raises(DataError, match="--recorded_path: replaces --judge choice"):

@@ -99,6 +99,16 @@ def test_run_refuses_in_one_line(repository):
         (["--dataset", "bankin77"], "did you mean banking77?"),
         (["--data_path", "none.csv"], "none.csv: no such file"),
         (["--dataset", "my tickets"], "a name without spaces and slashes"),
+        (["--recipe", "distil"], "--recipe distil: choose distill, standard or published"),
+        (["--states_llm", "none"], "--states_llm none: stands beside judged triplets; here --llm is read"),
+        (
+            ["--judge", "choice", "--recipe", "standard", "--states_llm", "smollm2"],
+            "recipe standard learns from triplets alone",
+        ),
+        (
+            ["--base_url", "http://localhost:1/v1", "--recorded_path", "README.md"],
+            "--recorded_path: replaces --base_url; give only one of them",
+        ),
     ):
         code, _, log = run_bash(repository, "scripts/run.sh", *arguments)
         assert code == 2 and message in log and "Traceback" not in log
@@ -209,7 +219,7 @@ def test_judging_killed_at_random_moments(tmp_path, sentences):
     ]
     options += ["--concurrency", "2"]
     run_stage("predict_triplet", *options, "--output_path", tmp_path / "whole")
-    name = f"t_small_random_m={n_triplets}_seed=100-m-pred.json"
+    name = f"t_small_random_m={n_triplets}_seed=100-m-server-pred.json"
 
     server.asked.clear()
     command = stage_command("predict_triplet", *options, "--output_path", tmp_path / "killed")

@@ -262,7 +262,7 @@ def test_a_higher_budget_asks_only_what_is_left(pipeline, tmp_path, server, plai
     pipeline.sample("--max_query", 6)
     triplets = tmp_path / "tiny_small_embedder_m=6_seed=100.json"
     server.respond = lambda handler, request, attempt: send(handler, 200, completion("Choice 1"))
-    judged = tmp_path / "tiny_small_embedder_m=6_seed=100-m-pred.json"
+    judged = tmp_path / "tiny_small_embedder_m=6_seed=100-m-server-pred.json"
 
     def ask(budget):
         server.requests.clear()
@@ -284,7 +284,7 @@ def test_questions_that_failed_are_asked_by_the_next_run(pipeline, tmp_path, ser
     pipeline.embed()
     pipeline.sample("--max_query", 6)
     triplets = tmp_path / "tiny_small_embedder_m=6_seed=100.json"
-    judged = tmp_path / "tiny_small_embedder_m=6_seed=100-m-pred.json"
+    judged = tmp_path / "tiny_small_embedder_m=6_seed=100-m-server-pred.json"
     refused = []
 
     def respond(handler, request, attempt):
@@ -636,15 +636,23 @@ def test_an_unreliable_judge_changes_no_teacher(pipeline, tmp_path, caplog):
     pipeline.embed()
     pipeline.read()
     nothing = tmp_path / "none-train.json"
-    save_training_triplets(Output(nothing, "training triplets", {}), [], "tiny")
+    untrained = Output(nothing, "training triplets", {})
+    untrained.record.judge = JudgeRecord(name="guesser")
+    save_training_triplets(untrained, [], "tiny")
     run_stage("finetune", *pipeline.data, "--embedder", pipeline.embedder, "--train_file", nothing, "--output_dir",
               pipeline.checkpoint, "--recipe", "standard")  # fmt: skip
     pipeline.embed("--checkpoint", pipeline.checkpoint)
-    inputs = ("--embedder", pipeline.embedder, "--llm", "llm", "--feat_path", pipeline.embeds, "--states_path",
-              pipeline.states, "--output_path", tmp_path)  # fmt: skip
+    inputs = ("--embedder", pipeline.embedder, "--llm", "llm", "--feat_path", pipeline.embeds, "--output_path")
     judged = ("--judged_path", tmp_path / "tiny_small_embeds_checkpoint.npy")
-    for options in ((), judged):
-        run_stage("convert_states", "--dataset", "tiny", *inputs, *options)
-    teachers = list(tmp_path.glob("*-teacher.npy"))
-    assert len(teachers) == 2 and len({hash_file(path) for path in teachers}) == 1
-    assert "learned judged triplets" not in caplog.text
+
+    def teach(folder, *options):
+        run_stage("convert_states", "--dataset", "tiny", *inputs, tmp_path / folder, *options)
+        (teacher,) = (tmp_path / folder).glob("*-teacher.npy")
+        return hash_file(teacher), read_record(teacher).judge.name
+
+    states = ("--states_path", pipeline.states)
+    assert teach("both", *states, *judged) == teach("states", *states) and "llm" in teach("both", *states, *judged)[1]
+    assert "learned judged triplets" not in caplog.text and "teaches itself" not in caplog.text
+    alone = teach("none", "--states_llm", "none", *judged)
+    assert alone == teach("control", "--by_embedder") and alone[1] == "the embedder itself"
+    assert "the judge was unreliable and there are no answer states: the embedder teaches itself" in caplog.text
