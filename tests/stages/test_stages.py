@@ -656,3 +656,16 @@ def test_an_unreliable_judge_changes_no_teacher(pipeline, tmp_path, caplog):
     alone = teach("none", "--states_llm", "none", *judged)
     assert alone == teach("control", "--by_embedder") and alone[1] == "the embedder itself"
     assert "the judge was unreliable and there are no answer states: the embedder teaches itself" in caplog.text
+
+
+def test_an_embedder_trained_on_labels_stays_marked(pipeline, tmp_path):
+    embedder = pipeline.embedder
+    for name, uses_labels in (("oracle-0", True), ("llm", False)):
+        data = Output(tmp_path / f"{name}-train.json", "training triplets", {})
+        data.record.judge = JudgeRecord(name=name, uses_labels=uses_labels)
+        save_training_triplets(data, [], "tiny")
+        run_stage("finetune", "--dataset", "tiny", "--embedder", embedder, "--train_file", data.path, "--output_dir",
+                  tmp_path / name, "--recipe", "standard")  # fmt: skip
+        embedder = tmp_path / name
+    assert "**Trained on labels**" in (embedder / "README.md").read_text()
+    assert read_record(embedder).judge == JudgeRecord(name="llm", uses_labels=True)
