@@ -34,11 +34,10 @@ def chart_retrieval(rows: pd.DataFrame, metric: str) -> list[alt.LayerChart]:
 def chart_clustering(rows: pd.DataFrame, metric: str) -> list[alt.LayerChart]:
     """Draw one measure before and after, with the standard deviation over the k-means seeds."""
     rows = rows[rows["metric"].eq(metric)]
-    run = rows["embedder"].map(shorten_model) + " · " + rows["judge"]
     parts = []
     for kind in ("before", "after"):
         mean, std = rows[kind].astype(float), rows[f"{kind}_std"].astype(float)
-        bars = {"name": run + " · " + kind, "data set": rows["data set"], "kind": kind}
+        bars = {"name": rows["run"] + " · " + kind, "data set": rows["data set"], "kind": kind}
         parts.append(pd.DataFrame({**bars, "score": mean, "low": mean - std, "high": mean + std}))
     return _draw(pd.concat(parts).sort_index(kind="stable"), metric)
 

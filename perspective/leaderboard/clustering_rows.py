@@ -17,7 +17,7 @@ from perspective.layout import Layout, measures_path, study_pair
 
 BASE = "untouched"  # the study's arm that the others are measured against
 CLUSTERING = (
-    *("data set", "embedder", "judge", "metric", "before", "before_std", "after", "after_std"),
+    *("data set", "run", "embedder", "judge", "metric", "before", "before_std", "after", "after_std"),
     *("gain", "gain_std", "verdict", "published before", "published after", "file"),
 )
 STUDY_ROW = ("arm", "embedder-LLM", "data set", "metric", "mean", "gain", "gain_std", "n_seeds")
@@ -37,7 +37,7 @@ def read_pair(path: Path, root: Path) -> Rows:
     """
     embeds = path.with_name(f"{path.name.removesuffix('_measures.json')}.npy")
     made = _read_sidecar(embeds)
-    corpus, separator, _ = embeds.stem.partition("_embeds_")
+    corpus, separator, run = embeds.stem.partition("_embeds_")
     dataset, _, scale = corpus.rpartition("_")
     embedder = made.settings.get("embedder")
     if not separator or not isinstance(embedder, str):
@@ -61,6 +61,7 @@ def read_pair(path: Path, root: Path) -> Rows:
         rows.append(
             {
                 "data set": dataset,
+                "run": run,
                 "embedder": embedder,
                 "judge": one.judge,
                 "metric": metric,

@@ -169,7 +169,7 @@ def tabulate_study(rows: pd.DataFrame, metric: str, sort_by: str = MEAN) -> Tabl
 def tabulate_clustering(rows: pd.DataFrame, metric: str) -> Table:
     """Arrange the runs: before, after and gain, one row per run."""
     rows = rows[rows["metric"].eq(metric)].sort_values(["data set", "gain"], ascending=[True, False])
-    values = rows[["data set", "embedder", "judge", "before", "after", "gain", "verdict", *PUBLISHED_PAIR]]
+    values = rows[["data set", "run", "embedder", "judge", "before", "after", "gain", "verdict", *PUBLISHED_PAIR]]
     values = values.dropna(axis="columns", how="all").reset_index(drop=True)
     shown = pd.DataFrame(
         {

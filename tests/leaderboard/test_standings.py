@@ -142,7 +142,7 @@ def test_runs_are_paired_as_compare_pairs_them(tmp_path):
     assert found.faults == ()
     acc = found.clustering[found.clustering["metric"].eq("ACC")].set_index("judge")
     assert list(acc.index) == ["smollm2"] and list(acc["gain"]) == [5.0] and set(acc["before"]) == {62.0}
-    assert set(acc["verdict"]) == {"one training seed"}
+    assert set(acc["verdict"]) == {"one training seed"} and set(acc["run"]) == {"minilm_m=1024_seed=100-smollm2"}
     assert set(acc["gain_std"]) == {0.0}
     table = tabulate_clustering(found.clustering, "NMI")
     assert list(table.shown["after"]) == ["77.00 ± 1.63"]
