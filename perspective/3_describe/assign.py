@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from perspective.artifacts import Output, read_vectors
+from perspective.artifacts import Output, hash_file, read_sidecar, read_vectors
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, read_texts
 from perspective.errors import DataError
@@ -63,9 +63,21 @@ def main(argv: Sequence[str] | None = None) -> None:
 def embed(
     corpus: CorpusSettings, layout: Layout, settings: EmbedSettings, given: AssignSettings, files: ClusterFiles
 ) -> Path:
-    """Write the vectors of the new texts, unless they are there; return their path."""
+    """Write the vectors of the new texts, unless they are there; return their path.
+
+    Raises:
+        DataError: The clustered vectors are of another model, or were made with another instruction.
+    """
+    from perspective.description.clusters import find_embeddings
+
     checkpoint = Path(given.checkpoint or layout.checkpoint)
     instruction = read_prompt(PROMPTS, corpus.dataset) if settings.instruction else None
+    clustered = read_sidecar(find_embeddings(files))
+    if clustered and not given.checkpoint and clustered.inputs.get("checkpoint") != hash_file(checkpoint):
+        raise DataError(f"{checkpoint}: not the model of the clustered vectors; give that one by --checkpoint")
+    if clustered and clustered.settings.get("instruction") != instruction:
+        option_name = "--no_instruction" if instruction else "--instruction"
+        raise DataError(f"the clustered vectors were made with another instruction; add {option_name}")
     made_from = {"instruction": instruction, "text_column": corpus.text_column}
     inputs = {"texts": corpus.path, "checkpoint": checkpoint}
     output = Output(files.new_vectors(corpus.path), "embeddings", made_from, inputs, precision=reading_precision())

@@ -63,13 +63,14 @@ def write_found(
         seed: Random seed.
         scale: As in `cluster_vectors`.
     """
-    found = find_clusters(normalize_rows(vectors), settings, seed, scale)
+    found, free = find_clusters(normalize_rows(vectors), settings, seed, scale), find_free_id(files)
     if files.found.exists() and files.texts.exists():
         old_ids, (old_texts, _) = np.load(files.found, allow_pickle=False), read_rows(files.texts)
         if len(old_ids) == len(old_texts):
-            found = keep_ids(found, texts, old_ids, old_texts, find_free_id(files))
+            found = keep_ids(found, texts, old_ids, old_texts, free)
     output.facts |= {
         "method": settings.method,
+        "highest_id": max(free - 1, int(found.max())),
         "n_texts": len(texts),
         "n_clusters": len(set(found.tolist()) - {NOWHERE}),
     }
@@ -103,13 +104,13 @@ def write_clusters(
         output.log_finished()
         return
     vectors, found = read_vectors(embeddings, len(texts)), np.load(files.found, allow_pickle=False)
-    earlier = _read_added(files, vectors.shape[1], len(texts))
-    sources = [*read_sources(files), *([source] if source else [])] if earlier or added else []
+    earlier = _read_added(files, embeddings)
+    sources = [*(read_sources(files) if earlier else []), *([source] if source else [])]
     everything = join_added(earlier, added)
     method = read_facts(files.found)["method"]
     clustering, anchors, remarks = build_clustering(vectors, texts, found, method, edits, everything)
     for remark in remarks:
-        logger.warning("%s: %s (the edit is kept, but has no effect)", display_path(files.edits), remark)
+        logger.warning("%s: %s (the edit is kept, but has no effect here)", display_path(files.edits), remark)
     output.facts |= {"n_texts": len(texts), "edits_without_effect": remarks, "updated_from": sources}
     table = make_table(everything.texts, everything.assignment, len(texts)) if everything else None
     write_clustering(output, files, clustering, anchors, table)
@@ -139,7 +140,7 @@ def build_clustering(
         The clusters, the centres by which texts are assigned, and a line for each edit that does not fit.
     """
     unit = normalize_rows(np.asarray(vectors, dtype=np.float32))
-    edited = apply_edits(edits, unit, texts, found, seed)
+    edited = apply_edits(edits, unit, texts, found, seed, {one.id for one in added.clusters} if added else ())
     cluster, remarks = edited.cluster, edited.remarks
     ids = np.unique(cluster[cluster != NOWHERE])
     if not len(ids):
@@ -192,6 +193,7 @@ def find_free_id(files: ClusterFiles) -> int:
     used = {NOWHERE, *load_edits(files.edits).list_ids()}
     if files.found.exists():
         used.add(int(np.load(files.found, allow_pickle=False).max()))
+        used.add(int(read_facts(files.found).get("highest_id", NOWHERE)))
     if old := _read_if_whole(files):
         used.update(one.id for one in old.record.clusters)
     return max(used) + 1
@@ -216,6 +218,17 @@ def apply_changed_edits(files: ClusterFiles) -> None:
         raise DataError(f"{files.edits}: no such file; run cluster.sh first, it writes an empty one")
     if made.inputs.get("edits") != hash_file(files.edits):
         write_clusters(files, find_embeddings(files), read_rows(files.texts)[0])
+
+
+def refuse_newer_vectors(files: ClusterFiles) -> None:
+    """Refuse clusters whose vectors were made again since.
+
+    Raises:
+        DataError: They were.
+    """
+    made, embeddings = read_sidecar(files.clusters), find_embeddings(files)
+    if made and embeddings.exists() and made.inputs.get("embeddings") != hash_file(embeddings):
+        raise DataError(f"{files.clusters}: of other vectors than are in {embeddings} now; run cluster.sh again")
 
 
 def find_embeddings(files: ClusterFiles) -> Path:
@@ -308,14 +321,15 @@ def _describe(
     ]
 
 
-def _read_added(files: ClusterFiles, dim: int, n_texts: int) -> AddedClusters | None:
+def _read_added(files: ClusterFiles, embeddings: Path) -> AddedClusters | None:
     """Return the clusters that were added before; None if there are none, or if they are of other vectors."""
+    made = read_sidecar(files.clusters)
     if not files.added.exists() or not (old := _read_if_whole(files)):
         return None
     texts, assignment = read_rows(files.added)
     added = set(assignment.cluster.tolist())
     places = [place for place, one in enumerate(old.record.clusters) if one.id in added]
-    if old.centers.shape[1] != dim or len(old.texts) != n_texts:
+    if made is None or made.inputs.get("embeddings") != hash_file(embeddings):
         logger.warning("%d clusters that were added later are dropped: they are of other texts or vectors", len(places))
         files.added.unlink()
         return None

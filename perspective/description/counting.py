@@ -20,7 +20,7 @@ from perspective.clustering.n_clusters import (
     score_stability,
 )
 from perspective.description.records import Count, Estimate
-from perspective.description.settings import CRITERIA, DEFAULTS, CountSettings, Criterion
+from perspective.description.settings import CRITERIA, DEFAULTS, FALLBACK, CountSettings, Criterion
 from perspective.vectors import center_rows, half_whiten, normalize_rows
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,8 @@ def count_clusters(
     if not settings.all_criteria:
         wanted = [name for name in wanted if name in (*DEFAULTS, settings.criterion)]
     estimates = {name: measures.estimate(name) for name in wanted}
+    if settings.n_clusters is None and not any(one.n_clusters for one in estimates.values()):
+        estimates.setdefault(FALLBACK, measures.estimate(FALLBACK))
     for name, estimate in estimates.items():
         logger.info("%-10s %s clusters (%.1f s)", name, estimate.n_clusters or "no number of", estimate.seconds)
     return choose(estimates, settings, len(vectors))
@@ -64,7 +66,7 @@ def choose(estimates: Mapping[Criterion, Estimate], settings: CountSettings, n_t
     found: dict[str, Estimate] = {str(name): one for name, one in estimates.items()}
     if settings.n_clusters is not None:
         return Count(n_clusters=settings.n_clusters, criterion="given", estimates=found)
-    order: list[Criterion] = [*([settings.criterion] if settings.criterion else []), *DEFAULTS, "silhouette"]
+    order: list[Criterion] = [*([settings.criterion] if settings.criterion else []), *DEFAULTS, FALLBACK]
     for name in order:
         if name in found and (n_clusters := found[name].n_clusters):
             return Count(n_clusters=n_clusters, criterion=name, estimates=found)

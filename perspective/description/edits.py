@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, StrictInt, StrictStr, ValidationError, field_validator
 
 from perspective.artifacts import write_text
 from perspective.artifacts.writing import replace_surrogates
@@ -65,7 +65,7 @@ class Edits(BaseModel):
     rename: dict[int, str] = {}
     merge: list[Ids] = []
     split: dict[int, Ids] = {}
-    pin: dict[int | str, int] = {}
+    pin: dict[StrictInt | StrictStr, int] = {}
 
     @field_validator("*", mode="before")
     @classmethod
@@ -119,6 +119,8 @@ def load_edits(path: Path) -> Edits:
         place = ".".join(str(part) for part in first["loc"] if part != "[key]")
         if first["type"] == "extra_forbidden":
             message = f'unknown edit "{place}": {suggest_name(place, Edits.model_fields)}'
+        elif first["loc"][0] == "pin" and "[key]" in first["loc"]:
+            message = f"pin: {first['loc'][1]}: rows are whole numbers, and a text like this needs quotes"
         else:
             message = f"{place}: {first['msg'].removeprefix('Value error, ').lower()}; {_advise(first)}"
         raise DataError(replace_surrogates(f"{path}:{line}: {message}")) from None
@@ -130,7 +132,9 @@ def write_template(path: Path, first_free: int) -> None:
         write_text(path, TEMPLATE.format(free=first_free))
 
 
-def apply_edits(edits: Edits, unit: np.ndarray, texts: Sequence[str], found: np.ndarray, seed: int) -> EditedClusters:
+def apply_edits(
+    edits: Edits, unit: np.ndarray, texts: Sequence[str], found: np.ndarray, seed: int, added: Collection[int] = ()
+) -> EditedClusters:
     """Split, merge and pin.
 
     Args:
@@ -139,12 +143,16 @@ def apply_edits(edits: Edits, unit: np.ndarray, texts: Sequence[str], found: np.
         texts: The texts, for pins.
         found: `(n_texts,)` ids as they were found.
         seed: Random seed of splitting.
+        added: Ids of clusters that were added later, which have none of these texts.
     """
     cluster, remarks = found.copy(), []
     for whole, parts in edits.split.items():
-        fault = _split(cluster, unit, whole, parts, seed)
+        fault = _split(cluster, unit, whole, parts, seed, {*cluster.tolist(), *added})
         remarks += [f"split {whole}: {parts}: {fault}"] if fault else []
     for group in edits.merge:
+        if later := [part for part in group if part in added]:
+            remarks.append(f"merge {group}: {', '.join(map(str, later))} was added later; cluster all texts together")
+            continue
         known = set(cluster.tolist())
         missing = [part for part in group if part not in known]
         if missing:
@@ -158,7 +166,7 @@ def apply_edits(edits: Edits, unit: np.ndarray, texts: Sequence[str], found: np.
         rows = rows_of[key] if isinstance(key, str) else [key] if 0 <= key < len(texts) else []
         if not rows:
             what = "text" if isinstance(key, str) else "row"
-            remarks.append(f"pin {_shorten(key)}: {wanted}: there is no such {what} in this file")
+            remarks.append(f"pin {_shorten(key)}: {wanted}: there is no such {what} among those that were clustered")
         elif wanted not in known:
             remarks.append(f"pin {_shorten(key)}: {wanted}: there is no cluster {wanted}")
         else:
@@ -174,16 +182,16 @@ def list_unknown_names(edits: Edits, ids: Iterable[int]) -> list[str]:
     ]
 
 
-def _split(cluster: np.ndarray, unit: np.ndarray, whole: int, parts: Sequence[int], seed: int) -> str:
+def _split(cluster: np.ndarray, unit: np.ndarray, whole: int, parts: Sequence[int], seed: int, used: set[int]) -> str:
     """Split a cluster in place; return what does not fit, or nothing."""
     from perspective.clustering.kmeans import cluster_vectors
 
     rows = np.flatnonzero(cluster == whole)
-    taken = sorted((set(parts) - {whole}) & set(cluster.tolist()))
+    taken = sorted((set(parts) - {whole}) & used)
     if not len(rows):
         return f"there is no cluster {whole}"
     if taken:
-        return f"id {', '.join(map(str, taken))} is taken; take {cluster.max() + 1} and above"
+        return f"id {', '.join(map(str, taken))} is taken; take {max(used) + 1} and above"
     if len(np.unique(unit[rows], axis=0)) < len(parts):
         return f"its {len(rows)} texts do not have {len(parts)} different vectors"
     numbers = cluster_vectors(unit[rows], len(parts), seed)

@@ -25,6 +25,7 @@ from perspective.description.clusters import (
     find_free_id,
     hash_texts,
     read_sources,
+    refuse_newer_vectors,
     write_clusters,
 )
 from perspective.description.edits import Edits, load_edits
@@ -121,16 +122,17 @@ def assign_new_texts(
         overwrite: Whether an existing result is replaced in any case.
 
     Raises:
-        DataError: There are no clusters, or the vectors are of another model.
+        DataError: There are no clusters, or they or the new vectors are of another model.
     """
     apply_changed_edits(files)
+    refuse_newer_vectors(files)
     anchors = read_anchors(files)
     if new.vectors.shape[1] != anchors.centers.shape[1]:
         raise DataError(
             f"{new.path}: vectors of {new.vectors.shape[1]} dimensions, the clusters' have {anchors.centers.shape[1]}; "
             "embed with the model of the clusters"
         )
-    inputs = {"vectors": new.path}
+    inputs = {"vectors": new.path, "edits": files.edits}
     if update and (digest := hash_file(new.path)) not in read_sources(files):
         n_known = len(read_all_texts(files))
         added = find_added(new, anchors, find_free_id(files), n_known, seed)
@@ -168,6 +170,8 @@ def write_assignment(
     import pyarrow.parquet
 
     table_path = output.path.with_suffix(".csv")
+    known = {*anchors.ids.tolist(), NOWHERE}
+    pins = {text: wanted for text, wanted in edits.pin.items() if wanted in known}
     n_outliers = 0
     with ExitStack() as stack:
         temporary = stack.enter_context(output.open())
@@ -181,9 +185,9 @@ def write_assignment(
             if keep_nowhere:
                 found.cluster[found.outlier], found.confidence[found.outlier] = NOWHERE, 0
             for place, text in enumerate(texts or ()):
-                if text in edits.pin:
-                    found.cluster[place], found.confidence[place] = edits.pin[text], 1
-                    found.outlier[place] = edits.pin[text] == NOWHERE
+                if text in pins:
+                    found.cluster[place], found.confidence[place] = pins[text], 1
+                    found.outlier[place] = pins[text] == NOWHERE
             n_outliers += int(found.outlier.sum())
             columns = {
                 "row": pa.array(rows),

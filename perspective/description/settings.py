@@ -11,6 +11,7 @@ from perspective.options import option
 Criterion = Literal["views", "words", "llm", "silhouette", "stability", "eigengap", "hdbscan"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 DEFAULTS: tuple[Criterion, ...] = ("views", "words")  # the first that gives an estimate is taken
+FALLBACK: Criterion = "silhouette"  # where none of them does
 
 
 @dataclass(frozen=True)

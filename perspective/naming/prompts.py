@@ -151,7 +151,7 @@ def read_reply(reply: str, is_chat: bool) -> tuple[str, str]:
         return clean_name(reply.strip(" ").partition("\n")[0]), ""
     found = _find_object(reply)
     if found is not None:
-        return clean_name(found.get("name")), clean_sentence(found.get("sentence"))
+        return clean_name(found.get("name")), clean_sentence(found.get("sentence"), whole=True)
     # Without JSON, a short first line may still be a name.
     return clean_name(re.sub(r"^\W*name\W+", "", reply.strip().partition("\n")[0], flags=re.IGNORECASE)), ""
 
@@ -170,18 +170,27 @@ def clean_name(name: object) -> str:
     return name if fits and not is_list and not is_blank(name) and any(map(str.isalnum, name)) else ""
 
 
-def clean_sentence(sentence: object) -> str:
+def clean_sentence(sentence: object, whole: bool = False) -> str:
     """Return the first sentence of a reply; empty if there is none, or if it is cut off.
+
+    Args:
+        sentence: What an LLM wrote.
+        whole: Whether it is known to be complete; then it needs no mark at its end, which Thai has not.
 
     >>> clean_sentence(" A card is lost. It must"), clean_sentence("A card that")
     ('A card is lost.', '')
+    >>> clean_sentence("Fees, e.g. of a card. Or"), clean_sentence("कार्ड खो गया है।")
+    ('Fees, e.g. of a card.', 'कार्ड खो गया है।')
+    >>> clean_sentence("บัตรหาย", whole=True)
+    'บัตรหาย'
     """
     if not isinstance(sentence, str):
         return ""
     line = make_harmless(replace_surrogates(sentence).strip().partition("\n")[0], max_chars=4 * MAX_SENTENCE_CHARS)
-    found = re.match(r".*?(?:[.!?]+(?=\s|$)|[。！？])", line)
-    whole = found.group() if found else ""
-    return whole if len(whole) <= MAX_SENTENCE_CHARS and sum(map(str.isalpha, whole)) > 3 else ""
+    # A dot after a single letter is of an abbreviation, unless it is the last thing.
+    found = re.match(r".*?(?:(?<!\b\w)[.!?]+(?=\s|$)|[.!?]+$|[。！？।॥؟۔።])", line)
+    first = found.group() if found else line if whole else ""
+    return first if len(first) <= MAX_SENTENCE_CHARS and sum(map(str.isalpha, first)) > 3 else ""
 
 
 def normalize_name(name: str) -> str:

@@ -11,11 +11,13 @@ import numpy as np
 from perspective.artifacts import (
     Judgment,
     ResultRecord,
+    hash_file,
     load_judgments,
     read_facts,
     read_json,
     read_object,
     read_record,
+    read_sidecar,
 )
 from perspective.artifacts.sidecar import validate_record
 from perspective.description.files import Clustering, read_all_texts, read_count
@@ -40,7 +42,7 @@ def list_sources(files: ClusterFiles, layout: Layout) -> dict[str, Path]:
         "count": files.count,
         "added": files.added,
         "checkpoint": layout.checkpoint,
-        "teacher": layout.teacher,
+        "training_data": layout.train_file,
         "judgments": layout.judgments,
         "measures_before": measures_path(layout.embeds),
         "measures_after": measures_path(layout.after_embeds),
@@ -76,7 +78,7 @@ def describe_run(
     rows = sample_for_clustering(len(before))
     runs = tuple(cluster_again(vectors, rows, n_clusters) for vectors in (before, after))
     judgments: list[Judgment] = load_judgments(sources["judgments"], len(before)) if "judgments" in sources else []
-    trust = read_facts(sources["teacher"]).get("trust") if "teacher" in sources else None
+    trust = read_facts(sources["training_data"]).get("trust") if "training_data" in sources else None
     verdict = make_verdict(
         record,
         trust if isinstance(trust, dict) else {},
@@ -86,6 +88,10 @@ def describe_run(
         score_choices(before, after, judgments),
     )
     names = validate_record(Names, read_json(files.names), files.names) if "names" in sources else None
+    if names and (made := read_sidecar(files.names)) and made.inputs.get("clusters") != hash_file(files.clusters):
+        # Ids of clusters stay; branches of changed clusters are others, with the same ids.
+        kept = {cluster.id for cluster in clustering.record.clusters}
+        names = names.model_copy(update={"names": [name for name in names.names if name.id in kept]})
     return Description(
         title=title,
         clustering=clustering,

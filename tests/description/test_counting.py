@@ -50,6 +50,16 @@ def test_without_answer_states_the_words_decide(corpus):
     assert count.n_clusters == count.estimates["words"].n_clusters
 
 
+def test_the_silhouette_stands_in_whatever_is_shown():
+    """Numbers in place of words: nothing for the words to agree on."""
+    groups = np.arange(60) % 3
+    vectors = np.eye(3, 8)[groups] + np.random.default_rng(0).standard_normal((60, 8)) / 20
+    texts = [str(row) for row in range(60)]
+    for all_criteria in (True, False):
+        count = count_clusters(vectors.astype(np.float32), texts, None, CountSettings(all_criteria=all_criteria))
+        assert (count.n_clusters, count.criterion) == (3, "silhouette")
+
+
 def test_a_given_number_or_criterion_overrules(corpus):
     vectors, states, texts = corpus
     count = count_clusters(vectors, texts, states, CountSettings(n_clusters=7, all_criteria=False))

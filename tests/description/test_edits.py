@@ -19,6 +19,16 @@ def write(tmp_path, text):
     return path
 
 
+@pytest.mark.parametrize("key", ["yes", "1.0", "2024-01-01"])
+def test_texts_that_yaml_takes_for_something_else_need_quotes(tmp_path, key):
+    path = tmp_path / "edits.yaml"
+    path.write_text(f"pin:\n  {key}: 3\n")
+    with pytest.raises(DataError, match=r"edits\.yaml:\d: pin: .*: rows are whole numbers, .* needs quotes"):
+        load_edits(path)
+    path.write_text(f"pin:\n  '{key}': 3\n")
+    assert load_edits(path).pin == {key: 3}
+
+
 def apply(**edits):
     return apply_edits(Edits(**edits), UNIT, TEXTS, FOUND, seed=0)
 
@@ -117,8 +127,8 @@ def test_pins_go_by_row_and_by_text_and_last():
         ({"merge": [[0, 33]]}, "merge [0, 33]: there is no cluster 33"),
         ({"split": {33: [33, 34]}}, "split 33: [33, 34]: there is no cluster 33"),
         ({"split": {0: [0, 7]}}, "split 0: [0, 7]: id 7 is taken; take 8 and above"),
-        ({"pin": {60: 1}}, "pin 60: 1: there is no such row in this file"),
-        ({"pin": {"text 90": 1}}, 'pin "text 90": 1: there is no such text in this file'),
+        ({"pin": {60: 1}}, "pin 60: 1: there is no such row among those that were clustered"),
+        ({"pin": {"text 90": 1}}, 'pin "text 90": 1: there is no such text among those that were clustered'),
         ({"pin": {1: 33}}, "pin 1: 33: there is no cluster 33"),
     ],
 )

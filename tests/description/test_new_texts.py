@@ -151,6 +151,31 @@ def test_added_clusters_of_other_texts_are_dropped_with_a_warning(run, caplog):
     assert run.ids() == [0, 1, 2, 3, 4]
 
 
+def test_added_clusters_of_other_vectors_are_dropped_with_a_warning(run, caplog):
+    run.assign([7] * 12, update=True)
+    np.save(run.embeddings, make_rows(run.groups, seed=5))
+    run.cluster(method="kmeans", n_clusters=N_GROUPS, seed=1)
+    assert "1 clusters that were added later are dropped" in caplog.text
+    assert run.ids() == [0, 1, 2, 3, 4]
+    run.assign([7] * 12, "later", update=True)
+    assert run.ids() == [0, 1, 2, 3, 4, 6]  # 5 was another
+
+
+def test_edits_do_not_take_the_ids_of_added_clusters(run, caplog):
+    run.assign([7] * 12, update=True)
+    run.files.edits.write_text("split:\n  2: [2, 5]\nmerge:\n  - [5, 0, 1]\n")
+    run.write()
+    assert run.ids() == [0, 1, 2, 3, 4, 5]
+    assert "split 2: [2, 5]: id 5 is taken; take 6 and above" in caplog.text
+    assert "merge [5, 0, 1]: 5 was added later; cluster all texts together" in caplog.text
+
+
+def test_clusters_of_earlier_vectors_are_refused(run):
+    np.save(run.embeddings, make_rows(run.groups, seed=5))
+    with pytest.raises(DataError, match=r"of other vectors than are in .* now; run cluster\.sh again"):
+        run.assign([0, 1])
+
+
 def test_scattered_outliers_add_nothing(run):
     rng = np.random.default_rng(2)
     path = run.folder / "noise.npy"
@@ -180,6 +205,16 @@ def test_names_of_a_person_are_taken(run):
     run.files.edits.write_text("rename:\n  0: lost card\n")
     names = run.assign(np.arange(5))["name"]
     assert names.count("lost card") == 1 and names.count("") == 4
+
+
+def test_edits_of_new_texts_alone_are_taken(run):
+    """They leave the clusters as they are; a pin to a cluster that is not there has no effect."""
+    known = read_clustering(run.files).assignment.cluster
+    before = run.assign([0, 1, 1])
+    run.files.edits.write_text(f'rename:\n  {known[0]}: lost card\npin:\n  "new 1": 99\n  "new 2": {known[80]}\n')
+    found = run.assign([0, 1, 1])
+    assert found["name"] == ["lost card", "", ""]
+    assert found["cluster"] == [*before["cluster"][:2], known[80]]
 
 
 def test_a_finished_assignment_is_not_made_again_but_changed_clusters_are_taken(run, caplog):
