@@ -13,7 +13,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from perspective.artifacts import Output, display_path
+from perspective.artifacts import Output, display_path, read_facts
 from perspective.cli import entry_point, parse_settings
 from perspective.judging.session import lock_judgments
 from perspective.llm.server.settings import ServerSettings
@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     made_from = {"types": types, "n_calls": settings.n_calls, **describe_asking(llm, server, writing)}
     output = Output(files.tasks, "tasks", made_from, {"recipe": synthesis.recipe})
     with lock_judgments(files.replies):
-        if output.is_finished(settings.overwrite):
+        is_open = files.tasks.exists() and read_facts(files.tasks).get("n_open")
+        if not is_open and output.is_finished(settings.overwrite):
             return
         asked = [kind for kind in types if kind in BRAINSTORMED]
         questions = plan_brainstorm(asked, settings.n_calls)

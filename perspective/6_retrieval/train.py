@@ -38,6 +38,7 @@ from perspective.options import (
 )
 from perspective.retrieval.layout import checkpoint_path, mined_path, scored_path
 from perspective.retrieval.training import RetrieverTrainSettings, train_retriever
+from perspective.runtime.devices import training_precision
 from perspective.runtime.distributed import broadcast_from_main
 from perspective.training.adapters import require_adapters
 
@@ -67,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         **{name: getattr(files, name) for name in ("pooling", "load_in") if getattr(files, name) not in (None, "auto")},
         **settings.made_from(),
     }
-    output = Output(path, "retriever", made_from, {"training_pairs": train_file, **find_local(embedder=files.embedder)})
+    inputs = {"training_pairs": train_file, **find_local(embedder=files.embedder)}
+    output = Output(path, "retriever", made_from, inputs, precision=training_precision())
     if broadcast_from_main(lambda: output.is_finished(files.overwrite)):
         return
     require_adapters(files.load_in, settings.lora_rank)

@@ -24,6 +24,7 @@ from perspective.models.prompts import choose_prompts, set_retrieval_prompts
 from perspective.models.registry import describe_model, find_local
 from perspective.options import ModelOptions, OverwriteOptions, RetrievalSetOptions, TrainedEmbedderOptions, option
 from perspective.retrieval.layout import checkpoint_path, mined_path
+from perspective.runtime.devices import training_precision
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     source = {name: getattr(files, name) for name in ("dataset", "embedder", "revision")}
     made_from = {**source, **settings.made_from()}
     inputs = {"training_pairs": train_file, **find_local(embedder=files.embedder)}
-    output = Output(path, "hybrid retriever", made_from, inputs)
+    output = Output(path, "hybrid retriever", made_from, inputs, precision=training_precision())
     if output.is_finished(files.overwrite):
         return
     pairs = load_pairs(train_file)

@@ -23,6 +23,7 @@ from perspective.models.registry import describe_model, find_local
 from perspective.options import EmbedderOptions, OverwriteOptions, RetrievalSetOptions, option
 from perspective.reranking.training import RerankerTrainSettings, load_body, make_groups, train_reranker
 from perspective.retrieval.layout import mined_path, reranker_path, scored_path
+from perspective.runtime.devices import training_precision
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     train_file = Path(files.train_file or find_pairs(files.dataset, files.embedder))
     path = Path(files.output_dir or reranker_path(files.dataset, body, files.variant))
     made_from = {"dataset": files.dataset, "body": body, **settings.made_from()}
-    output = Output(path, "reranker", made_from, {"training_pairs": train_file, **find_local(body=body)})
+    inputs = {"training_pairs": train_file, **find_local(body=body)}
+    output = Output(path, "reranker", made_from, inputs, precision=training_precision())
     if output.is_finished(files.overwrite):
         return
     groups = make_groups(load_pairs(train_file), settings)

@@ -33,11 +33,16 @@ def write_instruction(task: str) -> str:
 
 
 def is_decoder(config: Mapping[str, Any]) -> bool:
-    """Return whether a model's configuration is that of a causal LM: its type has a causal and no masked head."""
+    """Return whether a model's configuration is that of a causal LM: its type has a causal and no masked head.
+
+    One with a head that classifies, as trained rerankers have, is none.
+    """
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
 
     kind = config.get("model_type")
+    if any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or ()):
+        return False
     return kind in CAUSAL and kind not in MASKED and not config.get("is_encoder_decoder")
 
 

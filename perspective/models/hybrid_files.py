@@ -62,6 +62,7 @@ def load_hybrid(
     folder = find_hybrid(name, revision)
     model = load_embedder(str(folder), device=device, reading=reading)
     load_heads(model, folder / HEADS)
+    model[0].can_flatten_inputs = False  # with flash attention, texts would come in one row without a mask
     return model.eval()
 
 

@@ -16,6 +16,7 @@ from perspective.data.corpus import CorpusSettings
 from perspective.errors import DataError
 from perspective.models.registry import describe_model, find_local
 from perspective.options import TRAINED_ALIASES, ModelOptions, OutputOptions, TrainedEmbedderOptions, option
+from perspective.runtime.devices import training_precision
 from perspective.runtime.distributed import broadcast_from_main
 from perspective.training.settings import WarmedUpSettings
 
@@ -161,6 +162,7 @@ class CheckpointOptions(ModelOptions, OutputOptions):
             {"dataset": corpus.dataset, "text_column": corpus.text_column, "embedder": embedder}
             | {"revision": self.revision, **made_from},
             {"texts": corpus.path, **find_local(embedder=embedder)},
+            precision=training_precision(),
         )
         if broadcast_from_main(lambda: output.is_finished(self.overwrite)):
             return None

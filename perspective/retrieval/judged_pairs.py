@@ -10,6 +10,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -225,9 +226,11 @@ def weight_pairs(
         if known is None:
             result.append(pair)
             continue
-        kept = tuple(text for text in pair.hard_negatives if known[text] > min_probability)
+        is_kept = [known[text] > min_probability for text in pair.hard_negatives]
+        kept = tuple(compress(pair.hard_negatives, is_kept))
+        scores = tuple(compress(pair.scores, [True, *is_kept]))
         weight = pair.weight * float(np.mean(list(known.values())))
-        result.append(replace(pair, hard_negatives=kept, weight=round(weight, 4)))
+        result.append(replace(pair, hard_negatives=kept, scores=scores, weight=round(weight, 4)))
     facts["n_dropped_negatives"] = int((closer_probabilities <= min_probability).sum())
     logger.info(
         "%d of %d hard negatives dropped as possibly relevant (probability of the document at most %g)",

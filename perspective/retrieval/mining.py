@@ -158,7 +158,10 @@ def mine_negatives(
     for pair in pairs:
         # A query that is also a document is its own nearest.
         new = [text for text in found.get((pair.query, pair.document), []) if text != pair.query]
-        result.append(replace(pair, hard_negatives=tuple(dict.fromkeys([*pair.hard_negatives, *new]))))
+        negatives = tuple(dict.fromkeys([*pair.hard_negatives, *new]))
+        # A teacher's scores are of the earlier texts.
+        scores = pair.scores if negatives == pair.hard_negatives else ()
+        result.append(replace(pair, hard_negatives=negatives, scores=scores))
     n_with = sum(bool(pair.hard_negatives) for pair in result)
     if not n_with:
         raise DataError(

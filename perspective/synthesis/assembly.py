@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from perspective.artifacts import Output, write_text
+from perspective.artifacts import Output, discard_result, write_text
 from perspective.data.collection import QRELS_PLACES, Collection, save_collection
 from perspective.data.documents import Passage, make_title_pairs
 from perspective.data.pairs import Pair, save_pairs
@@ -105,6 +106,10 @@ def save_set(
     save_examples(replace(output, path=files.filtered, schema="filtered examples", facts={}), made.examples)
     if made.control:
         save_pairs(replace(output, path=files.control, schema="control pairs", facts={}), made.control)
+    else:
+        discard_result(files.control)
+    # Before the pairs: queries of an earlier set may be among these now.
+    shutil.rmtree(files.held_out, ignore_errors=True)
     if made.held_out:
         ids = {passage.text: passage.id for passage in passages}
         corpus = {passage.id: passage.text for passage in passages}

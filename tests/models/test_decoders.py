@@ -165,6 +165,7 @@ def test_pooling_of_an_embedder_with_modules_is_replaced(embedder_folder):
 
 def test_encoders_are_no_decoders():
     assert [is_decoder({"model_type": kind}) for kind in ("llama", "mistral", "qwen2", "gpt2")] == [True] * 4
+    assert not is_decoder({"model_type": "qwen2", "architectures": ["Qwen2ForSequenceClassification"]})  # a reranker
     assert [is_decoder({"model_type": kind}) for kind in ("bert", "roberta", "t5", "bart", None)] == [False] * 5
 
 

@@ -1,4 +1,5 @@
 import importlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,6 +65,9 @@ def test_pairs_are_weighed_and_false_negatives_dropped(tmp_path, pairs):
     assert weighed[-1] == pairs[-1]
     assert facts["n_dropped_negatives"] == 14 and facts["is_reliable"]
     assert facts["document_closer_fraction"] == pytest.approx(66 / 80)
+    scored = [replace(pair, scores=tuple(range(1 + len(pair.hard_negatives)))) for pair in pairs]
+    kept = weight_pairs(scored, questions, ask(tmp_path, questions, Reader()), 0.5)[0]
+    assert [pair.scores for pair in kept[:2]] == [(0, 2), (0, 1, 2)] and kept[-1] == scored[-1]
     strict, _ = weight_pairs(pairs, questions, ask(tmp_path, questions, Reader()), 0.95)
     assert not any(pair.hard_negatives for pair in strict)
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -100,6 +101,10 @@ def test_what_a_pair_has_stays_and_its_own_texts_are_never_negatives():
     assert mined[0] == Pair("q 0", "d 1", ("mine 3", "x 5"), weight=0.5)
     assert mined[1].hard_negatives == ("x 5",)  # neither the query's other document nor the query itself
     assert mined[2].hard_negatives == ("d 2", "x 5")
+    scored = [replace(pair, scores=(1.0,) * (1 + len(pair.hard_negatives))) for pair in pairs]
+    assert all(
+        pair.scores == () for pair in mine_negatives(scored, embedded, settings)
+    )  # of fewer texts than there are
 
 
 def test_memory_is_bounded_by_the_corpus_and_negatives_stay_the_same(monkeypatch):

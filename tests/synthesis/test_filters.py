@@ -1,6 +1,7 @@
 """Filters, the set that is made, and its report."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -91,6 +92,10 @@ def test_a_set_is_made_and_reported(tmp_path):
     assert row["faults"] == {DUPLICATE: 1, NEAR: 1, LANGUAGE: 1, INCONSISTENT: 1, "not JSON": 1}
     assert "| grounded | tiny (shots) | 8 | 88 | 62 | 50 | 38 |" in files.report.with_suffix(".md").read_text()
     assert (tmp_path / "report.png").stat().st_size and (tmp_path / "held_out" / "qrels.tsv").exists()
+    # Without held-out queries there are none of earlier: they may be trained on now.
+    made = assemble_set(examples, PASSAGES, find, n_held_out=0, seed=0)
+    save_set(replace(made, control=[]), PASSAGES, files, Output(files.pairs, "synthetic pairs", {}), "tiny", "shots")
+    assert not files.held_out.exists() and not files.control.exists()
 
 
 def test_queries_of_no_documents_cannot_be_held_out():

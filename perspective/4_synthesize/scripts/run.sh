@@ -89,9 +89,10 @@ n_pairs="$(wc -l "$results/pairs.jsonl" "$results/control.jsonl" | awk '$2 != "t
 
 # Trains on a file of pairs. Usage: train PAIRS
 train() {
+    local mined="$results/mined/$1-${EMBEDDER//\//_}"
     bash "$stage6/mine_negatives.sh" --train_file "$results/$1.jsonl" --corpus_path "$results/corpus.jsonl" \
-        --output_path "$results/mined/$1" ${overwrite[@]+"${overwrite[@]}"}
-    bash "$stage6/finetune.sh" --train_file "$results/mined/$1/"*.jsonl --output_dir "$results/trained-$1" \
+        --output_path "$mined" ${overwrite[@]+"${overwrite[@]}"}
+    bash "$stage6/finetune.sh" --train_file "$mined/"*.jsonl --output_dir "$results/trained-$1" \
         --max_pairs "$n_pairs" --num_train_epochs 3 --per_device_train_batch_size 32 --max_source_length "${MAX_LENGTH:-128}" \
         ${overwrite[@]+"${overwrite[@]}"}
 }
