@@ -37,7 +37,7 @@ def search_ways(collection: Collection, settings: EvaluationSettings, depth: int
         DataError: There is an index, but of other documents, of another model or with other prompts.
         ModelError: The embedder has no heads, or cannot be loaded.
     """
-    model = load_hybrid(settings.embedder, revision=settings.revision, reading=True)
+    model = _load(settings)
     prompts = find_prompts(model, settings.embedder, *choose_prompts(settings))
     documents = index_collection(collection, settings, model, prompts[1])
     queries = encode_texts(model, list(collection.queries.values()), prompts[0], settings.batch_size)
@@ -71,7 +71,7 @@ def index_collection(
         DataError: There is an index, but of other documents, of another model or with another prompt.
     """
     if model is None:
-        model = load_hybrid(settings.embedder, revision=settings.revision, reading=True)
+        model = _load(settings)
     if prompt is None:
         prompt = find_prompts(model, settings.embedder, *choose_prompts(settings))[1]
     texts = list(collection.corpus.values())
@@ -95,3 +95,8 @@ def index_collection(
         }
         build_index(output, texts, partial(encode_texts, model, **options))
     return read_index(path)
+
+
+def _load(settings: EvaluationSettings) -> SentenceTransformer:
+    trust = settings.trust_remote_code
+    return load_hybrid(settings.embedder, revision=settings.revision, reading=True, trust_remote_code=trust)

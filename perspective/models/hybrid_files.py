@@ -46,7 +46,12 @@ def load_heads(model: SentenceTransformer, path: Path) -> HybridHeads:
 
 
 def load_hybrid(
-    name: str, *, revision: str | None = None, device: str | None = None, reading: bool = False
+    name: str,
+    *,
+    revision: str | None = None,
+    device: str | None = None,
+    reading: bool = False,
+    trust_remote_code: bool = False,
 ) -> SentenceTransformer:
     """Load an embedder with its heads as the last module.
 
@@ -55,12 +60,13 @@ def load_hybrid(
         revision: Branch, tag or commit on the hub.
         device: As in `load_embedder`.
         reading: As in `load_embedder`.
+        trust_remote_code: As in `load_embedder`.
 
     Raises:
         ModelError: It has no heads, cannot be reached, or its files are not what they should be.
     """
     folder = find_hybrid(name, revision)
-    model = load_embedder(str(folder), device=device, reading=reading)
+    model = load_embedder(str(folder), device=device, reading=reading, trust_remote_code=trust_remote_code)
     load_heads(model, folder / HEADS)
     model[0].can_flatten_inputs = False  # with flash attention, texts would come in one row without a mask
     return model.eval()

@@ -189,8 +189,9 @@ def ask_all(
     """
     writer = load_writer(llm, server, settings, recipe)
     n_prompts = len(questions)
-    replies = ReplyLog(log, describe_asking(llm, server, settings), writer.facts, purpose).ask(writer, questions)
-    n_open = sum(not reply for reply in replies)
+    known = ReplyLog(log, describe_asking(llm, server, settings), writer.facts, purpose)
+    replies = known.ask(writer, questions)
+    n_open = known.count_open(writer, questions)
     if n_open:
         logger.warning("%d of %d questions are open; the same command asks only these", n_open, n_prompts)
     return replies, writer.prompter, {**writer.facts, "n_open": n_open}
