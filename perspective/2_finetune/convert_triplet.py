@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     judge = read_judge(predictions)
     # What states are worth is decided by control questions, and evidence weighs its sources itself.
     is_checked = settings.check and not (judge and judge.reads_states) and not settings.evidence
-    trusted = is_trusted(judgments, vectors if is_checked else None)
+    trusted = is_trusted(judgments, vectors if is_checked else None, judge is not None and judge.orders == 2)
     if settings.evidence:
         states = read_vectors(inputs["states"], len(texts)) if "states" in inputs else None
         assert vectors is not None  # an input

@@ -54,7 +54,7 @@ SEEDS = (100, 13, 21)
 # What cells are made of: a new version of one of these methods makes finished cells out of date.
 INGREDIENTS = (
     *("embeddings", "answer states", "teacher", "triplets", "judgments"),
-    *("training triplets", "embedder", "blended embeddings", "measures"),
+    *("training triplets", "embedder", "measures"),
 )
 
 

@@ -109,23 +109,24 @@ def is_noise(judgments: Sequence[Judgment], vectors: np.ndarray) -> bool:
     return bool(scores[0] @ scores[1] / max(shared, 1) ** 0.5 <= SIGNIFICANCE)
 
 
-def is_trusted(judgments: Sequence[Judgment], vectors: np.ndarray | None) -> bool:
+def is_trusted(judgments: Sequence[Judgment], vectors: np.ndarray | None, in_two_orders: bool = False) -> bool:
     """Return, without labels, whether a judge's answers can be used for training; log the reason if not.
 
     Args:
         judgments: Judgments of triplets of n texts.
         vectors: Vectors of the embedder before fine-tuning, `(n_texts, dim)`, to check answers that
             cannot be compared in two orders; None for no check.
+        in_two_orders: Whether each triplet was asked in both orders, and answered only where these agree.
     """
     reliability = assess_reliability(judgments)
     if not reliability.is_reliable:
         logger.warning("judge unreliable, its answers are not used: %s", reliability.describe())
         return False
-    if reliability.order_kappa is None and vectors is not None and is_noise(judgments, vectors):
+    agrees = reliability.order_kappa is not None or (in_two_orders and reliability.agrees_beyond_guessing)
+    if not agrees and vectors is not None and is_noise(judgments, vectors):
         logger.warning(
-            "judge unreliable, its answers are not used: without probabilities in both orders there is the embedder to "
-            "compare them with, and they agree with it no more than noise would; use --orders 2 --response logprob, "
-            "judge more triplets, or convert with --no_check"
+            "judge unreliable, its answers are not used: they agree with the embedder, the only thing to compare them "
+            "with, no more than noise would; use --orders 2, judge more triplets, or convert with --no_check"
         )
         return False
     return True

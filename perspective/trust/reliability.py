@@ -45,6 +45,15 @@ class Reliability:
             return False
         return self.decided_fraction >= MIN_DECIDED_FRACTION
 
+    @property
+    def agrees_beyond_guessing(self) -> bool:
+        """Whether answers in both orders agree in more than half of the triplets, by two standard errors.
+
+        Answers that do not depend on the texts agree in 2 q (1 - q) of them, with the share q of the first position:
+        in half at most. For answers without probabilities, which leave no other trace of the two orders.
+        """
+        return self.decided_fraction > 0.5 + self.n_judgments**-0.5
+
     def facts(self) -> dict[str, float | int | bool | None]:
         """Return the figures for the provenance."""
         return {**asdict(self), "is_reliable": self.is_reliable}

@@ -110,7 +110,7 @@ def test_unseen_texts_and_two_perspectives_are_measured(
     by_intent, by_purpose = (cell["scores"]["intent"]["NMI"] for cell in cells[3:5])
     assert by_intent != by_purpose  # the LLM was asked in other words
 
-    monkeypatch.setitem(METHOD_VERSIONS, "blended embeddings", 99)  # no stage that they call makes any
+    monkeypatch.setitem(METHOD_VERSIONS, "judgments", 99)  # no stage that they call makes any
     for again in (lambda: unseen.main(["--datasets", "banking77", *options]), lambda: perspectives.main(options)):
         with pytest.raises(SystemExit) as stopped:
             again()

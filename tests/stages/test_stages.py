@@ -416,16 +416,21 @@ def test_recorded_noise_changes_nothing(tmp_path, sentences, embedder_folder, ca
     for more, n_triplets in ((["--feat_path", tmp_path / "tiny_small_embeds_embedder.npy"], 0), ([], 1000)):
         run_stage("convert_triplet", *data, "--pred_path", recorded, "--output_path", tmp_path, "--overwrite", *more)
         assert len(read_json(tmp_path / "coin-train.json")) == n_triplets
-    assert "they agree with it no more than noise would; use --orders 2 --response logprob" in caplog.text
+    assert "no more than noise would; use --orders 2, judge more triplets" in caplog.text
     # A perspective that the embedder knows nothing of looks the same: its user says so.
     vectors = ["--feat_path", tmp_path / "tiny_small_embeds_embedder.npy", "--output_path", tmp_path, "--overwrite"]
     run_stage("convert_triplet", *data, "--pred_path", recorded, *vectors, "--no_check")
     assert len(read_json(tmp_path / "coin-train.json")) == 1000
-    asked_twice = Output(recorded, "judgments", {})
-    asked_twice.record.judge = JudgeRecord(name="coin", kind="choice", orders=2)
-    asked_twice.write_json(read_json(recorded))
-    run_stage("convert_triplet", *data, "--pred_path", recorded, *vectors)
-    assert len(read_json(tmp_path / "coin-train.json")) == 0
+    # Asked in both orders, a coin agrees with itself in half of the triplets; who agrees in more does not guess.
+    answers = read_json(recorded)
+    for share, n_triplets in ((0.5, 0), (0.6, 600)):
+        asked_twice = Output(recorded, "judgments", {})
+        asked_twice.record.judge = JudgeRecord(name="coin", kind="choice", orders=2)
+        asked_twice.write_json(
+            [{**one, "prediction": []} if row >= 1000 * share else one for row, one in enumerate(answers)]
+        )
+        run_stage("convert_triplet", *data, "--pred_path", recorded, *vectors)
+        assert len(read_json(tmp_path / "coin-train.json")) == n_triplets
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
