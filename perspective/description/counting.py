@@ -54,8 +54,9 @@ def count_clusters(
     if not settings.all_criteria:
         wanted = [name for name in wanted if name in (*DEFAULTS, settings.criterion)]
     estimates = {name: measures.estimate(name) for name in wanted}
-    if settings.n_clusters is None and not any(one.n_clusters for one in estimates.values()):
-        estimates.setdefault(FALLBACK, measures.estimate(FALLBACK))
+    is_open = settings.n_clusters is None and not any(one.n_clusters for one in estimates.values())
+    if is_open and FALLBACK not in estimates:
+        estimates[FALLBACK] = measures.estimate(FALLBACK)
     for name, estimate in estimates.items():
         logger.info("%-10s %s clusters (%.1f s)", name, estimate.n_clusters or "no number of", estimate.seconds)
     return choose(estimates, settings, len(vectors))
