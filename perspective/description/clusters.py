@@ -104,7 +104,7 @@ def write_clusters(
         output.log_finished()
         return
     vectors, found = read_vectors(embeddings, len(texts)), np.load(files.found, allow_pickle=False)
-    earlier = _read_added(files, embeddings)
+    earlier = _read_added(files, output.fingerprint.inputs["embeddings"])
     sources = [*(read_sources(files) if earlier else []), *([source] if source else [])]
     everything = join_added(earlier, added)
     method = read_facts(files.found)["method"]
@@ -208,7 +208,7 @@ def apply_changed_edits(files: ClusterFiles) -> None:
     """Make the clusters again if the edits were changed since.
 
     Raises:
-        DataError: The clusters are damaged, or their vectors are not there any more.
+        DataError: The clusters are damaged, or their vectors were made again since or are not there any more.
     """
     finish_writing(files)
     made = read_sidecar(files.clusters) if files.clusters.exists() else None
@@ -216,19 +216,11 @@ def apply_changed_edits(files: ClusterFiles) -> None:
         raise DataError(f"{files.clusters}: no such file, or not made by this stage; run cluster.sh first")
     if not files.edits.exists():
         raise DataError(f"{files.edits}: no such file; run cluster.sh first, it writes an empty one")
-    if made.inputs.get("edits") != hash_file(files.edits):
-        write_clusters(files, find_embeddings(files), read_rows(files.texts)[0])
-
-
-def refuse_newer_vectors(files: ClusterFiles) -> None:
-    """Refuse clusters whose vectors were made again since.
-
-    Raises:
-        DataError: They were.
-    """
-    made, embeddings = read_sidecar(files.clusters), find_embeddings(files)
-    if made and embeddings.exists() and made.inputs.get("embeddings") != hash_file(embeddings):
+    embeddings = find_embeddings(files)
+    if embeddings.exists() and made.inputs.get("embeddings") != hash_file(embeddings):
         raise DataError(f"{files.clusters}: of other vectors than are in {embeddings} now; run cluster.sh again")
+    if made.inputs.get("edits") != hash_file(files.edits):
+        write_clusters(files, embeddings, read_rows(files.texts)[0])
 
 
 def find_embeddings(files: ClusterFiles) -> Path:
@@ -321,15 +313,20 @@ def _describe(
     ]
 
 
-def _read_added(files: ClusterFiles, embeddings: Path) -> AddedClusters | None:
-    """Return the clusters that were added before; None if there are none, or if they are of other vectors."""
-    made = read_sidecar(files.clusters)
+def _read_added(files: ClusterFiles, embeddings: str) -> AddedClusters | None:
+    """Return the clusters that were added before; None if there are none, or if they are of other vectors.
+
+    Args:
+        files: Where they are.
+        embeddings: sha256 of the vectors that are clustered now.
+    """
     if not files.added.exists() or not (old := _read_if_whole(files)):
         return None
     texts, assignment = read_rows(files.added)
     added = set(assignment.cluster.tolist())
     places = [place for place, one in enumerate(old.record.clusters) if one.id in added]
-    if made is None or made.inputs.get("embeddings") != hash_file(embeddings):
+    made = read_sidecar(files.clusters)
+    if made is None or made.inputs.get("embeddings") != embeddings:
         logger.warning("%d clusters that were added later are dropped: they are of other texts or vectors", len(places))
         files.added.unlink()
         return None

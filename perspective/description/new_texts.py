@@ -25,7 +25,6 @@ from perspective.description.clusters import (
     find_free_id,
     hash_texts,
     read_sources,
-    refuse_newer_vectors,
     write_clusters,
 )
 from perspective.description.edits import Edits, load_edits
@@ -125,7 +124,6 @@ def assign_new_texts(
         DataError: There are no clusters, or they or the new vectors are of another model.
     """
     apply_changed_edits(files)
-    refuse_newer_vectors(files)
     anchors = read_anchors(files)
     if new.vectors.shape[1] != anchors.centers.shape[1]:
         raise DataError(

@@ -172,8 +172,11 @@ def test_edits_do_not_take_the_ids_of_added_clusters(run, caplog):
 
 def test_clusters_of_earlier_vectors_are_refused(run):
     np.save(run.embeddings, make_rows(run.groups, seed=5))
-    with pytest.raises(DataError, match=r"of other vectors than are in .* now; run cluster\.sh again"):
-        run.assign([0, 1])
+    for edits in ("", "merge:\n  - [0, 1]\n"):  # these are not applied to other vectors either
+        run.files.edits.write_text(edits or run.files.edits.read_text())
+        with pytest.raises(DataError, match=r"of other vectors than are in .* now; run cluster\.sh again"):
+            run.assign([0, 1])
+    assert run.ids() == [0, 1, 2, 3, 4]
 
 
 def test_scattered_outliers_add_nothing(run):
