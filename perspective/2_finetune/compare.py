@@ -58,12 +58,9 @@ def _log_files(layout: Layout) -> None:
 
 def _load(layouts: Sequence[Layout]) -> Comparison:
     first = layouts[0]
-    after, checkpoints = zip(*((measures_path(one.after_embeds), one.checkpoint) for one in layouts), strict=True)
-    return load_comparison(
-        *(measures_path(first.embeds), after, checkpoints),
-        *(first.dataset, first.embedder, first.scale),
-        with_texts=True,
-    )
+    before, after = measures_path(first.embeds), [measures_path(one.after_embeds) for one in layouts]
+    checkpoints = [one.checkpoint for one in layouts]
+    return load_comparison(before, after, checkpoints, first.dataset, first.embedder, first.scale, with_texts=True)
 
 
 @entry_point

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from perspective.artifacts import Output, hash_file, read_sidecar, read_vectors
+from perspective.artifacts import Output, read_sidecar, read_vectors
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, read_texts
 from perspective.errors import DataError
@@ -72,15 +72,16 @@ def embed(
 
     checkpoint = Path(given.checkpoint or layout.checkpoint)
     instruction = read_prompt(PROMPTS, corpus.dataset) if settings.instruction else None
-    clustered = read_sidecar(find_embeddings(files))
-    if clustered and not given.checkpoint and clustered.inputs.get("checkpoint") != hash_file(checkpoint):
-        raise DataError(f"{checkpoint}: not the model of the clustered vectors; give that one by --checkpoint")
-    if clustered and clustered.settings.get("instruction") != instruction:
-        option_name = "--no_instruction" if instruction else "--instruction"
-        raise DataError(f"the clustered vectors were made with another instruction; add {option_name}")
     made_from = {"instruction": instruction, "text_column": corpus.text_column}
     inputs = {"texts": corpus.path, "checkpoint": checkpoint}
     output = Output(files.new_vectors(corpus.path), "embeddings", made_from, inputs, precision=reading_precision())
+    if clustered := read_sidecar(find_embeddings(files)):
+        of_model = output.fingerprint.inputs["checkpoint"]
+        if not given.checkpoint and clustered.inputs.get("checkpoint") != of_model:
+            raise DataError(f"{checkpoint}: not the model of the clustered vectors; give that one by --checkpoint")
+        if clustered.settings.get("instruction") != instruction:
+            option_name = "--no_instruction" if instruction else "--instruction"
+            raise DataError(f"the clustered vectors were made with another instruction; add {option_name}")
     if not output.is_finished(given.overwrite):
         from perspective.description.new_texts import write_vectors_of
 

@@ -47,8 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made_from = {"types": types, "n_calls": settings.n_calls, **describe_asking(llm, server, writing)}
     output = Output(files.tasks, "tasks", made_from, {"recipe": synthesis.recipe})
     with lock_judgments(files.replies):
-        is_open = files.tasks.exists() and read_facts(files.tasks).get("n_open")
-        if not is_open and output.is_finished(settings.overwrite):
+        if not read_facts(files.tasks).get("n_open") and output.is_finished(settings.overwrite):
             return
         asked = [kind for kind in types if kind in BRAINSTORMED]
         questions = plan_brainstorm(asked, settings.n_calls)
