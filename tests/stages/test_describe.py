@@ -1,6 +1,7 @@
 """Counting, clustering and assigning, from the command line to the files."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -93,6 +94,20 @@ def test_new_texts_are_embedded_with_the_checkpoint(run, tmp_path, embedder_fold
     caplog.set_level("INFO")
     run_stage(*assign)
     assert caplog.text.count("already made") == 2
+
+
+def test_new_texts_are_embedded_as_the_clustered_ones_were(tmp_path, monkeypatch, embedder_folder, sentences, capsys):
+    path = write_jsonl(tmp_path / "tiny.jsonl", [{"input": text} for text in sentences(40)])
+    data = ["--dataset", "banking77", "--data_path", path]
+    run_stage("get_embedding", *data, "--embedder", embedder_folder, "--no_measure", "--output_path", tmp_path)
+    embeds = tmp_path / "banking77_small_embeds_embedder.npy"
+    data += ["--output_path", tmp_path / "out"]
+    run_stage("cluster", *data, "--feat_path", embeds, "--n_clusters", 4)
+    line = refuse(capsys, "assign", *data, "--checkpoint", embedder_folder, "--instruction")
+    assert "made with another instruction; add --no_instruction" in line
+    monkeypatch.setattr("perspective.layout.FINETUNE_STAGE", tmp_path)  # where the run's own checkpoint is
+    shutil.copytree(embedder_folder, Layout("banking77", "small", "minilm").checkpoint)
+    assert "not the model of the clustered vectors; give that one by --checkpoint" in refuse(capsys, "assign", *data)
 
 
 def test_changed_edits_are_applied_without_overwriting_and_other_numbers_are_refused(run, capsys, caplog):
