@@ -107,11 +107,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     name = judge.label(server)
     judgments = load_or_collect_judgments(questions, files.dataset, answers, name, build, files.overwrite)
+    record = read_record(answers.path).judge
     if by_corpus:
-        result, facts = make_pairs(questions, judgments)
+        result, facts = make_pairs(questions, judgments, in_two_orders=record is not None and record.orders == 2)
     else:
         result, facts = weight_pairs(pairs, questions, judgments, settings.min_probability)
-    output.record.judge = read_record(answers.path).judge
+    output.record.judge = record
     output.record.unchanged = bool(facts.pop("unchanged", False))
     output.facts |= facts
     save_pairs(output, result)

@@ -27,7 +27,8 @@ from perspective.options import option
 from perspective.retrieval.embedding import EmbeddedTexts
 from perspective.retrieval.layout import RETRIEVAL_STAGE
 from perspective.triplets.conversion import convert_judgments
-from perspective.trust.reliability import Reliability, assess_reliability
+from perspective.trust.evidence import is_trusted
+from perspective.trust.reliability import assess_reliability
 
 logger = logging.getLogger(__name__)
 
@@ -84,11 +85,13 @@ class Questions:
         texts: The distinct queries and documents.
         triplets: Rows of `texts`.
         pairs: For questions about pairs, the index of each triplet's pair.
+        vectors: For questions from a corpus, the embedder's vectors of the texts, `(n_texts, dim)`.
     """
 
     texts: list[str]
     triplets: list[Triplet]
     pairs: tuple[int, ...] = ()
+    vectors: np.ndarray | None = None
 
 
 def create_pair_questions(pairs: Sequence[Pair], seed: int) -> Questions:
@@ -142,7 +145,8 @@ def create_corpus_questions(embedded: EmbeddedTexts, settings: PairJudgingSettin
             choices = [nearest, other]
             rng.shuffle(choices)
             triplets.append(_make_triplet(rows, query, *choices))
-    return Questions(list(rows), triplets)
+    vectors = {**embedded.documents, **embedded.queries}
+    return Questions(list(rows), triplets, vectors=np.stack([vectors[text] for text in rows]))
 
 
 def load_or_collect_judgments(
@@ -209,17 +213,19 @@ def weight_pairs(
     closer_probabilities = np.array([value for one in probabilities.values() for value in one.values()])
     reliability = assess_reliability(judgments)
     decided = closer_probabilities[closer_probabilities != 0.5]
-    facts = {
-        **reliability.facts(),
-        "document_closer_fraction": float((decided > 0.5).mean()) if len(decided) else None,
-        "n_dropped_negatives": 0,
-    }
-    # A judge that prefers hard negatives as often as documents has no information about these pairs.
-    if not _is_trusted(reliability) or not len(decided) or (decided > 0.5).mean() <= 0.5:
-        if reliability.is_reliable:
-            logger.warning("the judge prefers hard negatives as often as documents: the pairs are unchanged")
+    preferred = float((decided > 0.5).mean()) if len(decided) else None
+    facts = {**reliability.facts(), "document_closer_fraction": preferred, "n_dropped_negatives": 0}
+    trusted = is_trusted(judgments, None)
+    # By two standard errors of a guess: a judge without information about these pairs prefers either as often.
+    if trusted and (preferred is None or preferred <= 0.5 + len(decided) ** -0.5):
+        logger.warning(
+            "the judge prefers documents to hard negatives no more often than a guess: the pairs are unchanged"
+        )
+        trusted = False
+    if not trusted:
         facts["unchanged"] = True
         return list(pairs), facts
+    logger.info("%s", reliability.describe())
     result = []
     for place, pair in enumerate(pairs):
         known = probabilities.get(place)
@@ -239,12 +245,15 @@ def weight_pairs(
     return result, facts
 
 
-def make_pairs(questions: Questions, judgments: Sequence[Judgment]) -> tuple[list[Pair], dict[str, Any]]:
+def make_pairs(
+    questions: Questions, judgments: Sequence[Judgment], in_two_orders: bool = False
+) -> tuple[list[Pair], dict[str, Any]]:
     """Create pairs of a query, the document that the judge prefers, and the other as hard negative.
 
     Args:
         questions: From `create_corpus_questions`.
         judgments: One for each triplet, in order; abstentions are left out.
+        in_two_orders: As `is_trusted`.
 
     Returns:
         Pairs weighted by the judge's confidence, |2p - 1|, and the figures.
@@ -254,8 +263,9 @@ def make_pairs(questions: Questions, judgments: Sequence[Judgment]) -> tuple[lis
     """
     reliability = assess_reliability(judgments)
     facts: dict[str, Any] = reliability.facts()
-    if not _is_trusted(reliability):
+    if not is_trusted(judgments, questions.vectors, in_two_orders):
         raise DataError("no training pairs: this judge is unreliable here; choose another with --judge or --llm")
+    logger.info("%s", reliability.describe())
     made = [
         Pair(one.anchor, one.positive, (one.negative,), round(one.weight, 4), "judged")
         for one in convert_judgments(judgments, questions.texts)
@@ -277,14 +287,6 @@ def _make_triplet(rows: dict[str, int], *texts: str) -> Triplet:
     """Return the rows of a query and two documents; new texts are added to `rows`."""
     query, choice1, choice2 = (rows.setdefault(text, len(rows)) for text in texts)
     return Triplet(query, choice1, choice2)
-
-
-def _is_trusted(reliability: Reliability) -> bool:
-    if not reliability.is_reliable:
-        logger.warning("this judge is unreliable here, its answers are not used: %s", reliability.describe())
-        return False
-    logger.info("%s", reliability.describe())
-    return True
 
 
 def _read_probability(judgment: Judgment) -> float:

@@ -126,7 +126,7 @@ def is_trusted(judgments: Sequence[Judgment], vectors: np.ndarray | None, in_two
     if not agrees and vectors is not None and is_noise(judgments, vectors):
         logger.warning(
             "judge unreliable, its answers are not used: they agree with the embedder, the only thing to compare them "
-            "with, no more than noise would; use --orders 2, judge more triplets, or convert with --no_check"
+            "with, no more than noise would; use --orders 2 or judge more triplets"
         )
         return False
     return True

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from helpers import write_jsonl
 
-from perspective.artifacts import Output, read_record
+from perspective.artifacts import LABELS, ROOT, Judgment, Output, read_record
+from perspective.artifacts.jsonl import read_jsonl
 from perspective.data.pairs import Pair, load_pairs
 from perspective.errors import DataError
 from perspective.judging.protocol import judgment_from_probabilities
@@ -75,8 +76,8 @@ def test_pairs_are_weighed_and_false_negatives_dropped(tmp_path, pairs):
 @pytest.mark.parametrize(
     ("judge", "message"),
     [
-        (Reader(0.55, position_bias=0.4), "this judge is unreliable here, its answers are not used"),
-        (Reader(0.1), "prefers hard negatives as often as documents: the pairs are unchanged"),
+        (Reader(0.55, position_bias=0.4), "judge unreliable, its answers are not used"),
+        (Reader(0.1), "prefers documents to hard negatives no more often than a guess: the pairs are unchanged"),
     ],
 )
 def test_a_judge_that_follows_position_or_prefers_negatives_changes_nothing(tmp_path, pairs, judge, message, caplog):
@@ -161,6 +162,22 @@ def run(*arguments):
     importlib.import_module("perspective.6_retrieval.judge_pairs").main([str(argument) for argument in arguments])
 
 
+@pytest.mark.parametrize("by_corpus", [False, True])
+def test_a_coin_that_answers_in_words_is_not_trusted(by_corpus, pairs, caplog):
+    if by_corpus:
+        questions = create_corpus_questions(embed(100, 200), PairJudgingSettings())
+    else:
+        questions = create_pair_questions(pairs, seed=1)
+    answers = np.random.default_rng(0).choice(LABELS, len(questions.triplets))
+    judgments = [Judgment(*both) for both in zip(questions.triplets, map(lambda a: (a,), answers), strict=True)]
+    if by_corpus:
+        with pytest.raises(DataError, match="no training pairs"):
+            make_pairs(questions, judgments)
+    else:
+        assert weight_pairs(pairs, questions, judgments, 0.5)[0] == pairs
+        assert "no more often than a guess" in caplog.text
+
+
 @pytest.mark.parametrize("kind", ["choice", "pair", "answer"])
 def test_stage_on_pairs(tmp_path, llm_folder, pairs, kind):
     records = [{"query": p.query, "document": p.document, "hard_negative": p.hard_negatives[0]} for p in pairs[:-1]]
@@ -195,15 +212,22 @@ def test_other_recorded_answers_are_noticed(tmp_path, llm_folder, pairs, capsys)
     assert "made with other recorded" in capsys.readouterr().err
 
 
-def test_stage_on_a_corpus(tmp_path, embedder_folder, llm_folder, sentences):
-    texts = sentences(80)
-    corpus = write_jsonl(tmp_path / "corpus.jsonl", [{"_id": str(i), "text": f"{t} {i}"} for i, t in enumerate(texts)])
-    queries = write_jsonl(tmp_path / "queries.jsonl", [{"_id": str(i), "text": t} for i, t in enumerate(texts[:40])])
-    options = ["--dataset", "tiny", "--embedder", embedder_folder, "--llm", llm_folder, "--judge", "answer"]
+@pytest.mark.real
+def test_stage_on_a_corpus(tmp_path, llm_folder, capsys):
+    texts = [record["input"] for _, record in read_jsonl(ROOT / "datasets" / "demo" / "small.jsonl")]
+    corpus = write_jsonl(
+        tmp_path / "corpus.jsonl", [{"_id": str(i), "text": text} for i, text in enumerate(texts[60:])]
+    )
+    queries = write_jsonl(tmp_path / "queries.jsonl", [{"_id": str(i), "text": t} for i, t in enumerate(texts[:60])])
+    options = ["--dataset", "tiny", "--embedder", "minilm", "--judge", "answer", "--perspective", "intent"]
     options += ["--corpus_path", corpus, "--queries_path", queries, "--output_path", tmp_path / "out"]
-    run(*options)
+    options += ["--top_k", 40, "--triplets_per_query", 5]
+    run(*options, "--llm", "smollm2")
     (path,) = (tmp_path / "out").glob("*.jsonl")
     judged = load_pairs(path)
-    assert all(len(pair.hard_negatives) == 1 and pair.source == "judged" for pair in judged)
+    assert len(judged) > 30 and all(len(pair.hard_negatives) == 1 and pair.source == "judged" for pair in judged)
+    with pytest.raises(SystemExit, match="2"):
+        run(*options, "--llm", llm_folder)  # random weights: its answers agree with nothing
+    assert "no training pairs: this judge is unreliable here" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         run("--dataset", "tiny", "--corpus_path", corpus)
