@@ -25,6 +25,7 @@ from perspective.options import OutputOptions, option
 from perspective.retrieval.layout import mteb_path, results_path
 from perspective.retrieval.results import compare_results, format_scores, format_task_result, load_result
 from perspective.retrieval.settings import EvaluationSettings
+from perspective.runtime.devices import reading_precision
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     made_from = {**settings.made_from(), "collection": collection.fingerprint}
     if not all(collection.corpus.values()):
         made_from["empty_documents"] = "never found"  # earlier versions found those of mteb
-    output = Output(path, "retrieval result", made_from, settings.inputs())
+    precision = reading_precision() if settings.uses_heads or settings.reranker else None
+    output = Output(path, "retrieval result", made_from, settings.inputs(), precision=precision)
     if not output.is_finished(out.overwrite):
         started = time.perf_counter()
         from perspective.hybrid.evaluation import search_ways

@@ -24,6 +24,7 @@ from perspective.options import EmbedderOptions, ModelOptions, OutputOptions, Pr
 from perspective.retrieval.embedding import embed_sides
 from perspective.retrieval.layout import mined_path
 from perspective.retrieval.mining import MineSettings, filter_pairs, mine_negatives
+from perspective.runtime.devices import reading_precision
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         **settings.made_from(),
     }
     path = mined_path(files.dataset, files.embedder, Path(files.output_path) if files.output_path else None)
-    output = Output(path, "mined pairs", made_from, inputs)
+    precision = reading_precision() if settings.reranker else None
+    output = Output(path, "mined pairs", made_from, inputs, precision=precision)
     if output.is_finished(files.overwrite):
         return
     from perspective.reranking.loading import load_reranker

@@ -21,6 +21,7 @@ from perspective.models.registry import describe_model, find_local
 from perspective.retrieval.layout import index_path
 from perspective.retrieval.search import Hits
 from perspective.retrieval.settings import EvaluationSettings
+from perspective.runtime.devices import reading_precision
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -85,7 +86,8 @@ def index_collection(
     path = path or index_path(collection.name, settings.embedder)
     if settings.repeat_cls:
         made_from["repeat_cls"] = CLS_EVERY
-    output = Output(path, "hybrid index", made_from, find_local(embedder=settings.embedder))
+    inputs = find_local(embedder=settings.embedder)
+    output = Output(path, "hybrid index", made_from, inputs, precision=reading_precision())
     if not output.is_finished(overwrite):
         output.facts |= describe_model(settings.embedder)
         options: dict[str, Any] = {

@@ -13,9 +13,8 @@ from perspective.artifacts import Sidecar, read_object, read_sidecar, sidecar_pa
 from perspective.errors import DataError
 from perspective.evaluation.clustering_scores import METRICS
 from perspective.evaluation.comparison import load_comparison
-from perspective.layout import Layout, measures_path, study_pair
+from perspective.layout import STUDY_BASE, Layout, measures_path, study_pair
 
-BASE = "untouched"  # the study's arm that the others are measured against
 CLUSTERING = (
     *("data set", "run", "embedder", "judge", "metric", "before", "before_std", "after", "after_std"),
     *("gain", "gain_std", "verdict", "published before", "published after", "file"),
@@ -104,9 +103,9 @@ def read_study(path: Path) -> Rows:
     """
     rows: Rows = []
     for dataset, arms in read_object(path).items():
-        if BASE not in arms:
-            raise DataError(f'{path}: {dataset} has no "{BASE}" to measure gains against')
-        base, *_ = arms[BASE].values()
+        if STUDY_BASE not in arms:
+            raise DataError(f'{path}: {dataset} has no "{STUDY_BASE}" to measure gains against')
+        base, *_ = arms[STUDY_BASE].values()
         for arm, cells in arms.items():
             for metric in METRICS:
                 for cell in (base, *cells.values()):

@@ -14,9 +14,8 @@ from perspective.artifacts.markdown import format_interval
 from perspective.errors import DataError, suggest_name
 from perspective.evaluation.clustering_scores import pair_gains
 from perspective.evaluation.intervals import MIN_TRAINING_SEEDS, format_gain
-from perspective.layout import AFTER_MEASURES, MEASURES, study_folder
+from perspective.layout import AFTER_MEASURES, MEASURES, STUDY_BASE, study_folder
 from perspective.layout import PUBLISHED_DATASETS as DATASETS
-from perspective.layout import STUDY_BASE as BASE
 
 MEAN = "mean"  # over the four data sets
 # Short names of the studies on the pages: (embedder, LLM).
@@ -73,7 +72,7 @@ def load_scores(study: str, arm: str, dataset: str, metric: str) -> np.ndarray:
 def load_gains(study: str, arm: str, dataset: str, metric: str) -> np.ndarray:
     """Return an arm's scores minus those of the untouched embedder, paired by k-means seed."""
     arms = find(load_study(study), dataset, of=study)
-    return pair_gains(find(arms, arm, of=study), find(arms, BASE, of=study), metric)
+    return pair_gains(find(arms, arm, of=study), find(arms, STUDY_BASE, of=study), metric)
 
 
 def has_arm(study: str, arm: str, dataset: str) -> bool:
@@ -118,7 +117,7 @@ def show_score(study: str, arm: str, dataset: str, metric: str) -> str:
 
 def show_gain(study: str, arm: str, dataset: str, metric: str) -> str:
     """+2.08."""
-    return f"{mean_score(study, arm, dataset, metric) - mean_score(study, BASE, dataset, metric):+.2f}"
+    return f"{mean_score(study, arm, dataset, metric) - mean_score(study, STUDY_BASE, dataset, metric):+.2f}"
 
 
 def show_gain_spread(study: str, arm: str, dataset: str, metric: str) -> str:
@@ -131,12 +130,12 @@ def format_spread(gains: np.ndarray) -> str:
     return f"{gains.mean():+.2f} ± {gains.std():.2f}"
 
 
-def show_marked_gain(study: str, arm: str, dataset: str, metric: str, against: str = BASE) -> str:
+def show_marked_gain(study: str, arm: str, dataset: str, metric: str, against: str = STUDY_BASE) -> str:
     """+1.56 ± 0.71*, with a star where the interval over three or more training seeds leaves out 0."""
     arms = find(load_study(study), dataset, of=study)
     text = format_gain(find(arms, arm, of=study), find(arms, against, of=study), metric)
     # The other arm varies by training seed, too: one run of it gives no interval.
-    is_trained_once = against != BASE and len(arms[against]) < MIN_TRAINING_SEEDS
+    is_trained_once = against != STUDY_BASE and len(arms[against]) < MIN_TRAINING_SEEDS
     return text.rstrip("*") if is_trained_once else text
 
 

@@ -18,8 +18,9 @@ import streamlit as st
 from perspective.artifacts import ROOT
 from perspective.errors import DataError
 from perspective.evaluation.clustering_scores import METRICS
+from perspective.layout import STUDY_BASE
 from perspective.leaderboard.charts import chart_clustering, chart_retrieval
-from perspective.leaderboard.clustering_rows import BASE, read_settings
+from perspective.leaderboard.clustering_rows import read_settings
 from perspective.leaderboard.standings import (
     MEASURED,
     PUBLISHED,
@@ -146,7 +147,7 @@ def _show_clustering(runs: pd.DataFrame, study: pd.DataFrame) -> None:
         _show_table(tabulate_study(study, metric))
     st.caption(
         "Percent, mean ± standard deviation over the k-means seeds of one training seed. "
-        f"In the study, in brackets, the gain over {BASE}, paired by seed."
+        f"In the study, in brackets, the gain over {STUDY_BASE}, paired by seed."
     )
 
 

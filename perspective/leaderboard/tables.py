@@ -11,7 +11,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from perspective.artifacts.markdown import format_interval
-from perspective.leaderboard.clustering_rows import BASE
+from perspective.layout import STUDY_BASE
 from perspective.leaderboard.standings import MEASURED, PUBLISHED, published_sets
 from perspective.retrieval.metrics import METRICS
 
@@ -158,7 +158,8 @@ def tabulate_study(rows: pd.DataFrame, metric: str, sort_by: str = MEAN) -> Tabl
         column=rows["data set"].map(_name_column),
         value=rows["mean"].astype(float),
         shown=[
-            f"{mean:.2f}" if arm == BASE else f"{mean:.2f} ({gain:+.2f} ± {std:.2f})" for arm, mean, gain, std in gains
+            f"{mean:.2f}" if arm == STUDY_BASE else f"{mean:.2f} ({gain:+.2f} ± {std:.2f})"
+            for arm, mean, gain, std in gains
         ],
         over="",
         n_sets=1,

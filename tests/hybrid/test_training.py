@@ -123,6 +123,8 @@ def test_what_does_not_fit_is_one_line(tmp_path, embedder_folder, train_file, co
     other = train(tmp_path / "other" / "out", embedder_folder, train_file, "--no_distill")
     line = fails(capsys, "evaluate", *call, other, "--retriever", "sparse", "--output_path", tmp_path / "r")
     assert re.search(r"tiny_out: made with other .*embedder.*; move it away, or add --overwrite", line)
+    monkeypatch.setenv("COMPUTE_DTYPE", "bfloat16")
+    assert "tiny_out: made with other precision (" in fails(capsys, "index", *call, folder)
     options = ("--dataset", "tiny", "--train_file", train_file, "--temperature", 0)
     assert "--temperature 0.0: must be above 0" in fails(capsys, "train_hybrid", *options)
 

@@ -87,7 +87,7 @@ def test_scores_of_other_pairs_are_refused(tmp_path, scores, message):
         load_pairs(write_jsonl(tmp_path / "pairs.jsonl", [record]))
 
 
-def test_the_stages_go_together(tmp_path, embedder_folder, one_thread):
+def test_the_stages_go_together(tmp_path, embedder_folder, one_thread, monkeypatch, capsys):
     """train_reranker, score_pairs, train --distill and evaluate --reranker, as their scripts call them."""
     stages = {
         name: importlib.import_module(f"perspective.6_retrieval.{name}").main
@@ -113,6 +113,17 @@ def test_the_stages_go_together(tmp_path, embedder_folder, one_thread):
         tmp_path / "distilled" / "model.safetensors"
     ).read_bytes()
     assert "a reranker's ranking of each query's group" in (tmp_path / "distilled" / "README.md").read_text()
+    write_jsonl(tmp_path / "corpus.jsonl", [{"_id": f"d{n}", "text": f"answer {n}"} for n in range(12)])
+    write_jsonl(tmp_path / "queries.jsonl", [{"_id": "q", "text": "answer 3"}])
+    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq\td3\t1\n")
+    evaluated = ["--collection", str(tmp_path), "--output_path", str(tmp_path / "results"), "--retriever", "bm25"]
+    stages["evaluate"]([*evaluated, "--reranker", reranker])
+    (path,) = (tmp_path / "results").glob("*rerank-reranker.json")
+    assert json.loads(path.read_text())["first_stage"]
+    monkeypatch.setenv("COMPUTE_DTYPE", "bfloat16")
+    with pytest.raises(SystemExit):
+        stages["evaluate"]([*evaluated, "--reranker", reranker])
+    assert "made with other precision (" in capsys.readouterr().err
 
 
 def test_distilling_without_scores_is_one_line(tmp_path, embedder_folder, capsys):
