@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +41,7 @@ Method = Literal["kmeans", "hdbscan"]
 
 N_REPRESENTATIVES = 10
 N_NEAR_CLUSTERS, N_CONTRASTS = 3, 2  # contrasts: two central texts of each of the three nearest clusters
-FIRST_BRANCH = 10_000  # ids of branches: far above those of clusters, which grow
+FIRST_BRANCH = 100_000  # ids of branches: far above those of clusters, which grow
 
 
 def write_found(
@@ -170,21 +171,28 @@ def build_clustering(
 
 
 def build_tree(clusters: Sequence[Cluster], centers: np.ndarray) -> list[Branch]:
-    """Return the merges of Ward's criterion over the centres, from the leaves up."""
+    """Return the merges of Ward's criterion over the centres, from the leaves up.
+
+    The clusters of a branch decide its id: a person's name for it is never that of another branch.
+    """
     if len(clusters) < 2:
         return []
     from scipy.cluster.hierarchy import linkage
 
     sizes = [one.size for one in clusters]
     ids = [one.id for one in clusters]
+    leaves = [[one.id] for one in clusters]
     first = max(FIRST_BRANCH, 10 ** len(str(max(ids) + 1)))
     tree = []
-    for number, (one, other, height, _) in enumerate(linkage(centers.astype(np.float64), "ward")):
-        children = (int(one), int(other))
-        sizes.append(sizes[children[0]] + sizes[children[1]])
-        ids.append(first + number)
-        pair = (ids[children[0]], ids[children[1]])
-        tree.append(Branch(id=first + number, children=pair, height=float(height), size=sizes[-1]))
+    for left, right, height, _ in linkage(centers.astype(np.float64), "ward"):
+        one, other = int(left), int(right)
+        sizes.append(sizes[one] + sizes[other])
+        leaves.append(sorted(leaves[one] + leaves[other]))
+        branch = first + zlib.crc32(repr(leaves[-1]).encode()) % (9 * first)
+        while branch in ids:  # one tree in a hundred of 150 clusters
+            branch += 1
+        ids.append(branch)
+        tree.append(Branch(id=branch, children=(ids[one], ids[other]), height=float(height), size=sizes[-1]))
     return tree
 
 

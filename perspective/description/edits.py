@@ -177,9 +177,8 @@ def apply_edits(
 def list_unknown_names(edits: Edits, ids: Iterable[int]) -> list[str]:
     """Return a line for each new name whose cluster or branch does not exist."""
     known = set(ids)
-    return [
-        f"rename {key}: {name}: there is no cluster {key}" for key, name in edits.rename.items() if key not in known
-    ]
+    unknown = ((key, name) for key, name in edits.rename.items() if key not in known)
+    return [f"rename {key}: {name}: there is no cluster or branch {key}" for key, name in unknown]
 
 
 def _split(cluster: np.ndarray, unit: np.ndarray, whole: int, parts: Sequence[int], seed: int, used: set[int]) -> str:

@@ -65,7 +65,7 @@ class Branch(BaseModel):
     """One merge of the hierarchy over the clusters.
 
     Attributes:
-        id: Its number, above those of all clusters.
+        id: Its number, above those of all clusters; the same wherever a branch holds the same clusters.
         children: Ids of the two clusters or branches that it joins.
         height: Distance at which they join.
         size: Number of its texts.

@@ -11,13 +11,11 @@ import numpy as np
 from perspective.artifacts import (
     Judgment,
     ResultRecord,
-    hash_file,
     load_judgments,
     read_facts,
     read_json,
     read_object,
     read_record,
-    read_sidecar,
 )
 from perspective.artifacts.sidecar import validate_record
 from perspective.description.files import Clustering, read_all_texts, read_count
@@ -88,10 +86,6 @@ def describe_run(
         score_choices(before, after, judgments),
     )
     names = validate_record(Names, read_json(files.names), files.names) if "names" in sources else None
-    if names and (made := read_sidecar(files.names)) and made.inputs.get("clusters") != hash_file(files.clusters):
-        # Ids of clusters stay; branches of changed clusters are others, with the same ids.
-        kept = {cluster.id for cluster in clustering.record.clusters}
-        names = names.model_copy(update={"names": [name for name in names.names if name.id in kept]})
     return Description(
         title=title,
         clustering=clustering,

@@ -1,3 +1,4 @@
+import itertools
 import logging
 
 import numpy as np
@@ -87,6 +88,25 @@ def test_record_centers_and_tree(vectors, found):
     assert sorted(leaves) == list(range(N_GROUPS))
     assert [branch.height for branch in record.tree] == sorted(branch.height for branch in record.tree)
     np.testing.assert_array_equal(anchors.ids, np.arange(N_GROUPS))
+
+
+def list_branches(clustering):
+    """Return the clusters of each branch, by its id."""
+    leaves = {one.id: {one.id} for one in clustering.record.clusters}
+    for branch in clustering.record.tree:
+        leaves[branch.id] = leaves[branch.children[0]] | leaves[branch.children[1]]
+    return {branch.id: leaves[branch.id] for branch in clustering.record.tree}
+
+
+def test_the_clusters_of_a_branch_decide_its_id(vectors, found):
+    before = list_branches(build(vectors, found)[0])
+    for merged in itertools.combinations(range(N_GROUPS), 2):
+        after = list_branches(build(vectors, found, merge=[list(merged)])[0])
+        for branch in set(before) | set(after):
+            is_same = before.get(branch) == after.get(branch)
+            assert is_same or branch not in before or branch not in after
+        whole = [leaves for leaves in before.values() if leaves in after.values()]
+        assert {branch for branch, leaves in before.items() if leaves in whole} <= set(after)
 
 
 def test_equal_texts_are_no_two_representatives(vectors, found):

@@ -146,7 +146,7 @@ def test_equal_texts_cannot_be_split():
 
 def test_names_of_unknown_clusters_are_said():
     edits = Edits(rename={1: "a", 5: "b"})
-    assert list_unknown_names(edits, [0, 1]) == ["rename 5: b: there is no cluster 5"]
+    assert list_unknown_names(edits, [0, 1]) == ["rename 5: b: there is no cluster or branch 5"]
 
 
 def test_mentioned_ids_are_listed():

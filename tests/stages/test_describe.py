@@ -116,7 +116,7 @@ def test_changed_edits_are_applied_without_overwriting_and_other_numbers_are_ref
     run.files.edits.write_text("merge:\n  - [0, 1]\nrename:\n  77: nobody\n")
     run.cluster("--n_clusters", 5)
     assert [one.id for one in read_clustering(run.files).record.clusters] == [0, 2, 3, 4]
-    assert "rename 77: nobody: there is no cluster 77 (the edit is kept, but has no effect here)" in caplog.text
+    assert "rename 77: nobody: there is no cluster or branch 77 (the edit is kept, but has no effect" in caplog.text
     assert "77: nobody" in run.files.edits.read_text() and run.files.found.read_bytes() == found
     line = refuse(capsys, "cluster", *run.data, "--feat_path", run.vectors, "--n_clusters", 6)
     assert "made with other n_clusters (5, now 6)" in line and "--overwrite" in line

@@ -71,10 +71,11 @@ def test_edits_rename_without_asking_again_and_can_be_taken_back(run, server, pl
     run.name(*options)
     first = run.files.names.read_text()
     template = run.files.edits.read_text()
-    run.files.edits.write_text("rename:\n  2: <i>Mine</i>\n  10001: Branch\n")
+    branch = max(name.id for name in run.read().names)
+    run.files.edits.write_text(f"rename:\n  2: <i>Mine</i>\n  {branch}: Branch\n")
     run.name(*options)
     named = {name.id: name for name in run.read().names}
-    assert named[2].name == "<i>Mine</i>" and named[2].source == named[10001].source == "edit"
+    assert named[2].name == "<i>Mine</i>" and named[2].source == named[branch].source == "edit"
     assert read_names(run.files)[2] == "<i>Mine</i>"
     n_asked = len(server.requests)
     run.files.edits.write_text(template)
