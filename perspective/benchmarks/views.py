@@ -3,6 +3,7 @@
 Each teacher is clustered and measured like an embedder; on tuning sets only. What differs from the method is one thing:
 
 several wordings     five questions in place of one, each half-whitened, their cosines averaged
+fewer layers         the states after 85% of the layers
 late layers          the states after 80%, 90% and all of the layers, half-whitened, their cosines averaged
 middle directions    not half-whitened: the middle half of the unembedding matrix's directions (EmbedFilter: Wu et al.,
                      2026, arXiv:2606.07502)
@@ -65,7 +66,8 @@ logger = logging.getLogger(__name__)
 
 # Beside the method's own.
 WORDINGS = ("the {} of this text", "{} in one word", "category ({})", "best label for the {}")
-LAYERS = (0.8, 0.9)  # share of the layers that are read, beside all
+FEWER = 0.85  # share of the layers that are read
+LAYERS = (0.8, 0.9)  # the same, beside all
 TEXTS_PER_CLUSTER = 15
 N_DIRECTIONS = 50  # on which Ward's clusters are found
 LABEL_TOKENS = 8
@@ -115,17 +117,22 @@ class ViewReader:
         states = StateReader(load_llm(self._run.settings.llm), questions)(self._texts)
         return self.make_teacher(_average([self._states, *np.split(states, len(questions), axis=1)]))
 
+    def read_fewer_layers(self) -> np.ndarray:
+        """Return the teacher of states after fewer layers."""
+        return self.make_teacher(half_whiten(self._read_after(FEWER)))
+
     def read_layers(self) -> np.ndarray:
         """Return the teacher of states after fewer layers and of the method's."""
-        states = [self._states]
-        for share in LAYERS:
-            llm = load_llm(self._run.settings.llm)
-            body = llm.model.base_model
-            n_layers = round(share * len(body.layers))
-            body.layers = body.layers[:n_layers]
-            body.config.num_hidden_layers = n_layers
-            states.append(StateReader(llm, [write_question(self._perspective)])(self._texts))
-        return self.make_teacher(_average(states))
+        return self.make_teacher(_average([self._states, *map(self._read_after, LAYERS)]))
+
+    def _read_after(self, share: float) -> np.ndarray:
+        """Return the states after a share of the layers, `(n_texts, hidden)`."""
+        llm = load_llm(self._run.settings.llm)
+        body = llm.model.base_model
+        n_layers = round(share * len(body.layers))
+        body.layers = body.layers[:n_layers]
+        body.config.num_hidden_layers = n_layers
+        return StateReader(llm, [write_question(self._perspective)])(self._texts)
 
     def filter_directions(self) -> np.ndarray:
         """Return the teacher of states in the middle half of the unembedding matrix's directions."""
@@ -207,6 +214,7 @@ NAMED = "starts at names"  # another way to cluster, not another teacher
 VIEWS: dict[str, Callable[[ViewReader], np.ndarray]] = {
     "the method": ViewReader.make_method,
     "several wordings": ViewReader.read_wordings,
+    "fewer layers": ViewReader.read_fewer_layers,
     "late layers": ViewReader.read_layers,
     "middle directions": ViewReader.filter_directions,
     "written labels": ViewReader.write_labels,

@@ -12,9 +12,9 @@ from perspective.artifacts import ROOT, atomic_path
 from perspective.artifacts.markdown import format_table
 from perspective.data.held_out import SETS as HELD_OUT_SETS
 from perspective.evaluation.clustering_scores import METRICS, pair_gains
-from perspective.layout import MEASURES, STUDY_DATASETS
+from perspective.layout import MEASURES, STUDY_BASE, STUDY_DATASETS
 from perspective.leaderboard import measured
-from perspective.leaderboard.measured import BASE, DATASETS, MEAN, TUNING
+from perspective.leaderboard.measured import DATASETS, MEAN, TUNING
 from perspective.plots import make_figure
 
 PICTURE = ROOT / "docs" / "results.png"
@@ -25,10 +25,10 @@ SHOWN = ("ACC", "NMI")
 
 # The rows of the headline: name, then study and arm, or when of the published figures.
 HEADLINE = (
-    ("MiniLM (22M), as it comes", ("smollm2", BASE), "#c3ccd8"),
+    ("MiniLM (22M), as it comes", ("smollm2", STUDY_BASE), "#c3ccd8"),
     ("MiniLM, adapted with SmolLM2-135M", ("smollm2", "method"), "#6f9fd0"),
     ("MiniLM, adapted with Qwen2.5-Coder-0.5B", ("qwen", "method"), "#1f5fa8"),
-    ("all-mpnet-base-v2 (110M), as it comes", ("mpnet", BASE), "#9bbf9b"),
+    ("all-mpnet-base-v2 (110M), as it comes", ("mpnet", STUDY_BASE), "#9bbf9b"),
     ("gte-large (335M), as it comes (published)", ("before",), "#e3cfa4"),
     ("gte-large, adapted with Starling-LM-7B (published)", ("after",), "#b8862b"),
 )
@@ -36,7 +36,7 @@ HEADLINE = (
 # The two data sets that have recorded answers of a larger judge, and what is made of these.
 JUDGED_DATASETS = ("banking77", "mtop_domain")
 JUDGED = (
-    ("MiniLM, as it comes", ("smollm2", BASE)),
+    ("MiniLM, as it comes", ("smollm2", STUDY_BASE)),
     ("adapted with SmolLM2", ("smollm2", "method")),
     ("the same, after Starling's triplets", ("smollm2", "starling")),
     ("the same, after these triplets with MiniLM's own choices", ("smollm2", "starling_self")),
@@ -63,7 +63,7 @@ def tabulate_headline() -> str:
 
 
 def _count_seeds(source: tuple[str, ...]) -> str:
-    return measured.count_seeds(*source) if len(source) == 2 and source[1] != BASE else ""
+    return measured.count_seeds(*source) if len(source) == 2 and source[1] != STUDY_BASE else ""
 
 
 def _headline_score(source: tuple[str, ...], dataset: str, metric: str) -> float:
@@ -92,8 +92,8 @@ def tabulate_untouched() -> str:
     """The data sets, and the untouched MiniLM on them."""
     sources = measured.load(measured.SOURCES)
     rows = []
-    for name in (name for name in STUDY_DATASETS if measured.has_arm("smollm2", BASE, name)):
-        scores = [measured.load_scores("smollm2", BASE, name, metric) for metric in METRICS]
+    for name in (name for name in STUDY_DATASETS if measured.has_arm("smollm2", STUDY_BASE, name)):
+        scores = [measured.load_scores("smollm2", STUDY_BASE, name, metric) for metric in METRICS]
         counts = [f"{sources[name][count]:,}" for count in ("n_texts", "n_classes")]
         rows.append([name, sources[name]["perspective"], *counts, *(f"{s.mean():.2f} ± {s.std():.2f}" for s in scores)])
     return format_table(["data set", "perspective", "texts", "classes", *METRICS], rows)
@@ -106,13 +106,14 @@ def tabulate_sets(study: str) -> str:
         if not measured.has_arm(study, "method", name):
             continue
         cells = [
-            " / ".join(f"{measured.mean_score(study, arm, name, m):.1f}" for m in SHOWN) for arm in (BASE, "method")
+            " / ".join(f"{measured.mean_score(study, arm, name, m):.1f}" for m in SHOWN)
+            for arm in (STUDY_BASE, "method")
         ]
         gains = [
             " / ".join(measured.show_marked_gain(study, "method", name, metric, against) for metric in SHOWN)
             if measured.has_arm(study, against, name)
             else ""
-            for against in (BASE, "no_llm")
+            for against in (STUDY_BASE, "no_llm")
         ]
         n_seeds = str(len(measured.load_study(study)[name]["method"]))
         rows.append([name, "tuning" if name in TUNING else "confirmation", n_seeds, *cells, *gains])
@@ -200,7 +201,7 @@ def tabulate_gains(study: str, *chosen: str) -> str:
     measured_arms = list(dict.fromkeys(arm for arms in measured.load_study(study).values() for arm in arms))
     rows = []
     for arm in chosen or measured_arms:
-        if arm == BASE:
+        if arm == STUDY_BASE:
             continue
         cells = [
             " / ".join(measured.show_marked_gain(study, arm, name, metric) for metric in SHOWN)
