@@ -278,7 +278,9 @@ def after_path(checkpoint: Path, dataset: str, scale: str, folder: Path | None =
     return (folder or AFTER_MEASURES) / f"{dataset}_{scale}_embeds_{rest}.npy"
 
 
-def comparison_path(embedder: str, llm: str, kind: str, folder: Path | None = None) -> Path:
+def comparison_path(
+    embedder: str, llm: str, kind: str, folder: Path | None = None, recipe: str | None = None, scale: str = "small"
+) -> Path:
     """Return the path of the comparison table or chart of an embedder and a judge.
 
     Args:
@@ -286,13 +288,15 @@ def comparison_path(embedder: str, llm: str, kind: str, folder: Path | None = No
         llm: Name of the judge.
         kind: "md", "csv" or "png".
         folder: Folder of the file; `after_measures/` when None.
+        recipe: Training recipe, if one was asked for.
+        scale: "small" or "large".
 
-    >>> comparison_path("org/My_Model", "org/starling-rm", "csv").name
-    'comparison_my_model-starling-rm.csv'
+    >>> comparison_path("org/My_Model", "org/starling-rm", "csv", recipe="published").name
+    'comparison_my_model-starling-rm-published.csv'
     """
-    return (
-        folder or AFTER_MEASURES
-    ) / f"comparison_{shorten_name(slugify_model(embedder))}-{slugify_model(llm)}.{kind}"
+    other = [part for part in (recipe, None if scale == "small" else scale) if part]
+    name = "-".join((shorten_name(slugify_model(embedder)), slugify_model(llm), *other))
+    return (folder or AFTER_MEASURES) / f"comparison_{name}.{kind}"
 
 
 def study_folder(embedder: str, llm: str, study: str = STUDY) -> Path:

@@ -13,6 +13,10 @@ fail() {
 
 while (($#)); do
     case "$1" in
+    --help | -h)
+        sed -n '2,4s/^# //p' "${BASH_SOURCE[0]}"
+        exit 0
+        ;;
     --port | --address | --root)
         (($# > 1)) || fail "$1 needs a value"
         printf -v "${1#--}" "%s" "$2"
@@ -21,7 +25,8 @@ while (($#)); do
     *) fail "unknown option $1; known: --port, --address, --root" ;;
     esac
 done
-[[ "$port" =~ ^[0-9]{1,5}$ ]] || fail "--port $port: must be a number"
+[[ "$port" =~ ^[1-9][0-9]{0,4}$ ]] || fail "--port $port: must be a number from 1 to 65535"
+((port <= 65535)) || fail "--port $port: must be a number from 1 to 65535"
 [[ -d "$root" ]] || fail "--root $root: no such folder"
 "$PYTHON" -c "import streamlit" 2>/dev/null ||
     fail "streamlit is not installed; run: $PYTHON -m pip install -r $ROOT/requirements-retrieval.txt"

@@ -60,6 +60,7 @@ def write_pair(root, before=(60, 62, 64), after=(65, 67, 69), dataset="banking77
     checkpoint = "perspective/2_finetune/checkpoints/run"
     write_sidecar(root / checkpoint, record={"judge": {"name": "smollm2"}})
     made = {"settings": {"embedder": embedder}, "input_paths": {"checkpoint": checkpoint}}
+    made["inputs"] = {"checkpoint": "0" * 64}
     write_sidecar(root / "after_measures" / f"{stem}.npy", **made)
     return write_json(root / "after_measures" / f"{stem}_measures.json", make_measures(after))
 

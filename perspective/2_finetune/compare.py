@@ -1,7 +1,8 @@
 """Compare the measures before and after fine-tuning.
 
 Reads:  measures/ and after_measures/ of the given runs
-Writes: after_measures/comparison_<embedder>-<judge>.md, .csv and .png; the measures in the model cards
+Writes: after_measures/comparison_<embedder>-<judge>[-<recipe>][-large].md, .csv and .png; the measures in the
+        model cards
 
 python -m perspective.2_finetune.compare --datasets banking77 mtop_domain --llm smollm2 --seeds 100 13 21
 """
@@ -13,8 +14,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from perspective.artifacts import atomic_path, display_path, read_json, write_text
+from perspective.artifacts import atomic_path, display_path, write_text
 from perspective.cli import entry_point, parse_settings
+from perspective.evaluation.clustering_scores import read_measures
 from perspective.evaluation.comparison import (
     Comparison,
     add_measures_to_card,
@@ -79,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for layout in layouts:
             _log_files(layout)
         before = measures_path(layouts[0].embeds)
-        if before.exists() and "ACC" not in read_json(before):
+        if before.exists() and read_measures(before) is None:
             logger.info("%s: no labels to compare by; draw_map.sh says what is known without", name)
             continue
         comparison = _load(layouts)
@@ -89,7 +91,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not comparisons:
         return
     sys.stdout.write(format_text(comparisons) + "\n")
-    table, data, chart = (comparison_path(run.embedder, run.llm, kind, out.folder) for kind in ("md", "csv", "png"))
+    table, data, chart = (
+        comparison_path(run.embedder, run.llm, kind, out.folder, run.recipe, settings.scale)
+        for kind in ("md", "csv", "png")
+    )
     write_text(table, format_markdown(comparisons))
     write_text(data, format_csv(comparisons))
     with atomic_path(chart) as temporary:

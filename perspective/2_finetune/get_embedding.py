@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from perspective.artifacts import Output, read_json, read_record, read_vectors
+from perspective.artifacts import Output, read_json, read_record, read_sidecar, read_vectors
 from perspective.cli import parse_settings, shared_entry_point
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import DataError
@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = Output(path, "embeddings", made_from, inputs, precision=reading_precision())
     if checkpoint:
         output.record = read_record(checkpoint)
+        _check_base(checkpoint, run.embedder)
     if not broadcast_from_main(lambda: output.is_finished(files.overwrite)):
         load = partial(load_embedding, str(checkpoint or run.embedder), settings, instruction)
         output.facts |= describe_model(run.embedder)
@@ -90,6 +91,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     output.discard_partial()
     if files.measure:
         measure(corpus, output.path, len(texts), files)
+
+
+def _check_base(checkpoint: Path, embedder: str) -> None:
+    """Refuse another embedder than the checkpoint was trained from: it would be compared with that one's measures."""
+    made = read_sidecar(checkpoint)
+    base = made.settings.get("embedder") if made else None
+    if base not in (None, embedder):
+        raise DataError(f"{checkpoint}: trained from {base}; add --embedder {base}, or set EMBEDDER={base}")
 
 
 def measure(corpus: CorpusSettings, embeds: Path, n_texts: int, files: MeasureSettings) -> None:

@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 
 from perspective.artifacts import Output, dump_json, read_json, read_vectors, write_text
-from perspective.benchmarks.quality import SEEDS, StudySettings, list_method_versions, score_vectors
-from perspective.benchmarks.study_run import StudyRun
+from perspective.benchmarks.quality import SEEDS, list_method_versions, score_vectors
+from perspective.benchmarks.study_run import StudyOptions, StudyRun
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import load_texts
 from perspective.errors import DataError
-from perspective.layout import MEASURES, STUDY_PAIR, Layout, states_path
-from perspective.options import OutputOptions, option
+from perspective.layout import MEASURES, Layout, states_path
+from perspective.options import option
 from perspective.runtime.devices import reading_precision, training_precision
 
 logger = logging.getLogger(__name__)
@@ -40,12 +40,10 @@ WORDINGS = {
 
 
 @dataclass(frozen=True)
-class PerspectiveSettings(OutputOptions):
+class PerspectiveSettings(StudyOptions):
     """What is measured."""
 
     seeds: list[int] = option("seeds of training", default=list(SEEDS))
-    embedder: str = option("the embedder", default=STUDY_PAIR[0], group="model")
-    llm: str = option("the LLM whose answer states are read", default=STUDY_PAIR[1], group="model")
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,7 @@ class Case:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure."""
     settings = parse_settings(PerspectiveSettings, argv, __doc__)
-    study = StudySettings(**{name: value for name, value in asdict(settings).items() if name != "seeds"})
-    runs = {perspective: StudyRun(dataset, study) for perspective, dataset in DATASETS.items()}
+    runs = {perspective: StudyRun(dataset, settings) for perspective, dataset in DATASETS.items()}
     if load_texts(runs["intent"].corpus) != load_texts(runs["domain"].corpus):
         raise DataError(f"{runs['domain'].corpus.path}: other texts than in {runs['intent'].corpus.path}")
     folder = Path(settings.output_path or MEASURES) / "benchmark_perspectives"

@@ -65,9 +65,14 @@ class StudySettings(StudyOptions):
     datasets: list[str] = option("data sets", default=list(STUDY_DATASETS), group="input", aliases=("--dataset",))
     arms: list[str] | None = option("arms; default all", default=None, group="input", aliases=("--arm",))
     seeds: list[int] = option("seeds of sampling and training", default=list(SEEDS))
+    recorded: str | None = option(
+        "folder of <dataset>-starling-pred.json, for the arms that use them", default=None, group="input"
+    )
 
     def __post_init__(self) -> None:
         """Check names."""
+        if self.recorded and not Path(self.recorded).is_dir():
+            raise DataError(f"--recorded {self.recorded}: no such folder")
         for name_of, names, known in (("arm", self.arms or [], ARMS), ("dataset", self.datasets, DATASETS)):
             for name in names:
                 if name not in known:
@@ -118,7 +123,7 @@ def run_study(settings: StudySettings) -> dict[str, Any]:
         `{dataset: {arm: {seed: {"ACC": [per k-means seed], "NMI": [...], "ARI": [...]}}}}`; newer
         cells also hold the "precision" of their models.
     """
-    get_run = cache(lambda dataset: StudyRun(dataset, settings))
+    get_run = cache(lambda dataset: StudyRun(dataset, settings, recorded=settings.recorded))
     for arm, dataset, seed in _list_cells(settings):
         run = get_run(dataset)
         if arm in RECORDED and not run.recorded.exists():

@@ -31,9 +31,6 @@ class StudyOptions(OutputOptions):
 
     embedder: str = option("the embedder", default=STUDY_PAIR[0], group="model")
     llm: str = option("the LLM whose answer states are read", default=STUDY_PAIR[1], group="model")
-    recorded: str | None = option(
-        "folder of <dataset>-starling-pred.json, for the arms that use them", default=None, group="input"
-    )
 
     @property
     def folder(self) -> Path:
@@ -49,21 +46,23 @@ class StudyRun:
         dataset: Name of the data set.
         settings: Models and folder.
         first: The round before, whose answer states are used; a second round writes into a folder of its own.
+        recorded: Folder of the recorded answers of a larger LLM, for the arms that use them.
+
+    Attributes:
+        recorded: The file of these; it need not exist.
     """
 
-    def __init__(self, dataset: str, settings: StudyOptions, first: StudyRun | None = None) -> None:
+    def __init__(
+        self, dataset: str, settings: StudyOptions, first: StudyRun | None = None, recorded: str | None = None
+    ) -> None:
         self.dataset = dataset
+        self.recorded = Path(recorded or "") / f"{dataset}-starling-pred.json"
         self.settings = settings
         self.folder: Path = first.folder / "second_round" if first else settings.folder
         self.corpus = CorpusSettings(dataset)
         self.judge_name = name_judge_files(settings.llm, "answer")
         self._first = first
         self._called: set[tuple[str, ...]] = set()
-
-    @property
-    def recorded(self) -> Path:
-        """The recorded answers of a larger LLM; the file need not exist."""
-        return Path(self.settings.recorded or "") / f"{self.dataset}-starling-pred.json"
 
     def call(self, stage: str, *options: object) -> None:
         """Call the entry script of a stage; a call with the same options is made once."""

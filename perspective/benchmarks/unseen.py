@@ -1,11 +1,10 @@
 """Measure adapted embedders on texts that they were not adapted on.
 
 For each data set and seed, 80% of the texts are drawn; the embedder is adapted on these, and the other 20% are
-embedded, clustered and measured, before and after. Vectors and answer states come from the study, which must have
-measured the data set before (`benchmark_quality.sh --arm method`).
+embedded, clustered and measured, before and after.
 
-Reads:  datasets/<dataset>/small.jsonl with labels; the study's folder
-Writes: measures/benchmark_unseen/, from which a killed run resumes, and measures/benchmark_unseen.json
+Reads:  datasets/<dataset>/small.jsonl with labels; the study's vectors and answer states, made if they are not there
+Writes: measures/benchmark_unseen[-<embedder>-<llm>]/, from which a killed run resumes, and a .json of the same name
 
 python -m perspective.benchmarks.unseen --datasets banking77 clinc --seeds 100 13 21
 """
@@ -14,24 +13,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from perspective.artifacts import Output, dump_json, read_json, read_vectors, write_text
-from perspective.benchmarks.quality import StudySettings, list_method_versions
-from perspective.benchmarks.study_run import StudyRun
+from perspective.benchmarks.quality import SEEDS, list_method_versions
+from perspective.benchmarks.study_run import StudyOptions, StudyRun
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import load_texts
 from perspective.evaluation.clustering_scores import METRICS, score_clustering
 from perspective.evaluation.labels import require_labels
-from perspective.layout import MEASURES, control_path
+from perspective.layout import control_path, study_folder
 from perspective.models.embedders import load_embedder
 from perspective.models.embedding import embed_texts
 from perspective.options import option
-from perspective.runtime.devices import reading_precision
+from perspective.runtime.devices import reading_precision, training_precision
 from perspective.teacher.teacher import Evidence, TeachSettings, make_teacher
 from perspective.training.distillation import distill_embedder
 from perspective.training.settings import TrainSettings
@@ -43,8 +42,10 @@ SHARE = 0.8  # of the texts that the embedder is adapted on
 
 
 @dataclass(frozen=True)
-class UnseenSettings(StudySettings):
+class UnseenSettings(StudyOptions):
     """What is measured."""
+
+    seeds: list[int] = option("seeds of the split and of training", default=list(SEEDS))
 
     datasets: list[str] = option(
         "data sets", default=["banking77", "clinc", "stackexchange"], group="input", aliases=("--dataset",)
@@ -55,8 +56,10 @@ class UnseenSettings(StudySettings):
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure."""
     settings = parse_settings(UnseenSettings, argv, __doc__)
-    folder = Path(settings.output_path or MEASURES) / "benchmark_unseen"
-    path = folder.with_suffix(".json")
+    folder = study_folder(settings.embedder, settings.llm, "benchmark_unseen")
+    if settings.output_path:
+        folder = Path(settings.output_path) / folder.name
+    path = folder.with_name(f"{folder.name}.json")
     results: dict[str, Any] = read_json(path) if path.exists() else {}
     made_from = {"share": SHARE, "embedder": settings.embedder, "llm": settings.llm, "methods": list_method_versions()}
     for seed in settings.seeds:
@@ -67,21 +70,22 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "unseen texts",
                 made_from | {"seed": seed},
                 {"texts": run.corpus.path, "embeddings": run.embed(), "answer_states": run.read_states()},
-                precision=reading_precision(),
+                precision=f"{reading_precision()}, trained in {training_precision()}",
             )
             if not cell.is_finished(settings.overwrite):
-                cell.write_json(measure_unseen(run, seed, folder / f"{dataset}-{seed}"))
+                checkpoint = replace(cell, path=folder / f"{dataset}-{seed}", schema="embedder", facts={})
+                cell.write_json(measure_unseen(run, seed, checkpoint))
             results.setdefault(dataset, {})[str(seed)] = read_json(cell.path)
             write_text(path, dump_json(results))
 
 
-def measure_unseen(run: StudyRun, seed: int, checkpoint: Path) -> dict[str, Any]:
+def measure_unseen(run: StudyRun, seed: int, checkpoint: Output) -> dict[str, Any]:
     """Adapt on a part of the texts and measure the rest.
 
     Args:
         run: Where vectors and states are.
         seed: Of the split and of training.
-        checkpoint: Folder of the adapted embedder.
+        checkpoint: The adapted embedder; a killed training resumes only with the same models, texts and methods.
 
     Returns:
         "before" and "after", each `{metric: [per k-means seed]}`, and the number of unseen texts.
@@ -97,9 +101,8 @@ def measure_unseen(run: StudyRun, seed: int, checkpoint: Path) -> dict[str, Any]
     logger.info("%s: %s", run.dataset, teacher.trust.describe())
     model = load_embedder(run.settings.embedder)
     seen_texts = [text for text, is_seen in zip(texts, seen, strict=True) if is_seen]
-    output = Output(checkpoint, "embedder", {"seed": seed}, {"texts": run.corpus.path})
-    distill_embedder(model, seen_texts, teacher.vectors, TrainSettings(recipe="distill", seed=seed), output)
-    reader = load_embedder(str(checkpoint), reading=True)
+    distill_embedder(model, seen_texts, teacher.vectors, TrainSettings(recipe="distill", seed=seed), checkpoint)
+    reader = load_embedder(str(checkpoint.path), reading=True)
     after = embed_texts(reader, [text for text, is_seen in zip(texts, seen, strict=True) if not is_seen])
     unseen_labels = [label for label, is_seen in zip(labels, seen, strict=True) if not is_seen]
     scores = {

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from perspective.artifacts import read_object
+from perspective.errors import DataError
 from perspective.evaluation.labels import Labels, find_labelled
 
 METRICS = ("ACC", "NMI", "ARI")
@@ -39,6 +43,9 @@ def pair_gains(cells: Mapping[str, Any], base: Mapping[str, Any], metric: str) -
     Returns:
         Array `(n_training_seeds, n_kmeans_seeds)`, in points.
 
+    Raises:
+        DataError: They share no training seed.
+
     >>> pair_gains({"1": {"ACC": [62.0, 64.0]}}, {"1": {"ACC": [60.0, 61.0]}}, "ACC").tolist()
     [[2.0, 3.0]]
     """
@@ -46,6 +53,8 @@ def pair_gains(cells: Mapping[str, Any], base: Mapping[str, Any], metric: str) -
         (of_base,) = base.values()
         return np.array([cell[metric] for cell in cells.values()]) - np.array(of_base[metric])
     shared = [seed for seed in cells if seed in base]
+    if not shared:
+        raise DataError(f"training seeds {', '.join(cells)} and {', '.join(base)}: none is in both arms")
     return np.array([np.array(cells[seed][metric]) - np.array(base[seed][metric]) for seed in shared])
 
 
@@ -99,3 +108,32 @@ def score_clusterings(clusterings: np.ndarray, n_texts: int) -> dict[str, Any]:
 def score_clustering(vectors: np.ndarray, labels: Labels, scale: str = "small") -> dict[str, Any]:
     """Cluster vectors and measure the clusterings, see `cluster_labelled` and `score_clusterings`."""
     return score_clusterings(cluster_labelled(vectors, labels, scale), len(labels))
+
+
+def read_measures(path: Path) -> dict[str, Any] | None:
+    """Read measures; None where there were no labels.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    found = read_object(path)
+    if "ACC" not in found:
+        return None
+    for metric in METRICS:
+        check_scores(path, found, metric)
+        for name in (f"{metric}_mean", f"{metric}_std"):
+            if not is_number(found.get(name)):
+                raise DataError(f'{path}: "{name}" is {found.get(name)!r:.40}, not a figure')
+    return found
+
+
+def check_scores(path: Path, measures: object, metric: str) -> None:
+    """Raise a DataError unless a metric has a figure for each k-means seed."""
+    scores = measures.get(metric) if isinstance(measures, Mapping) else None
+    if not isinstance(scores, list) or not scores or not all(map(is_number, scores)):
+        raise DataError(f"{path}: {metric} is {scores!r:.40}, not a list of figures, one a seed")
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value of a JSON file is a figure: NaN and infinity, which Python reads, are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

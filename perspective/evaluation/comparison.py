@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from perspective.artifacts import ROOT, read_json, read_record, read_vectors, write_text
+from perspective.artifacts import ROOT, Sidecar, read_json, read_record, read_sidecar, read_vectors, write_text
 from perspective.artifacts.markdown import format_table
 from perspective.errors import DataError
-from perspective.evaluation.clustering_scores import METRICS
+from perspective.evaluation.clustering_scores import METRICS, read_measures
 from perspective.evaluation.intervals import MIN_TRAINING_SEEDS, Interval, find_interval, measure_text_variance
 from perspective.layout import clusterings_path
 from perspective.plots import make_figure, save_figure
@@ -96,21 +96,27 @@ def load_comparison(
             clusterings beside the measures.
 
     Raises:
-        DataError: A file is missing, or has no ACC (a data set without labels).
+        DataError: A file is missing or damaged, or has no ACC (a data set without labels); the measures are of other
+            texts, labels or k-means seeds than those before, or not of these checkpoints; the checkpoints differ in
+            more than their training seed.
     """
-    measures = []
+    measures: list[dict[str, Any]] = []
     for path, stage in ((before, EMBED), *((path, EMBED_AGAIN) for path in after)):
         if not path.exists():
             raise DataError(f"{path}: no such file; run perspective/2_finetune/scripts/{stage} first")
-        measures.append(read_json(path))
-        if "ACC" not in measures[-1]:
+        found = read_measures(path)
+        if found is None:
             raise DataError(f"{path}: measured without labels; ACC, NMI and ARI need them")
+        measures.append(found)
+        if any(len(found[metric]) != len(measures[0][metric]) for metric in METRICS):
+            raise DataError(f"{path}: over another number of seeds than {before.name}; measure both again")
+    _check_origins(before, after, checkpoints)
     records = [read_record(checkpoint) for checkpoint in checkpoints]
-    judges = {record.judge.name + ", by labels" * record.judge.uses_labels for record in records if record.judge}
+    judges = [record.judge.name + ", by labels" * record.judge.uses_labels for record in records if record.judge]
     return Comparison(
         dataset=dataset,
         embedder=embedder,
-        judge=" or ".join(sorted(judges)) or "?",
+        judge=judges[0] if judges else "?",
         unchanged=all(record.unchanged for record in records),
         before=measures[0],
         runs=measures[1:],
@@ -119,10 +125,43 @@ def load_comparison(
     )
 
 
+def _check_origins(before: Path, after: Sequence[Path], checkpoints: Sequence[Path]) -> None:
+    """Compare what the sidecars say; files from elsewhere have none."""
+    measured = read_sidecar(before)
+    trained = [read_sidecar(checkpoint) for checkpoint in checkpoints]
+    for path, made, checkpoint in zip(after, trained, checkpoints, strict=True):
+        found, vectors = read_sidecar(path), read_sidecar(_find_embeds(path))
+        if found and measured and _describe_labels(found) != _describe_labels(measured):
+            raise DataError(f"{path}: of other texts or labels than {before.name}; measure both again")
+        if found and vectors and found.inputs.get("embeddings") != vectors.sha256:
+            raise DataError(f"{path}: of other vectors than are there now; run {EMBED_AGAIN} again")
+        if vectors and made and vectors.inputs.get("checkpoint") != made.sha256:
+            raise DataError(f"{path}: not of {checkpoint.name} as it is now; run {EMBED_AGAIN} --overwrite")
+        first = trained[0]
+        if first and made and _describe_training(first) != _describe_training(made):
+            raise DataError(
+                f"{checkpoint}: trained with other settings or another judge than {checkpoints[0].name}; only training "
+                "seeds of the same run can be compared together"
+            )
+
+
+def _describe_labels(measured: Sidecar) -> tuple[dict[str, Any], str | None]:
+    return measured.settings, measured.inputs.get("texts")
+
+
+def _describe_training(made: Sidecar) -> tuple[dict[str, Any], str | None]:
+    settings = {name: value for name, value in made.settings.items() if name != "seed"}
+    return settings, made.record.judge.name if made.record.judge else None
+
+
+def _find_embeds(measures: Path) -> Path:
+    return measures.with_name(f"{measures.stem.removesuffix('_measures')}.npy")
+
+
 def _measure_texts(before: Path, after: Sequence[Path]) -> dict[str, float]:
     found = []
     for measures, stage in ((before, EMBED), *((path, EMBED_AGAIN) for path in after)):
-        path = clusterings_path(measures.with_name(f"{measures.stem.removesuffix('_measures')}.npy"))
+        path = clusterings_path(_find_embeds(measures))
         if not path.exists():
             raise DataError(f"{path}: no such file; run perspective/2_finetune/scripts/{stage} again, which adds it")
         found.append(read_vectors(path).astype(int))

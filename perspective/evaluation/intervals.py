@@ -109,8 +109,11 @@ def format_gain(cells: Mapping[str, Any], base: Mapping[str, Any], metric: str) 
     '+2.50 ± 0.50'
     """
     gains = pair_gains(cells, base, metric)
+    is_trained = len(base) > 1
+    if is_trained:
+        shared = [seed for seed in cells if seed in base]
+        cells, base = {seed: cells[seed] for seed in shared}, {seed: base[seed] for seed in shared}
     of_base = np.array([cell[metric] for cell in base.values()])
-    is_trained = len(of_base) > 1
     after = np.array([cell[metric] for cell in cells.values()])
     interval = find_interval(after, of_base if is_trained else of_base[0])
     return f"{gains.mean():+.2f} ± {gains.std():.2f}{'*' if interval.verdict in ('gain', 'loss') else ''}"

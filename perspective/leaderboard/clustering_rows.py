@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from perspective.artifacts import Sidecar, read_object, read_sidecar, sidecar_path
 from perspective.errors import DataError
-from perspective.evaluation.clustering_scores import METRICS
+from perspective.evaluation.clustering_scores import METRICS, check_scores, pair_gains, read_measures
 from perspective.evaluation.comparison import load_comparison
 from perspective.layout import STUDY_BASE, Layout, measures_path, study_pair
 
@@ -44,8 +43,7 @@ def read_pair(path: Path, root: Path) -> Rows:
     before = root / "measures" / measures_path(Layout(dataset, scale, embedder).embeds).name
     if not before.exists():
         raise DataError(f"{path}: nothing to compare with ({before.name} is not in measures); measure {embedder} too")
-    measures = [_read_measures(before), _read_measures(path)]
-    if not all(measures):
+    if read_measures(before) is None or read_measures(path) is None:
         return []  # without labels there is nothing to compare
     checkpoint = root / made.input_paths.get("checkpoint", "none")
     if not checkpoint.resolve().is_relative_to(root.resolve()):
@@ -54,12 +52,10 @@ def read_pair(path: Path, root: Path) -> Rows:
     (after,) = one.runs
     rows = []
     for metric in METRICS:
-        if len(one.before[metric]) != len(after[metric]):
-            raise DataError(f"{path}: {metric} over another number of seeds than in {before.name}; measure both again")
         published = one.published.get(metric) if one.published else None
         rows.append(
             {
-                "data set": dataset,
+                "data set": dataset if scale == "small" else f"{dataset} ({scale})",
                 "run": run,
                 "embedder": embedder,
                 "judge": one.judge,
@@ -79,19 +75,6 @@ def read_pair(path: Path, root: Path) -> Rows:
     return rows
 
 
-def _read_measures(path: Path) -> dict[str, Any] | None:
-    """Check the measures that `load_comparison` relies on; None where there were no labels."""
-    found = read_object(path)
-    if "ACC" not in found:
-        return None
-    for metric in METRICS:
-        _check_seeds(path, found, metric)
-        for name in (f"{metric}_mean", f"{metric}_std"):
-            if not is_number(found.get(name)):
-                raise DataError(f'{path}: "{name}" is {found.get(name)!r:.40}, not a figure')
-    return found
-
-
 def read_study(path: Path) -> Rows:
     """Read the quality study; gains are paired by k-means seed, as in the study's table.
 
@@ -109,18 +92,17 @@ def read_study(path: Path) -> Rows:
         for arm, cells in arms.items():
             for metric in METRICS:
                 for cell in (base, *cells.values()):
-                    _check_seeds(path, cell, metric)
+                    check_scores(path, cell, metric)
                     if len(cell[metric]) != len(base[metric]):
                         raise DataError(f"{path}: {dataset} {arm}: {metric} over another number of k-means seeds")
-                scores = np.array([cell[metric] for cell in cells.values()])  # (n_seeds, n_kmeans_seeds)
-                gains = scores - np.array(base[metric])
+                gains = pair_gains(cells, arms[STUDY_BASE], metric)
                 rows.append(
                     {
                         "arm": arm,
                         "embedder-LLM": study_pair(path),
                         "data set": dataset,
                         "metric": metric,
-                        "mean": scores.mean(),
+                        "mean": float(np.mean([cell[metric] for cell in cells.values()])),
                         "gain": gains.mean(),
                         "gain_std": gains.std(),
                         "n_seeds": len(cells),
@@ -143,14 +125,3 @@ def _read_sidecar(path: Path) -> Sidecar:
     if sidecar is None:
         raise DataError(f"{sidecar_path(path)}: no such file; how this result was made is unknown")
     return sidecar
-
-
-def _check_seeds(path: Path, measures: object, metric: str) -> None:
-    scores = measures.get(metric) if isinstance(measures, Mapping) else None
-    if not isinstance(scores, list) or not scores or not all(map(is_number, scores)):
-        raise DataError(f"{path}: {metric} is {scores!r:.40}, not a list of figures, one a seed")
-
-
-def is_number(value: object) -> bool:
-    """Tell whether a value of a JSON file is a figure: NaN and infinity, which Python reads, are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

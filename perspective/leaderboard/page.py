@@ -146,8 +146,8 @@ def _show_clustering(runs: pd.DataFrame, study: pd.DataFrame) -> None:
         st.subheader("Study of the method")
         _show_table(tabulate_study(study, metric))
     st.caption(
-        "Percent, mean ± standard deviation over the k-means seeds of one training seed. "
-        f"In the study, in brackets, the gain over {STUDY_BASE}, paired by seed."
+        "Percent, mean ± standard deviation over the k-means seeds of one training seed. In the study, in brackets, "
+        f"the gain over {STUDY_BASE}, paired by seed, over n training seeds and the k-means seeds."
     )
 
 

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from perspective.artifacts import dump_json, read_facts, read_json, sidecar_path, write_text
 from perspective.cli import entry_point, parse_settings
 from perspective.data.collection import QRELS_PLACES
 from perspective.data.corpus import DATASETS
+from perspective.errors import DataError
 from perspective.leaderboard.measured import RETRIEVAL
 from perspective.leaderboard.pages.reranking_tables import HELP_PAGES
 from perspective.retrieval.layout import RESULTS, checkpoint_path
@@ -58,26 +60,43 @@ HELP_RUNS = (
 
 
 def summarize_help_pages() -> dict[str, Any]:
-    """Return NDCG@10 of each retriever on each collection of help pages, and the packages that they come from."""
+    """Return NDCG@10 of each retriever on each collection of help pages, and the packages that they come from.
+
+    Raises:
+        DataError: There is no result of BM25, or one is of another version of its collection.
+    """
     rows = []
+    of_bm25 = {collection: load_result(RESULTS / f"{collection}_bm25.json") for collection in HELP_SETS}
     for shown, name, options in HELP_RUNS:
-        for collection in HELP_SETS:
+        for collection, first in of_bm25.items():
             ends = (name, name.replace("me5", "multilingual-e5-small"))
             paths = [path for end in ends if (path := RESULTS / f"{collection}_{end}.json").exists()]
             for path in paths[:1]:
                 result = load_result(path)
+                _check_collection(path, result, first)
                 found = {"score": result["scores"]["NDCG@10"], "interval": result["interval"]["NDCG@10"]}
                 command = f"COLLECTION={collection} {SCRIPTS}/evaluate.sh {options}"
                 rows.append({"retriever": shown, "collection": collection, "command": command, **found})
-    first = load_result(RESULTS / f"{HELP_SETS[0]}_bm25.json")
-    packages = read_facts(DATASETS / HELP_SETS[0] / QRELS_PLACES[0])["packages"]
+    first = of_bm25[HELP_SETS[0]]
+    packages = read_facts(DATASETS / HELP_SETS[0] / QRELS_PLACES[0]).get("packages")
     return {"n_queries": first["n_queries"], "n_documents": first["n_documents"], "packages": packages, "rows": rows}
 
 
+def _check_collection(path: Path, result: Mapping[str, Any], first: Mapping[str, Any]) -> None:
+    if result["fingerprint"] != first["fingerprint"]:
+        raise DataError(f"{path}: of other texts than BM25's result of this collection; evaluate both again")
+
+
 def summarize_results() -> dict[str, Any]:
-    """Return the rows and paired differences of the page, and the machine and versions used."""
+    """Return the rows and paired differences of the page, and the machine and versions used.
+
+    Raises:
+        DataError: A result is missing, or of another version of the collection.
+    """
     results = {name: load_result(RESULTS / f"{name}.json") for _, name, _ in RUNS}
     first = results[RUNS[0][1]]
+    for name, result in results.items():
+        _check_collection(RESULTS / f"{name}.json", result, first)
     sidecar = read_json(sidecar_path(RESULTS / f"{RUNS[0][1]}.json"))
     trained = read_facts(checkpoint_path("docstrings", "minilm"))
     rows = [
@@ -105,7 +124,7 @@ def summarize_results() -> dict[str, Any]:
         "machine": {
             "processor": platform.machine(),
             "cores": os.cpu_count(),
-            "training_dtype": trained["training_dtype"],
+            "training_dtype": trained.get("training_dtype"),
             "versions": sidecar["versions"],
         },
     }

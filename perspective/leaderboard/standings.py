@@ -17,15 +17,9 @@ import pandas as pd
 from perspective.artifacts import read_object
 from perspective.artifacts.jsonl import check_text
 from perspective.errors import DataError
+from perspective.evaluation.clustering_scores import is_number
 from perspective.layout import STUDY
-from perspective.leaderboard.clustering_rows import (
-    CLUSTERING,
-    STUDY_ROW,
-    Rows,
-    is_number,
-    read_pair,
-    read_study,
-)
+from perspective.leaderboard.clustering_rows import CLUSTERING, STUDY_ROW, Rows, read_pair, read_study
 from perspective.leaderboard.measured import load_koe5
 from perspective.retrieval.results import VERSION
 

@@ -153,13 +153,13 @@ def tabulate_metrics(rows: pd.DataFrame, dataset: str | None = None, sort_by: st
 def tabulate_study(rows: pd.DataFrame, metric: str, sort_by: str = MEAN) -> Table:
     """Arrange the quality studies: arms as rows, data sets as columns, with the gain over no training."""
     rows = rows[rows["metric"].eq(metric)]
-    gains = zip(rows["arm"], rows["mean"], rows["gain"], rows["gain_std"], strict=True)
+    gains = zip(*(rows[name] for name in ("arm", "mean", "gain", "gain_std", "n_seeds")), strict=True)
     cells = rows[ARM].assign(
         column=rows["data set"].map(_name_column),
         value=rows["mean"].astype(float),
         shown=[
-            f"{mean:.2f}" if arm == STUDY_BASE else f"{mean:.2f} ({gain:+.2f} ± {std:.2f})"
-            for arm, mean, gain, std in gains
+            f"{mean:.2f}" if arm == STUDY_BASE else f"{mean:.2f} ({gain:+.2f} ± {std:.2f}, n={n_seeds})"
+            for arm, mean, gain, std, n_seeds in gains
         ],
         over="",
         n_sets=1,

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -120,10 +121,18 @@ def run(tmp_path, monkeypatch):
     return before, after, checkpoint
 
 
-def write_record(checkpoint, **record):
-    made = Output(checkpoint, "embedder", {})
+def write_record(checkpoint, settings=None, content=None, **record):
+    made = Output(checkpoint, "embedder", settings or {})
     made.record = ResultRecord(**record)
-    made.write_json({})
+    made.write_json(content or {})
+
+
+def write_measures(path, scores, label_column="label", **inputs):
+    Output(path, "measures", {"label_column": label_column}, inputs).write_json(measures(scores))
+
+
+def write_vectors(path, checkpoint, value):
+    Output(path, "embeddings", {}, {"checkpoint": checkpoint}).write_vectors(np.full((2, 2), value, dtype=np.float32))
 
 
 def compare(run, dataset, embedder, n_seeds=1, **more):
@@ -145,9 +154,9 @@ def test_load_comparison(run):
     assert compare(run, "demo", "gte").unchanged and compare(run, "demo", "gte").judge == "oracle-0, by labels"
     # Unchanged are several seeds only together.
     trained = run[2].with_name("trained")
-    write_record(trained, judge=JudgeRecord(name="smollm2"))
+    write_record(trained, judge=JudgeRecord(name="oracle-0", uses_labels=True))
     both = load_comparison(run[0], [run[1]] * 2, [run[2], trained], "demo", "gte")
-    assert (both.unchanged, both.judge) == (False, "oracle-0, by labels or smollm2")
+    assert (both.unchanged, both.judge) == (False, "oracle-0, by labels")
     sidecar_path(run[2]).unlink()
     assert (compare(run, "demo", "gte").judge, compare(run, "demo", "gte").unchanged) == ("?", False)
 
@@ -163,6 +172,44 @@ def test_what_cannot_be_compared_is_named(run):
     before.unlink()
     with pytest.raises(DataError, match=r"before\.json: no such file; run .*/get_embedding_gte\.sh first"):
         compare(run, "banking77", "gte")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda run: write_record(run.other, {"seed": 7, "num_train_epochs": 9}), "other: trained with other settings"),
+        (
+            lambda run: write_record(run.other, {"seed": 7}, judge=JudgeRecord(name="gpt")),
+            "another judge than first",
+        ),
+        (
+            lambda run: write_measures(run.after[1], (65, 67, 69), label_column="intent"),
+            "other texts or labels than",
+        ),
+        (lambda run: write_measures(run.after[1], (65, 67)), "over another number of seeds than before"),
+        (lambda run: run.after[1].write_text('{"ACC": "x"}'), "ACC is 'x', not a list of figures"),
+        (lambda run: run.after[1].write_text("5"), "expected an object, found int"),
+        (lambda run: write_vectors(run.vectors, run.first, 2), "of other vectors than are there now"),
+        (lambda run: write_record(run.first, {"seed": 3}, content={"trained": "again"}), "not of first as it is now"),
+    ],
+)
+def test_only_runs_that_belong_together_are_compared(tmp_path, change, message):
+    run = SimpleNamespace(first=tmp_path / "first", other=tmp_path / "other", before=tmp_path / "before_measures.json")
+    run.after, run.vectors = [tmp_path / f"{name}_measures.json" for name in ("a", "b")], tmp_path / "a.npy"
+    for checkpoint, seed in ((run.first, 3), (run.other, 7)):
+        write_record(checkpoint, {"seed": seed}, judge=JudgeRecord(name="smollm2"))
+    write_measures(run.before, (60, 62, 64))
+    write_vectors(run.vectors, run.first, 1)
+    write_measures(run.after[0], (65, 67, 69), embeddings=run.vectors)
+    write_measures(run.after[1], (65, 67, 69))
+
+    def load():
+        return load_comparison(run.before, run.after, [run.first, run.other], "demo", "minilm")
+
+    assert load().difference("ACC") == 5
+    change(run)
+    with pytest.raises(DataError, match=message):
+        load()
 
 
 def test_three_training_seeds_are_also_compared_over_texts(run):

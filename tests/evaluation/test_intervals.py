@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
+from perspective.errors import DataError
 from perspective.evaluation.clustering_scores import clustering_accuracy
-from perspective.evaluation.intervals import _Scorer, find_interval, measure_text_variance
+from perspective.evaluation.intervals import _Scorer, find_interval, format_gain, measure_text_variance
 
 N_CLASSES = 12
 
@@ -60,6 +61,15 @@ def test_fewer_than_three_training_seeds_give_no_verdict():
     assert (one.verdict, two.verdict) == ("one training seed", "two training seeds")
     assert str(one) == "+20.00"
     assert find_interval(np.tile(before + 20, (3, 1)), before).verdict == "gain"
+
+
+def test_a_gain_over_a_trained_arm_is_that_of_the_seeds_of_both():
+    arm, base = ({str(seed): {"ACC": [level + seed, level + seed]} for seed in range(6)} for level in (70.0, 60.0))
+    assert format_gain(arm, base, "ACC") == "+10.00 ± 0.00*"
+    some = {seed: base[seed] for seed in ("4", "5")}
+    assert format_gain(arm, some, "ACC") == "+10.00 ± 0.00"  # two seeds give no interval, however many the arm has
+    with pytest.raises(DataError, match="none is in both arms"):
+        format_gain({"7": arm["0"]}, some, "ACC")
 
 
 def test_scores_from_counts_are_those_of_the_texts():

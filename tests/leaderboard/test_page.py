@@ -157,7 +157,8 @@ def script_environment(**more):
     [
         (["--prot", "1"], "unknown option --prot; known: --port, --address, --root"),
         (["--port"], "--port needs a value"),
-        (["--port", "x"], "--port x: must be a number"),
+        (["--port", "x"], "--port x: must be a number from 1 to 65535"),
+        (["--port", "70000"], "--port 70000: must be a number from 1 to 65535"),
         (["--root", "/not/there"], "--root /not/there: no such folder"),
     ],
 )

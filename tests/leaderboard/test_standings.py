@@ -143,6 +143,9 @@ def test_runs_are_paired_as_compare_pairs_them(tmp_path):
     acc = found.clustering[found.clustering["metric"].eq("ACC")].set_index("judge")
     assert list(acc.index) == ["smollm2"] and list(acc["gain"]) == [5.0] and set(acc["before"]) == {62.0}
     assert set(acc["verdict"]) == {"one training seed"} and set(acc["run"]) == {"minilm_m=1024_seed=100-smollm2"}
+    for path in (*tmp_path.glob("measures/banking77_small*"), *tmp_path.glob("after_measures/banking77_small*")):
+        path.with_name(path.name.replace("_small_", "_large_")).write_text(path.read_text())
+    assert set(load_standings(tmp_path).clustering["data set"]) == {"banking77", "banking77 (large)"}
     assert set(acc["gain_std"]) == {0.0}
     table = tabulate_clustering(found.clustering, "NMI")
     assert list(table.shown["after"]) == ["77.00 ± 1.63"]
@@ -214,7 +217,7 @@ def test_the_study_pairs_gains_by_seed(tmp_path):
     write_study(tmp_path)
     table = tabulate_study(load_standings(tmp_path).study, "ACC")
     assert list(table.values["arm"]) == ["method", "untouched", "starling"]  # of two sets, then of one
-    assert list(table.shown["banking77"]) == ["66.00 (+4.00 ± 1.00)", "62.00", ""]
+    assert list(table.shown["banking77"]) == ["66.00 (+4.00 ± 1.00, n=2)", "62.00", ""]
     assert list(table.shown[MEAN]) == ["66.00 (2 sets)", "62.00 (2 sets)", "66.00 (1 set)"]
     assert list(table.best[MEAN]) == [True, False, False]
 
