@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Times our stages against common alternatives; run it on an idle machine.
 # Usage: bash scripts/benchmark_speed.sh [STAGE ...] [-- OPTION ...]    stages: loss training embedding sampling
-#        kmeans judging states memory teacher describing naming mapping assigning writing decoders;
+#        kmeans judging states memory teacher describing naming mapping assigning writing decoders hybrid;
 #        e.g. bash scripts/benchmark_speed.sh loss kmeans -- --n_pairs 5
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the whole pipeline: set-up, data, the six stages, the comparison before and after, the page about the clusters.
+# Runs the whole pipeline: set-up, data, all steps, the comparison before and after, the page about the clusters.
 set -euo pipefail
 
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -11,8 +11,9 @@ usage: bash scripts/run.sh [OPTION...]
 Adapts a small text embedder to a perspective with the judgments of a small LLM, and measures the
 clustering before and after. Finished stages are recognised and skipped; a killed run resumes.
 
-  --dataset NAME       banking77 (default), few_nerd_nat, mtop_domain, stackexchange, demo, or all;
-                       may be repeated
+  --dataset NAME       banking77 (default), few_nerd_nat, mtop_domain, stackexchange, or all of these;
+                       clinc, clinc_domain, massive_scenario, go_emotion, reddit, demo; may be repeated.
+                       EMBWITHLLM_DATASETS names a folder to take them from
   --data_path FILE     your own texts (.jsonl, .csv, .parquet); --dataset then only names them
   --text_column NAME   field that holds the text (default: input)
   --label_column NAME  field that holds the label, if there is one (default: label)

@@ -10,7 +10,7 @@ logger = logging.getLogger(__name__)
 MAX_UNKNOWN = 0.05  # of tokens; English has less than 0.01 (emoji), Korean in MiniLM 0.08
 MAX_TOKENS_PER_CHAR = 1.0  # English has 0.25, Korean in a multilingual model 0.5 to 0.8, in SmolLM2 2.2
 
-EMBEDDERS_THAT_FIT = "--embedder intfloat/multilingual-e5-small or BAAI/bge-m3 reads about 100 languages"
+EMBEDDERS_THAT_FIT = "--embedder intfloat/multilingual-e5-small or bge-m3 reads about 100 languages"
 LLMS_THAT_FIT = "an LLM for these languages, such as --llm Qwen/Qwen2.5-0.5B-Instruct, reads them better"
 
 

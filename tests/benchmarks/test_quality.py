@@ -99,7 +99,8 @@ def test_unseen_texts_and_two_perspectives_are_measured(
     models = ["--embedder", str(embedder_folder), "--llm", str(llm_folder)]
     options = ["--seeds", "7", *models, "--output_path", str(tmp_path)]
     unseen.main(["--datasets", "banking77", *options])
-    cell = json.loads((tmp_path / "benchmark_unseen.json").read_text())["banking77"]["7"]
+    (measured,) = tmp_path.glob("benchmark_unseen-*.json")  # of these two models
+    cell = json.loads(measured.read_text())["banking77"]["7"]
     assert cell["n_unseen"] == 12 and len(cell["before"]["NMI"]) == len(cell["after"]["NMI"]) == 5
     perspectives.main(options)
     cells = json.loads((tmp_path / "benchmark_perspectives.json").read_text())
