@@ -37,10 +37,14 @@ SCORED_TOKENS = 2048
 class Rebuilder(TrainedModule):
     """What is trained with an encoder and thrown away: its masked-LM head, and a decoder of one layer.
 
-    The last module of an embedder while it is trained, so that checkpoints hold it; it changes no features.
+    The last module of an embedder while it is trained, so that checkpoints hold it. It scores tokens within the forward
+    pass of the embedder: several processes share the gradients of what is computed there.
 
     Args:
         body: Config of the encoder, as a dictionary.
+
+    Attributes:
+        embeddings: Those of the encoder, in a tuple: they are not this module's own.
     """
 
     config_keys = ["body"]
@@ -54,10 +58,44 @@ class Rebuilder(TrainedModule):
         config = AutoConfig.for_model(options.pop("model_type"), **options)
         self.head = split_head(AutoModelForMaskedLM.from_config(config))
         self.layer = DecoderLayer(config.hidden_size, config.num_attention_heads, config.intermediate_size)
+        self.embeddings: tuple[nn.Module, ...] = ()
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Return the features as they are."""
+        """Add "masked_loss" and "rebuilt_loss", sums over the positions "masked" and "rebuilt", if these are given.
+
+        The text's "tokens" come with them, of which "input_ids" lacks the masked ones.
+        """
+        if "masked" in features:
+            states, tokens = features["token_embeddings"], features["tokens"]
+            features["masked_loss"] = self._score(states, tokens, features["masked"])
+            if "rebuilt" in features:
+                decoded = self.decode(tokens, states[:, 0], draw_seen(features["attention_mask"]))
+                features["rebuilt_loss"] = self._score(decoded, tokens, features["rebuilt"])
         return features
+
+    def decode(self, ids: Tensor, cls_states: Tensor, may_see: Tensor) -> Tensor:
+        """Return the decoder's states `(n, length, hidden)`.
+
+        Args:
+            ids: Tokens `(n, length)`, none masked.
+            cls_states: The encoder's [CLS] states `(n, hidden)`.
+            may_see: Booleans `(n, length, length)`, from `draw_seen`.
+        """
+        (embed,) = self.embeddings
+        cls = cls_states.unsqueeze(1)
+        asking = embed(inputs_embeds=cls.expand(-1, ids.shape[1], -1))
+        seen = torch.cat([cls, embed(input_ids=ids)[:, 1:]], dim=1)
+        states: Tensor = self.layer(asking, seen, may_see)
+        return states
+
+    def _score(self, states: Tensor, ids: Tensor, wanted: Tensor) -> Tensor:
+        if not wanted.any():
+            return states.sum() * 0.0  # so that every process has gradients to share
+        parts = zip(states[wanted].split(SCORED_TOKENS), ids[wanted].split(SCORED_TOKENS), strict=True)
+        return torch.stack([checkpoint(self._score_part, *part, use_reentrant=False) for part in parts]).sum()
+
+    def _score_part(self, states: Tensor, ids: Tensor) -> Tensor:
+        return cross_entropy(self.head(states).float(), ids, reduction="sum")
 
 
 class DecoderLayer(nn.Module):
@@ -118,43 +156,20 @@ class RetroMaeLoss(nn.Module):
         if labels is not None:
             kept = ~find_fillers(labels)[:, None]
             masked, wanted = masked & kept, wanted & kept
-        states = self._encode(features, masked)
-        loss = self._predict(states, ids, masked)
-        if self.rebuilds:
-            loss = loss + self._predict(self.decode(ids, states[:, 0], draw_seen(attention)), ids, wanted)
-        return loss
+        found = self._forward(features, masked, {"rebuilt": wanted} if self.rebuilds else {})
+        loss = found["masked_loss"] / masked.sum().clamp(min=1)
+        return loss + found["rebuilt_loss"] / wanted.sum().clamp(min=1) if self.rebuilds else loss
 
     def compute_loss(self, features: dict[str, Any], masked: Tensor, reduction: str = "mean") -> Tensor:
         """Return the loss of masked tokens alone, of given positions `(n, length)`."""
-        return self._predict(self._encode(features, masked), features["input_ids"], masked, reduction)
+        total: Tensor = self._forward(features, masked, {})["masked_loss"]
+        return total / masked.sum() if reduction == "mean" else total
 
-    def decode(self, ids: Tensor, cls_states: Tensor, may_see: Tensor) -> Tensor:
-        """Return the decoder's states `(n, length, hidden)`.
-
-        Args:
-            ids: Tokens `(n, length)`, none masked.
-            cls_states: The encoder's [CLS] states `(n, hidden)`.
-            may_see: Booleans `(n, length, length)`, from `draw_seen`.
-        """
-        embed = _unwrap(self.model).transformers_model.embeddings
-        cls = cls_states.unsqueeze(1)
-        asking = embed(inputs_embeds=cls.expand(-1, ids.shape[1], -1))
-        seen = torch.cat([cls, embed(input_ids=ids)[:, 1:]], dim=1)
-        return _unwrap(self.model)[-1].layer(asking, seen, may_see)
-
-    def _encode(self, features: dict[str, Any], masked: Tensor) -> Tensor:
-        hidden = {**features, "input_ids": features["input_ids"].masked_fill(masked, self.mask_id)}
-        return self.model(hidden)["token_embeddings"]
-
-    def _predict(self, states: Tensor, ids: Tensor, wanted: Tensor, reduction: str = "mean") -> Tensor:
-        if not wanted.any():
-            return states.sum() * 0.0  # so that every process has gradients to share
-        parts = zip(states[wanted].split(SCORED_TOKENS), ids[wanted].split(SCORED_TOKENS), strict=True)
-        total = torch.stack([checkpoint(self._score, *part, use_reentrant=False) for part in parts]).sum()
-        return total / wanted.sum() if reduction == "mean" else total
-
-    def _score(self, states: Tensor, ids: Tensor) -> Tensor:
-        return cross_entropy(_unwrap(self.model)[-1].head(states).float(), ids, reduction="sum")
+    def _forward(self, features: dict[str, Any], masked: Tensor, more: dict[str, Tensor]) -> dict[str, Any]:
+        ids = features["input_ids"]
+        hidden = {**features, "input_ids": ids.masked_fill(masked, self.mask_id), "tokens": ids, "masked": masked}
+        found: dict[str, Any] = self.model({**hidden, **more})
+        return found
 
 
 def draw_seen(attention: Tensor, share: float = SEEN_SHARE) -> Tensor:
@@ -216,6 +231,7 @@ def load_rebuilder(
     module.head.load_state_dict(head.state_dict())
     if getattr(whole.config, "tie_word_embeddings", False):
         _find_projection(module.head, len(tokenizer)).weight = body.get_input_embeddings().weight
+    module.embeddings = (body.embeddings,)
     return module.to(model.device)
 
 
@@ -235,10 +251,6 @@ def _find_projection(head: nn.Module, n_vocabulary: int) -> nn.Linear:
     """Return the layer of a head that has the size of the vocabulary."""
     layers = [part for part in head.modules() if isinstance(part, nn.Linear) and part.out_features >= n_vocabulary]
     return layers[-1]
-
-
-def _unwrap(model: Any) -> Any:  # noqa: ANN401  the model, or what the trainer wraps it in
-    return getattr(model, "module", model)
 
 
 def pretrain_encoder(

@@ -1,10 +1,13 @@
 """RetroMAE: what the decoder may see, the loss by hand, tiny BERTs and RoBERTas, a kill, bad input."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from conftest import make_wordpiece_tokenizer
-from helpers import fail_at_step, run_stage, write_jsonl
+from helpers import fail_at_step, run_stage, stage_environment, write_jsonl
 from sentence_transformers import SentenceTransformer
 
 from perspective.artifacts import Output, read_facts
@@ -116,16 +119,15 @@ def test_the_decoder_cannot_see_the_token_that_it_predicts(folder):
     if folder.name == "BertModel":
         return
     model = load(folder)
-    loss = RetroMaeLoss(model)
     ids = read(model, "top up my card")["input_ids"]
     may_see = draw_seen(torch.ones_like(ids), share=1.0)  # all others
     cls = torch.randn(1, SIZES["hidden_size"])
     other = ids.clone()
     other[0, 2] = model.tokenizer("rain")["input_ids"][1]
-    one, changed = (loss.decode(tokens, cls, may_see) for tokens in (ids, other))
+    one, changed = (model[-1].decode(tokens, cls, may_see) for tokens in (ids, other))
     same = (one - changed).abs().amax(dim=2)[0]
     assert same[2] < 1e-6 and (same[[1, 3]] > 1e-4).all()
-    assert (loss.decode(ids, cls + 1, may_see) - one).abs().amax() > 1e-3
+    assert (model[-1].decode(ids, cls + 1, may_see) - one).abs().amax() > 1e-3
 
 
 @pytest.mark.parametrize("objective", ["retromae", "mlm"])
@@ -155,6 +157,24 @@ def test_a_killed_training_resumes_to_the_same_encoder(folder, objective, tmp_pa
     states = model.encode("top up my card", output_value="token_embeddings")
     np.testing.assert_allclose(model.encode("top up my card"), states[0].numpy(), rtol=1e-5)
     assert len(model) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["retromae", "mlm"])
+def test_two_processes_train_one_encoder(folder, objective, tmp_path, sentences):
+    if folder.name == "BertModel":
+        return
+    texts = write_jsonl(tmp_path / "texts.jsonl", [{"input": text} for text in sentences(40)])
+    options = ["--dataset", "tiny", "--data_path", texts, "--embedder", folder, "--objective", objective]
+    options += ["--per_device_train_batch_size", 4, "--learning_rate", 1e-2, "--output_path", tmp_path / "out"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    called = [*launch, "perspective.5_pretrain.retromae", *map(str, options)]
+    environment = stage_environment(OMP_NUM_THREADS="1")
+    done = subprocess.run(called, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (path,) = (tmp_path / "out").glob("*.meta.json")
+    facts = read_facts(path.with_name(path.name.removesuffix(".meta.json")))
+    assert facts["masked_loss_trained"] < facts["masked_loss_before"] and facts["n_processes"] == 2
 
 
 def test_bad_input_is_one_line(tmp_path, llm_folder, sentences, capsys):
