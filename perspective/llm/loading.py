@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from perspective.models.registry import LLMS, explain_loading, find_source
 from perspective.models.weights import locate_weights, pick_quantization
-from perspective.runtime.devices import pick_attention, pick_device, pick_reading_dtype
+from perspective.runtime.devices import load_with_attention, pick_device, pick_reading_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -65,13 +66,13 @@ def load_llm(
     model_options = {**weights.model_options, **model_options}
     device = pick_device()
     dtype = pick_reading_dtype(device)
-    model_options = {**pick_attention(device, dtype), **model_options}
     if load_in != "auto":
         model_options["quantization_config"] = pick_quantization(load_in, device)
     with explain_loading(name):
         tokenizer = transformers.AutoTokenizer.from_pretrained(weights.folder, **options)
         auto = getattr(transformers, auto_class)
-        model = auto.from_pretrained(weights.folder, dtype=dtype, **options, **model_options)
-    if load_in == "auto":
-        model = model.to(device)
+        load = partial(auto.from_pretrained, weights.folder, dtype=dtype, **options)
+        model = load_with_attention(lambda **attention: load(**{**attention, **model_options}), device, dtype)
+        if load_in == "auto":
+            model = model.to(device)
     return LLM(name, model.eval(), tokenizer)

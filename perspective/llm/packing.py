@@ -47,7 +47,7 @@ class PromptReader:
     row, as a prefix tree in which shared tokens occur once. A mask restricts each token to its own
     prompt, as in the tree attention of SpecInfer (Miao et al., 2024, arXiv:2305.09781). This reduces
     padding, and the cache is copied per row instead of per prompt. Models that do not support such
-    masks get one prompt per row.
+    masks get one prompt per row, and those whose cache cannot be repeated (recurrent ones) no cache.
 
     Args:
         llm: Any causal LM.
@@ -56,11 +56,13 @@ class PromptReader:
 
     Attributes:
         packs: Whether the model supports packed prompts.
+        caches: Whether its cache of a prefix can be repeated.
         n_read: Tokens computed so far, without padding.
     """
 
     def __init__(self, llm: LLM, forward: Forward, max_tokens: int) -> None:
         self.packs = takes_packs(llm, max_tokens)
+        self.caches = self.packs or _reads_equally(llm, packed=False)
         self.n_read = 0
         self._llm = llm
         self._forward = forward
@@ -98,7 +100,7 @@ class PromptReader:
 
         Calling this first makes the vectors independent, to the last bit, of the order of prompts.
         """
-        if not self._beginning or shared[: len(self._beginning)] != self._beginning:
+        if self.caches and (not self._beginning or shared[: len(self._beginning)] != self._beginning):
             self._beginning = shared
             (self._cache,) = self._begin_fitting([shared]) if shared else (None,)
             self.n_read += len(shared)
@@ -162,8 +164,8 @@ def run_rows(
         torch.from_numpy(ids).to(device),
         torch.arange(len(rows)).repeat_interleave(n_ends).to(device),
         torch.tensor([end for of_row in ends for end in of_row], device=device),
-        past_key_values=cache,
         use_cache=cache is not None,
+        **({} if cache is None else {"past_key_values": cache}),
         **inputs,
     )
     return list(vectors.split(n_ends.tolist()))
@@ -220,20 +222,27 @@ def takes_packs(llm: LLM, max_tokens: int) -> bool:
     window = getattr(config, "sliding_window", None)
     if config._attn_implementation not in ("sdpa", "eager") or (window or max_tokens) < max_tokens:  # noqa: SLF001
         return False
+    return _reads_equally(llm, packed=True)
+
+
+def _reads_equally(llm: LLM, packed: bool) -> bool:
+    """Test whether prompts after a cached prefix, packed or one a row, get the vectors of whole single prompts."""
 
     def forward(ids: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, **inputs: Any) -> torch.Tensor:  # noqa: ANN401
         return llm.model.base_model(ids, **inputs).last_hidden_state[rows, columns].float()
 
     try:
         rests = [prompt[1:] for prompt in PROBE]
+        rows = [rests[:2], rests[2:]] if packed else [[rest] for rest in rests]
         cache = _read_cache(llm, PROBE[0][:1])
-        packed = torch.cat(run_rows(llm, forward, [rests[:2], rests[2:]], packed=True, n_before=1, cache=cache))
+        found = torch.cat(run_rows(llm, forward, rows, packed=packed, n_before=1, cache=cache))
         single = torch.cat(run_rows(llm, forward, [[prompt] for prompt in PROBE], packed=False))
     except Exception as error:  # noqa: BLE001  models fail differently on unknown inputs
-        logger.info("%s does not support packed prompts (%s)", llm.name, type(error).__name__)
+        what = "packed prompts" if packed else "a cached beginning of its prompts"
+        logger.info("%s does not support %s (%s)", llm.name, what, type(error).__name__)
         return False
     tolerance = 1e-3 if llm.model.dtype == torch.float32 else 5e-2
-    return bool(((packed - single).norm(dim=1) < tolerance * single.norm(dim=1)).all())
+    return bool(((found - single).norm(dim=1) < tolerance * single.norm(dim=1)).all())
 
 
 @torch.inference_mode()

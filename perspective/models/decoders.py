@@ -51,7 +51,7 @@ def is_bare_decoder(source: str | Path, **options: Any) -> bool:  # noqa: ANN401
 
     Args:
         source: As `find_source` returns it.
-        **options: Revision and trust of a hub id.
+        **options: Revision and trust of a hub id; without it, code of its repository does not run.
     """
     if Path(source).suffix == ".gguf":
         return True
@@ -63,7 +63,7 @@ def is_bare_decoder(source: str | Path, **options: Any) -> bool:  # noqa: ANN401
 
     if load_file_path(source, "modules.json", revision=options.get("revision")):
         return False
-    return is_decoder(AutoConfig.from_pretrained(source, **options).to_dict())
+    return is_decoder(AutoConfig.from_pretrained(source, **{"trust_remote_code": False, **options}).to_dict())
 
 
 def build_decoder(

@@ -25,7 +25,7 @@ from perspective.models.prompts import set_prompt
 from perspective.models.registry import EMBEDDERS, explain_loading, find_source
 from perspective.models.weights import pick_quantization
 from perspective.options import PoolingName
-from perspective.runtime.devices import pick_attention, pick_device, pick_reading_dtype
+from perspective.runtime.devices import load_with_attention, pick_device, pick_reading_dtype
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -63,6 +63,8 @@ def load_embedder(
     if spec is not None and spec.pickled:
         source = fetch_converted(source, revision)
     if adapter := find_adapter(source):
+        if (adapter.parent / "modules.json").exists():
+            raise ModelError(f"{name}: only the adapter of the embedder in {adapter.parent}; give that folder")
         own: dict[str, Any] = {"device": device, "reading": reading, "pooling": pooling}
         base = load_embedder(read_adapter_base(adapter), trust_remote_code=trust_remote_code, **own)
         merge_adapter(base, adapter)
@@ -76,18 +78,20 @@ def load_embedder(
     # Always set: weights stored in half precision, such as gte's, would otherwise be trained in it.
     dtype = pick_reading_dtype(kind) if reading else torch.float32
     where = {"revision": revision, "trust_remote_code": trust_remote_code}
-    options: dict[str, Any] = {"dtype": dtype, **pick_attention(kind, dtype)}
+    options: dict[str, Any] = {"dtype": dtype}
     if load_in != "auto":
         options["quantization_config"] = pick_quantization(load_in, kind)
-    with explain_loading(name), _refuse_pickles(name):
+
+    def load(**attention: str) -> SentenceTransformer:
         if is_bare_decoder(source, **where):
-            model = build_decoder(source, name, pooling or "last", device, {**options, **where})
-        else:
-            model = SentenceTransformer(
-                str(source), device=device, model_kwargs={"use_safetensors": True, **options}, **where
-            )
-            if pooling:
-                set_pooling(model, pooling)
+            return build_decoder(source, name, pooling or "last", device, {**options, **attention, **where})
+        model_kwargs = {"use_safetensors": True, **options, **attention}
+        return SentenceTransformer(str(source), device=device, model_kwargs=model_kwargs, **where)
+
+    with explain_loading(name), _refuse_pickles(name):
+        model = load_with_attention(load, kind, dtype)
+        if pooling:
+            set_pooling(model, pooling)
     if not getattr(model.config, "is_causal", True):
         make_bidirectional(model)
     if spec is not None and spec.task:

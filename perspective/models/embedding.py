@@ -171,7 +171,7 @@ def count_tokens(encoder: Encoder, texts: Sequence[str], coverage: Coverage | No
     """
     from transformers import PreTrainedTokenizerBase
 
-    longest = getattr(encoder, "max_seq_length", None) or 512
+    longest = find_max_tokens(encoder)
     tokenizer = getattr(encoder, "tokenizer", None)
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         return [min(longest, 2 + len(text) // CHARS_PER_TOKEN) for text in texts]
@@ -179,6 +179,11 @@ def count_tokens(encoder: Encoder, texts: Sequence[str], coverage: Coverage | No
     if coverage is not None:
         _count_coverage(coverage, texts, encoded, tokenizer, longest)
     return [len(ids) for ids in encoded["input_ids"]]
+
+
+def find_max_tokens(encoder: object) -> int:
+    """Return how many tokens of a text an embedder or reranker reads; 2^31 - 1 where it names no limit."""
+    return min(getattr(encoder, "max_seq_length", None) or 512, 2**31 - 1)
 
 
 def _count_coverage(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,6 +86,13 @@ _SMOLLM2 = PackagedFile(
     "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
 
+NO_LICENCE = "{}: accept its licence on the hub first, then run: hf auth login"
+OFFLINE_SIGNS = (
+    *("couldn't connect", "cannot find the requested files", "failed to resolve", "name resolution", "offline"),
+    "connection",
+)
+REMOTE_CODE = "transformers_modules"  # the folder into which code of a model's repository is copied
+
 EMBEDDERS = {
     # Published GTE vectors: "query: " before each text, averaged, not normalised.
     "gte": EmbedderSpec("thenlper/gte-large", prompt="query: ", normalize=False),
@@ -158,15 +166,22 @@ def explain_loading(name: str) -> Iterator[None]:
     try:
         yield
     except GatedRepoError:
-        raise ModelError(f"{name}: accept its licence on the hub first, then run: hf auth login") from None
+        raise ModelError(NO_LICENCE.format(name)) from None
     except RepositoryNotFoundError:
         raise ModelError(f"{name}: not found on the hub (if it is private, run: hf auth login)") from None
+    except ImportError as error:
+        raise ModelError(
+            f"{name}: needs a package that is not installed ({' '.join(str(error).split())[:200]})"
+        ) from None
+    except (AttributeError, TypeError) as error:
+        if not any(REMOTE_CODE in frame.filename for frame in traceback.extract_tb(error.__traceback__)):
+            raise
+        raise ModelError(f"{name}: the code of its repository fails with this transformers ({error})") from None
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
-        if not Path(name).exists() and any(
-            sign in reason.lower()
-            for sign in ("couldn't connect", "cannot find the requested files", "resolve", "offline", "connection")
-        ):
+        if "gated repo" in reason.lower():
+            raise ModelError(NO_LICENCE.format(name)) from None
+        if not Path(name).exists() and any(sign in reason.lower() for sign in OFFLINE_SIGNS):
             raise ModelError(
                 f"{name}: the hub cannot be reached; offline, use minilm and smollm2, which are packages, or "
                 f"download the model elsewhere (hf download {hub_id} --local-dir FOLDER) and give the folder"

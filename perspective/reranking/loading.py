@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from perspective.errors import ModelError
 from perspective.models.decoders import is_bare_decoder
+from perspective.models.embedding import find_max_tokens
 from perspective.models.folders import check_folder
 from perspective.models.registry import EMBEDDERS, LLMS, explain_loading, find_source
 from perspective.runtime.devices import pick_device, pick_reading_dtype
@@ -96,7 +97,7 @@ def score_texts(reranker: Reranker, pairs: Sequence[TextPair], batch_size: int |
     tokenizer = getattr(reranker, "tokenizer", None)
     if tokenizer is None:  # a causal LM, which makes its own batches
         return _predict(reranker, list(pairs), batch_size, show_progress_bar=True)
-    longest = getattr(reranker, "max_seq_length", None) or 512
+    longest = find_max_tokens(reranker)
     queries, documents = (list(texts) for texts in zip(*pairs, strict=True))
     sizes = [len(ids) for ids in tokenizer(queries, documents, truncation=True, max_length=longest)["input_ids"]]
     order = sorted(range(len(pairs)), key=lambda row: -sizes[row])

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from perspective.errors import DataError, suggest_name
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -143,3 +146,20 @@ def pick_attention(device: str, dtype: torch.dtype) -> dict[str, str]:
 def describe_precision(model: Any) -> dict[str, str]:  # noqa: ANN401  of transformers or sentence-transformers
     """Return the device and precision of a loaded model, for the provenance."""
     return {"device": model.device.type, "dtype": str(model.dtype).removeprefix("torch.")}
+
+
+def load_with_attention(load: Callable[..., T], device: str, dtype: torch.dtype) -> T:
+    """Call a loader with the options of `pick_attention`; without them, if the model does not support these.
+
+    Args:
+        load: Takes options of `from_pretrained`.
+        device: Device type.
+        dtype: Precision of the model.
+    """
+    chosen = pick_attention(device, dtype)
+    try:
+        return load(**chosen)
+    except ValueError as error:
+        if not chosen or "flash attention" not in str(error).lower():
+            raise
+        return load()

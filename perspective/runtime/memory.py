@@ -89,13 +89,22 @@ def count_token_bytes(config: Any, number_bytes: int, keeps_cache: bool) -> int:
     """
     config = config.get_text_config()
     hidden = config.hidden_size
-    numbers = 8 * hidden + 3 * (getattr(config, "intermediate_size", None) or 4 * hidden)
+    numbers = 8 * hidden + 3 * _read_size(config, "intermediate_size", 4 * hidden)
     if keeps_cache:
-        n_heads = config.num_attention_heads
-        head_size = getattr(config, "head_dim", None) or hidden // n_heads
-        n_key_value_heads = getattr(config, "num_key_value_heads", None) or n_heads
+        n_heads = _read_size(config, "num_attention_heads", 1)  # recurrent models have none
+        head_size = _read_size(config, "head_dim", hidden // n_heads)
+        n_key_value_heads = _read_size(config, "num_key_value_heads", n_heads)
         numbers += 2 * config.num_hidden_layers * n_key_value_heads * head_size
     return number_bytes * numbers
+
+
+def _read_size(config: Any, name: str, default: int) -> int:  # noqa: ANN401
+    """Return a number of a config, the largest where layers differ; the default where it has none."""
+    try:
+        found = getattr(config, name, None)
+    except Exception:  # noqa: BLE001  configs whose layers differ refuse in their own ways
+        return default
+    return int(max(found) if isinstance(found, list | tuple) else found or default)
 
 
 def make_batches(items: Iterable[T], size: Callable[[T], int], limit: BatchLimit) -> Iterator[list[T]]:

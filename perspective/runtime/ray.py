@@ -27,6 +27,7 @@ from tqdm import tqdm
 from perspective.artifacts import ROOT, Output, atomic_path
 from perspective.errors import DataError, ModelError, PerspectiveError
 from perspective.options import option
+from perspective.runtime.devices import reading_precision
 
 logger = logging.getLogger(__name__)
 
@@ -244,7 +245,9 @@ def _connect(n_workers: int | None) -> Iterator[Any]:
         options["num_cpus"] = max(n_workers, os.cpu_count() or 1)
     if address:
         # Workers on other machines have no copy of this package; send its code, not results and checkpoints.
-        code = {"py_modules": [str(ROOT / "perspective")], "excludes": ["?*.*", "!*.py"]}
+        code: dict[str, Any] = {"py_modules": [str(ROOT / "perspective")], "excludes": ["?*.*", "!*.py"]}
+        # The precision that the sidecar records, whatever the workers' devices would choose.
+        code["env_vars"] = {"COMPUTE_DTYPE": reading_precision()}
         options = {"address": address, "runtime_env": code}
     try:
         ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)

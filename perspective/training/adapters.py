@@ -85,9 +85,11 @@ def _merge_quantized(module: BaseTunerLayer) -> torch.nn.Linear:
 
     base = module.get_base_layer()
     (adapter,) = module.active_adapters
-    weight = dequantize_module_weight(base).float() + module.get_delta_weight(adapter).float()
+    # On the CPU: a card that trained the weights in 4 bits need not have room for all of them in float32.
+    weight = (dequantize_module_weight(base).float() + module.get_delta_weight(adapter).float()).cpu()
     merged = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=base.bias is not None, device="meta")
-    merged.weight, merged.bias = torch.nn.Parameter(weight), base.bias
+    merged.weight = torch.nn.Parameter(weight)
+    merged.bias = None if base.bias is None else torch.nn.Parameter(base.bias.detach().cpu())
     return merged
 
 

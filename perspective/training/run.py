@@ -16,6 +16,7 @@ from perspective.artifacts import Output, explain_full_disk
 from perspective.errors import DataError, ModelError
 from perspective.runtime.devices import pick_device, trains_in_bf16
 from perspective.runtime.distributed import is_main, main_first, n_processes, process_index, wait
+from perspective.runtime.memory import is_out_of_memory
 from perspective.training.adapters import ADAPTERS, add_adapters, merge_adapters, remove_adapters, save_adapters
 from perspective.training.history import write_history
 
@@ -163,6 +164,13 @@ def run_training(
     try:
         with explain_full_disk(output.partial):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(
+            "out of memory in training: lower --mini_batch_size where there is one, otherwise "
+            "--per_device_train_batch_size or --max_source_length, or train adapters (--lora_rank 16)"
+        ) from None
     except DivergenceError:
         if settings.lora_rank:
             remove_adapters(model)  # so that the caller can train the model again

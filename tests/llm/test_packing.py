@@ -21,10 +21,11 @@ SIZES = {
 }
 GPT2_SIZES = {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}
 BLOOM_SIZES = {"vocab_size": 64, "hidden_size": 32, "n_layer": 2, "n_head": 4}
+MAMBA_SIZES = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}
 
 
 def build(kind, **options):
-    sizes = {"GPT2": GPT2_SIZES, "Bloom": BLOOM_SIZES}.get(kind, SIZES)
+    sizes = {"GPT2": GPT2_SIZES, "Bloom": BLOOM_SIZES, "Mamba": MAMBA_SIZES}.get(kind, SIZES)
     torch.manual_seed(0)
     config = getattr(transformers, f"{kind}Config")(**sizes, initializer_range=0.3, **options)
     return LLM(kind, transformers.AutoModelForCausalLM.from_config(config).eval(), tokenizer=None)
@@ -82,6 +83,16 @@ def test_who_takes_no_packs_reads_side_by_side(kind, options, one_thread):
     reader = make_reader(llm)
     assert not reader.packs
     prompts = draw_prompts(40, shared=(5, 6, 7))
+    assert torch.allclose(reader.read(prompts), read_alone(llm, prompts), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "options"), [("Mamba", {}), ("Lfm2", {"layer_types": ["conv", "full_attention"]})])
+def test_whose_cache_cannot_be_repeated_reads_prompts_whole(kind, options, one_thread):
+    llm = build(kind, **options)
+    reader = make_reader(llm)
+    assert not reader.packs and not reader.caches
+    prompts = draw_prompts(40, shared=(5, 6, 7))
+    reader.begin((5, 6, 7))
     assert torch.allclose(reader.read(prompts), read_alone(llm, prompts), rtol=1e-4, atol=1e-4)
 
 

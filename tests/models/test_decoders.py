@@ -188,6 +188,13 @@ def test_an_adapter_is_merged_into_its_base(adapter, llm_folder):
     assert not any("lora" in name for name in model.state_dict())
 
 
+def test_an_adapter_beside_its_whole_embedder_is_refused(adapter, llm_folder):
+    folder, _ = adapter
+    load_embedder(str(llm_folder), device="cpu").save_pretrained(str(folder.parent))
+    with pytest.raises(ModelError, match=r"only the adapter of the embedder in .*; give that folder"):
+        load_embedder(str(folder))
+
+
 def test_peft_reads_the_adapter_too(adapter, llm_folder):
     from peft import PeftModel
     from transformers import AutoModel

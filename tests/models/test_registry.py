@@ -1,4 +1,5 @@
 import hashlib
+import importlib
 import shutil
 
 import numpy as np
@@ -10,7 +11,7 @@ from perspective.llm.loading import load_llm
 from perspective.models import registry
 from perspective.models.embedders import load_embedder
 from perspective.models.prompts import get_prompt, set_prompt
-from perspective.models.registry import EmbedderSpec, LLMSpec, PackagedFile, describe_model
+from perspective.models.registry import EmbedderSpec, LLMSpec, PackagedFile, describe_model, explain_loading
 from perspective.runtime.devices import pick_reading_dtype
 
 
@@ -75,6 +76,33 @@ def test_names_that_cannot_be_loaded(load, tmp_path):
         load("no-org/no-model")
     with pytest.raises(ModelError, match="cannot be loaded|safetensors"):
         load(str(tmp_path))
+
+
+LICENCE = "You are trying to access a gated repo. 401 for https://huggingface.co/org/m/resolve/main/config.json"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(LICENCE), "org/m: accept its licence on the hub first"),
+        (OSError("Failed to resolve 'huggingface.co'"), "org/m: the hub cannot be reached"),
+        (ImportError("requires the following packages: einops"), "needs a package that is not installed .*einops"),
+    ],
+)
+def test_why_a_model_of_the_hub_cannot_be_loaded(error, message):
+    with pytest.raises(ModelError, match=message), explain_loading("org/m"):
+        raise error
+
+
+def test_only_faults_of_a_repository_s_code_are_explained(tmp_path, monkeypatch):
+    (tmp_path / "transformers_modules").mkdir()
+    (tmp_path / "transformers_modules" / "modeling_other.py").write_text("def load():\n    return None.config\n")
+    monkeypatch.syspath_prepend(tmp_path / "transformers_modules")
+    fault = pytest.raises(ModelError, match="the code of its repository fails with this transformers")
+    with fault, explain_loading("org/m"):
+        importlib.import_module("modeling_other").load()
+    with pytest.raises(AttributeError), explain_loading("org/m"):
+        None.config  # noqa: B018
 
 
 def test_misspelt_short_names_are_hinted_at():

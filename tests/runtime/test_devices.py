@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 import transformers.utils
@@ -8,6 +10,7 @@ from perspective.models.embedders import load_embedder
 from perspective.runtime import devices
 from perspective.runtime.devices import (
     describe_precision,
+    load_with_attention,
     pick_attention,
     pick_reading_dtype,
     supports_fast_bf16,
@@ -79,6 +82,21 @@ def test_weights_stored_in_half_precision_are_trained_in_float32(embedder_folder
     half = load_embedder(str(embedder_folder), device="cpu").half()
     half.save(str(tmp_path / "half"), create_model_card=False)
     assert load_embedder(str(tmp_path / "half"), device="cpu").dtype == torch.float32
+
+
+def test_models_without_flash_attention_are_loaded_without_it(monkeypatch):
+    monkeypatch.setattr(transformers.utils, "is_flash_attn_2_available", lambda: True)
+    tried = []
+
+    def load(message="MPNetModel does not support Flash Attention 2 yet", **options):
+        tried.append(options)
+        if options:
+            raise ValueError(message)
+        return "model"
+
+    assert load_with_attention(load, "cuda", torch.bfloat16) == "model" and len(tried) == 2
+    with pytest.raises(ValueError, match="broken"):
+        load_with_attention(partial(load, "broken"), "cuda", torch.bfloat16)
 
 
 def test_flash_attention_only_where_it_runs(monkeypatch):

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers import make_question, row_of
-from transformers import BertConfig, MistralConfig
+from transformers import BertConfig, MambaConfig, MistralConfig
 
 from perspective.errors import ModelError
 from perspective.judging.reward import RewardJudge
@@ -123,6 +123,24 @@ def test_an_embedder_keeps_no_keys_and_values():
     config = BertConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
     assert count_token_bytes(config, 2, keeps_cache=False) == 2 * (8 * 1024 + 3 * 4096)
     assert count_token_bytes(config, 4, keeps_cache=True) == 4 * (8 * 1024 + 3 * 4096 + 2 * 24 * 1024)
+
+
+def test_configs_whose_layers_differ_are_counted_by_the_largest():
+    class PerLayer(SimpleNamespace):
+        @property
+        def head_dim(self):
+            raise LookupError("ask for a layer")
+
+        def get_text_config(self):
+            return self
+
+    config = MistralConfig()
+    whole = count_token_bytes(config, 2, keeps_cache=True)
+    sizes = {name: getattr(config, name) for name in ("hidden_size", "num_attention_heads", "num_key_value_heads")}
+    more = {"num_hidden_layers": config.num_hidden_layers, "intermediate_size": [8, config.intermediate_size]}
+    assert count_token_bytes(PerLayer(**sizes, **more), 2, keeps_cache=True) == whole
+    recurrent = MambaConfig(hidden_size=64, num_hidden_layers=2)
+    assert count_token_bytes(recurrent, 2, keeps_cache=True) > count_token_bytes(recurrent, 2, keeps_cache=False)
 
 
 # the project's own passes

@@ -200,6 +200,18 @@ def test_a_run_that_diverges_ends_in_one_line_and_leaves_nothing_to_go_on_from(t
         assert np.isfinite([entry["loss"] for entry in history]).all()
 
 
+def test_too_little_memory_ends_in_one_line(tmp_path, embedder_folder, triplets, monkeypatch):
+    import torch
+
+    def fill(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr("torch.nn.functional.embedding", fill)
+    with pytest.raises(ModelError, match="out of memory in training: lower --mini_batch_size"):
+        train(tmp_path / "out", embedder_folder, triplets)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_long_run_writes_few_checkpoints(tmp_path, embedder_folder, triplets, monkeypatch):
     written = []
     monkeypatch.setattr("perspective.training.run.MAX_CHECKPOINTS", 3)
