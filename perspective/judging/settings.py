@@ -82,8 +82,13 @@ class JudgeSettings(LLMOptions):
         return name_judge_files(self.llm, self.kind(server), self.response, self.oracle_noise)
 
     def precision(self, server: ServerSettings) -> str | None:
-        """Return the precision of a local LLM; None for other judges."""
-        return reading_precision() if self.kind(server) in LOCAL_KINDS else None
+        """Return the precision of a local LLM, and of its labels' scores if it is another; None for other judges."""
+        kind = self.kind(server)
+        if kind not in LOCAL_KINDS:
+            return None
+        precision = reading_precision()
+        scores_labels = kind == "pair" or (kind == "choice" and self.response == "logprob")
+        return f"{precision}, labels in float32" if scores_labels and precision != "float32" else precision
 
     def made_from(self, server: ServerSettings) -> dict[str, Any]:
         """Return the settings that change an answer, for the fingerprint.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,7 @@ from perspective.llm.loading import LLM
 from perspective.llm.packing import PromptReader
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # An answer may begin with a space, which is part of its token or a token of its own.
 PLAIN_WAY = ("", ("Yes", "No"))
@@ -22,6 +23,9 @@ SPACED_WAYS = (("", (" Yes", " No")), (" ", (" Yes", " No")))
 
 class LabelReader:
     """Compute the log-odds of two labels as the first token of an answer.
+
+    In half precision the labels' logits are computed from the last states in float32: bfloat16 would round logits
+    around 20 to eighths, and many answers would be ties.
 
     Args:
         llm: Model and tokenizer.
@@ -53,8 +57,30 @@ class LabelReader:
     def _read_ends(self, ids: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, **inputs: Any) -> torch.Tensor:  # noqa: ANN401
         # Logits at answer positions only: the output matrix is the largest of a small model.
         kept, positions = columns.unique(return_inverse=True)
-        logits = self.llm.model(ids, logits_to_keep=kept, **inputs).logits
-        return logits[rows, positions][:, list(self.label_ids)].float()
+        with _score_labels_alone(self.llm.model, self.label_ids) as alone:
+            logits = self.llm.model(ids, logits_to_keep=kept, **inputs).logits
+        scores = logits[rows, positions]
+        return scores if alone else scores[:, list(self.label_ids)].float()
+
+
+@contextmanager
+def _score_labels_alone(model: PreTrainedModel, label_ids: tuple[int, int]) -> Iterator[bool]:
+    """Let a model in half precision score the labels only, in float32; yield whether it does."""
+    head = model.get_output_embeddings()
+    if model.dtype == torch.float32 or not isinstance(head, torch.nn.Linear) or not head.weight.is_floating_point():
+        yield False
+        return
+    weight = head.weight[list(label_ids)].float()
+    bias = None if head.bias is None else head.bias[list(label_ids)].float()
+
+    def score(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], _output: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(inputs[0].float(), weight, bias)
+
+    handle = head.register_forward_hook(score)
+    try:
+        yield True
+    finally:
+        handle.remove()
 
 
 def find_label_token_ids(
