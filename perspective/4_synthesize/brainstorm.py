@@ -21,7 +21,13 @@ from perspective.options import LLMOptions, OverwriteOptions, option
 from perspective.synthesis.brainstorm import is_edited, pool_tasks, save_tasks
 from perspective.synthesis.forms import BRAINSTORMED
 from perspective.synthesis.questions import plan_brainstorm
-from perspective.synthesis.settings import SynthesisFiles, SynthesisSettings, WritingSettings, describe_asking
+from perspective.synthesis.settings import (
+    SynthesisFiles,
+    SynthesisSettings,
+    WritingSettings,
+    describe_asking,
+    find_local_llm,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         logger.info("%s: written by a person; used as it is", display_path(files.tasks))
         return
     made_from = {"types": types, "n_calls": settings.n_calls, **describe_asking(llm, server, writing)}
-    output = Output(files.tasks, "tasks", made_from, {"recipe": synthesis.recipe})
+    inputs = {"recipe": synthesis.recipe, **find_local_llm(llm, server)}
+    output = Output(files.tasks, "tasks", made_from, inputs)
     with lock_judgments(files.replies):
         if not read_facts(files.tasks).get("n_open") and output.is_finished(settings.overwrite):
             return
@@ -55,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         replies, _, facts = ask_all(questions, files.replies, recipe, llm, server, writing, "brainstorm")
         pooled = pool_tasks(
-            ((question.kind, reply) for question, reply in zip(questions, replies, strict=True)),
+            ((question.kind, reply or "") for question, reply in zip(questions, replies, strict=True)),
             {kind: recipe.types[kind].tasks for kind in asked},
         )
         output.facts |= {**pooled["facts"], **facts}

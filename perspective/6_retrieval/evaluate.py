@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from perspective.artifacts import Output, dump_json, write_text
@@ -58,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         from perspective.hybrid.evaluation import search_ways
         from perspective.retrieval.evaluation import evaluate_retriever
 
-        result = evaluate_retriever(collection, settings, search_ways if settings.uses_heads else None)
+        search = partial(search_ways, overwrite=out.overwrite)
+        result = evaluate_retriever(collection, settings, search if settings.uses_heads else None)
         task_result = format_task_result(collection, result["scores"], time.perf_counter() - started)
         write_text(mteb_path(path), dump_json(task_result))
         output.facts |= {**describe_model(settings.model), "origin": collection.origin}

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from perspective.artifacts import Output, read_record, read_vectors
+from perspective.artifacts import Output, read_facts, read_record, read_vectors
 from perspective.cli import entry_point, parse_settings
 from perspective.data.collection import read_texts
 from perspective.data.pairs import load_pairs, save_pairs
 from perspective.errors import DataError
-from perspective.judging.protocol import Judge
+from perspective.judging.protocol import Judge, is_unanswered
 from perspective.judging.settings import JudgeSettings, JudgingTask, build_judge
 from perspective.llm.server.settings import ServerSettings
 from perspective.models.embedders import load_embedder
@@ -84,7 +84,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     used = {} if by_corpus else {"min_probability": settings.min_probability}
     inputs = {**files.inputs, **judge.inputs(server)}
     output = Output(path, "judged pairs", {**fingerprint, **used}, inputs, precision=judge.precision(server))
-    if output.is_finished(files.overwrite):
+    if output.is_finished(files.overwrite, quiet=True) and not read_facts(path).get("n_open"):
+        output.log_finished()
         return
     pairs = [] if by_corpus else load_pairs(files.inputs["pairs"])
     questions = _rank_corpus(files, settings) if by_corpus else create_pair_questions(pairs, settings.seed)
@@ -114,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         result, facts = weight_pairs(pairs, questions, judgments, settings.min_probability)
     output.record.judge = record
     output.record.unchanged = bool(facts.pop("unchanged", False))
-    output.facts |= facts
+    output.facts |= {**facts, "n_open": sum(map(is_unanswered, judgments))}
     save_pairs(output, result)
 
 

@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     embedded = embed_sides(model, (pair.query for pair in pairs), [*(pair.document for pair in pairs), *corpus])
     kept = filter_pairs(pairs, embedded, settings)
     reranker = load_reranker(settings.reranker) if settings.reranker else None
-    mined = mine_negatives(kept, embedded, settings, reranker)
+    mined = mine_negatives(kept, embedded, settings, reranker, dropped=pairs)
     output.facts |= {**describe_model(files.embedder), "n_dropped": len(pairs) - len(kept)}
     save_pairs(output, mined)
 

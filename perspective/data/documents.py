@@ -169,12 +169,17 @@ def _read_documents(path: Path, text_column: str) -> Iterator[tuple[str, str, st
                 raise DataError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
             yield file.relative_to(path).as_posix(), file.stem.replace("_", " ").replace("-", " "), text
     elif path.suffix.lower() == ".jsonl" and path.is_file():
+        ids: set[str] = set()
         for number, (place, record) in enumerate(read_jsonl(path), start=1):
             value = record.get(text_column)
             if not isinstance(value, str):
                 found = ", ".join(sorted(map(str, record))) or "none"
                 raise DataError(f'{place}: no text "{text_column}" (found: {found}); name it with --text_column')
-            yield str(record.get("_id", number)), str(record.get("title") or ""), value
+            name = str(number if record.get("_id") is None else record["_id"])
+            if name in ids:
+                raise DataError(f'{place}: the id "{name}" is given twice')
+            ids.add(name)
+            yield name, str(record.get("title") or ""), value
     elif path.suffix.lower() in TABLE_ENDINGS and path.is_file():
         yield from ((str(number), "", text) for number, text in enumerate(read_texts(path, text_column), start=1))
     else:

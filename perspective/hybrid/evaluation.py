@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def search_ways(collection: Collection, settings: EvaluationSettings, depth: int) -> Hits:
+def search_ways(collection: Collection, settings: EvaluationSettings, depth: int, overwrite: bool = False) -> Hits:
     """Rank the documents for every query by one of the ways, or by their sum.
 
     The documents are read from the collection's index, which is made first if there is none.
@@ -40,7 +40,7 @@ def search_ways(collection: Collection, settings: EvaluationSettings, depth: int
     """
     model = _load(settings)
     prompts = find_prompts(model, settings.embedder, *choose_prompts(settings))
-    documents = index_collection(collection, settings, model, prompts[1])
+    documents = index_collection(collection, settings, model, prompts[1], overwrite=overwrite)
     queries = encode_texts(model, list(collection.queries.values()), prompts[0], settings.batch_size)
     ids = list(collection.corpus)
     if queries.dense.shape[1] != documents.dense.shape[1] or queries.vectors.shape[1] != documents.vectors.shape[1]:

@@ -69,9 +69,9 @@ class ReplyLog:
         """Return the replies that are there already, in order; empty where there is none."""
         return [self._replies.get(self._key(llm.write_prompt(ask)), "") for ask in asks]
 
-    def count_open(self, llm: Replier[Ask], asks: Sequence[Ask]) -> int:
-        """Return how many have no reply, not even an empty one."""
-        return sum(self._key(llm.write_prompt(ask)) not in self._replies for ask in asks)
+    def find_open(self, llm: Replier[Ask], asks: Sequence[Ask]) -> list[bool]:
+        """Return of each whether it has no reply, not even an empty one."""
+        return [self._key(llm.write_prompt(ask)) not in self._replies for ask in asks]
 
     def ask(self, llm: Replier[Ask], asks: Sequence[Ask]) -> list[str]:
         """Return the reply to each, in order; empty for those that failed or are beyond the budget."""

@@ -20,8 +20,8 @@ from perspective.artifacts import LABELS, Judgment, Output, Triplet, load_judgme
 from perspective.artifacts.names import slugify_model
 from perspective.data.pairs import Pair
 from perspective.errors import DataError
-from perspective.judging.protocol import Judge, Wording
-from perspective.judging.session import discard_partial, judge_triplets, lock_judgments
+from perspective.judging.protocol import Judge, Wording, is_unanswered
+from perspective.judging.session import discard_partial, is_complete, judge_triplets, lock_judgments
 from perspective.judging.settings import record_judge
 from perspective.options import option
 from perspective.retrieval.embedding import EmbeddedTexts
@@ -167,7 +167,7 @@ def load_or_collect_judgments(
         DataError: The file was made from other inputs or settings.
     """
     try:
-        is_finished = output.is_finished()
+        is_finished = is_complete(output, limits=())
     except DataError:
         if not overwrite:
             raise
@@ -176,8 +176,10 @@ def load_or_collect_judgments(
         discard_partial(output.path)  # left if a kill came between saving and removing
         return load_judgments(output.path, len(questions.texts), dataset)
     with lock_judgments(output.path):
+        # Of a file with questions that failed, the answers.
+        earlier = load_judgments(output.path, len(questions.texts), dataset) if output.record.judge else []
         judge = build()
-        judgments = judge_triplets(judge, questions.triplets, questions.texts, output)
+        judgments = judge_triplets(judge, questions.triplets, questions.texts, output, earlier)
         figures = {**judge.facts, **assess_reliability(judgments).facts()}
         output.facts["n_judgments"] = len(judgments)
         output.record.judge = record_judge(name, judge.identity, figures)
@@ -205,6 +207,8 @@ def weight_pairs(
     """
     probabilities: dict[int, dict[str, float]] = {}
     for place, judgment in zip(questions.pairs, judgments, strict=True):
+        if is_unanswered(judgment):
+            continue
         pair = pairs[place]
         choice1, choice2 = (questions.texts[row] for row in judgment.triplet.key[1:])
         first = _read_probability(judgment)
@@ -232,7 +236,8 @@ def weight_pairs(
         if known is None:
             result.append(pair)
             continue
-        is_kept = [known[text] > min_probability for text in pair.hard_negatives]
+        # A question that failed says nothing against a negative.
+        is_kept = [known.get(text, 1) > min_probability for text in pair.hard_negatives]
         kept = tuple(compress(pair.hard_negatives, is_kept))
         scores = tuple(compress(pair.scores, [True, *is_kept]))
         weight = pair.weight * float(np.mean(list(known.values())))

@@ -97,8 +97,9 @@ def filter_pairs(pairs: Sequence[Pair], embedded: EmbeddedTexts, settings: MineS
         if pair.document in place:
             answers.setdefault(pair.query, []).append(place[pair.document])
     kept = []
-    for start in tqdm(range(0, len(pairs), BLOCK_QUERIES), desc="ranking", unit="block"):
-        block = pairs[start : start + BLOCK_QUERIES]
+    n_at_a_time = max(1, min(BLOCK_QUERIES, SCORES_AT_A_TIME // len(pool)))
+    for start in tqdm(range(0, len(pairs), n_at_a_time), desc="ranking", unit="block"):
+        block = pairs[start : start + n_at_a_time]
         queries = np.stack([embedded.queries[pair.query] for pair in block])
         documents_of_block = np.stack([embedded.documents[pair.document] for pair in block])
         scores = queries @ pool.T  # (n_block, n_pool)
@@ -114,7 +115,11 @@ def filter_pairs(pairs: Sequence[Pair], embedded: EmbeddedTexts, settings: MineS
 
 
 def mine_negatives(
-    pairs: Sequence[Pair], embedded: EmbeddedTexts, settings: MineSettings, reranker: CrossEncoder | None = None
+    pairs: Sequence[Pair],
+    embedded: EmbeddedTexts,
+    settings: MineSettings,
+    reranker: CrossEncoder | None = None,
+    dropped: Sequence[Pair] = (),
 ) -> list[Pair]:
     """Add to each pair the nearest documents that are not its query's as hard negatives.
 
@@ -126,6 +131,7 @@ def mine_negatives(
         embedded: The vectors of their queries and documents, and of more documents to choose from.
         settings: Number, ranks and margins.
         reranker: Scores query and document for the margins, instead of the embedder.
+        dropped: Pairs that are not trained on, whose documents are no negatives of their queries either.
 
     Returns:
         The pairs in their order; some may have fewer negatives than `num_negatives`, or none.
@@ -154,10 +160,15 @@ def mine_negatives(
         verbose=False,
     )
     found = {(row["query"], row["document"][0]): row["document"][1:] for row in mined}
+    answers = {(pair.query, pair.document) for pair in dropped}
     result = []
     for pair in pairs:
         # A query that is also a document is its own nearest.
-        new = [text for text in found.get((pair.query, pair.document), []) if text != pair.query]
+        new = [
+            text
+            for text in found.get((pair.query, pair.document), [])
+            if text != pair.query and (pair.query, text) not in answers
+        ]
         negatives = tuple(dict.fromkeys([*pair.hard_negatives, *new]))
         # A teacher's scores are of the earlier texts.
         scores = pair.scores if negatives == pair.hard_negatives else ()

@@ -11,7 +11,7 @@ import numpy as np
 
 from perspective.artifacts import Output, discard_result, write_text
 from perspective.data.collection import QRELS_PLACES, Collection, save_collection
-from perspective.data.documents import Passage, make_title_pairs
+from perspective.data.documents import Passage, make_title_pairs, write_passages
 from perspective.data.pairs import Pair, save_pairs
 from perspective.errors import DataError
 from perspective.synthesis.examples import Example, save_examples
@@ -108,6 +108,10 @@ def save_set(
         save_pairs(replace(output, path=files.control, schema="control pairs", facts={}), made.control)
     else:
         discard_result(files.control)
+    if passages:
+        apart = {pair.document for pair in made.held_out}
+        trained = [passage for passage in passages if passage.text not in apart]
+        write_passages(replace(output, path=files.train_corpus, schema="passages", facts={}), trained)
     # Before the pairs: queries of an earlier set may be among these now.
     shutil.rmtree(files.held_out, ignore_errors=True)
     if made.held_out:

@@ -42,11 +42,13 @@ class Example:
         return replace(self, fault=fault)
 
 
-def read_examples(questions: Sequence[Question], replies: Sequence[str], prompter: Prompter) -> list[Example]:
-    """Check all replies against their forms."""
+def read_examples(questions: Sequence[Question], replies: Sequence[str | None], prompter: Prompter) -> list[Example]:
+    """Check all replies against their forms; questions without one (None) make no example."""
     known = {kind: prompter.known(kind) for kind in {question.kind for question in questions}}
     examples = []
     for question, reply in zip(questions, replies, strict=True):
+        if reply is None:
+            continue
         texts, fault = read_reply(question.kind, reply, known[question.kind])
         values = {name: value for name, value in question.values.items() if name != "document"}
         kept = "" if texts else reply

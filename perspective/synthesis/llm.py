@@ -172,7 +172,7 @@ def ask_all(
     server: ServerSettings,
     settings: WritingSettings,
     purpose: str,
-) -> tuple[list[str], Prompter, dict[str, Any]]:
+) -> tuple[list[str | None], Prompter, dict[str, Any]]:
     """Ask what the log does not hold.
 
     Args:
@@ -185,13 +185,15 @@ def ask_all(
         purpose: Shown with the progress.
 
     Returns:
-        The replies in order, "" for questions that stay open; the prompter; and counts, "n_open" among them.
+        The replies in order, None for questions that stay open; the prompter; and counts, "n_open" among them.
     """
     writer = load_writer(llm, server, settings, recipe)
     n_prompts = len(questions)
     known = ReplyLog(log, describe_asking(llm, server, settings), writer.facts, purpose)
-    replies = known.ask(writer, questions)
-    n_open = known.count_open(writer, questions)
+    found = known.ask(writer, questions)
+    is_open = known.find_open(writer, questions)
+    replies = [None if without else reply for reply, without in zip(found, is_open, strict=True)]
+    n_open = sum(is_open)
     if n_open:
         logger.warning("%d of %d questions are open; the same command asks only these", n_open, n_prompts)
     return replies, writer.prompter, {**writer.facts, "n_open": n_open}

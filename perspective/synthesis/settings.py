@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from perspective.artifacts import ROOT
+from perspective.artifacts import ROOT, hash_file
 from perspective.artifacts.names import slugify_model
 from perspective.errors import DataError, suggest_name
 from perspective.llm.server.settings import ServerSettings
+from perspective.models.registry import find_local
 from perspective.options import FolderOptions, LLMOptions, option
 from perspective.runtime.devices import reading_precision
 from perspective.synthesis.forms import FREE, TypeName
@@ -115,6 +116,11 @@ class SynthesisFiles:
         return self.folder / "corpus.jsonl"
 
     @property
+    def train_corpus(self) -> Path:
+        """Those passages that no query is held out for: negatives are mined among them."""
+        return self.folder / "train_corpus.jsonl"
+
+    @property
     def examples(self) -> Path:
         """All replies with what is wrong with them."""
         return self.folder / "examples.jsonl"
@@ -150,13 +156,19 @@ class SynthesisFiles:
         return self.folder / "report.json"
 
 
+def find_local_llm(llm: LLMOptions, server: ServerSettings) -> dict[str, Path]:
+    """Return the local LLM as an input file, if it is one."""
+    return {} if server.base_url else find_local(llm=llm.llm)
+
+
 def describe_asking(llm: LLMOptions, server: ServerSettings, settings: WritingSettings) -> dict[str, Any]:
     """Return what decides a reply, apart from its prompt."""
     described = {"llm": llm.llm, "server": bool(server.base_url), "temperature": settings.temperature}
     if server.base_url:
         return described
     local = {"llm_revision": llm.llm_revision, "load_in": llm.load_in, "precision": reading_precision()}
-    return {**described, **local, "style": settings.style}
+    files = {role: hash_file(path) for role, path in find_local_llm(llm, server).items()}
+    return {**described, **local, "style": settings.style, **({"files": files} if files else {})}
 
 
 if __name__ == "__main__":  # for scripts: print the folder of a set and an LLM

@@ -9,7 +9,7 @@ from perspective.artifacts import LABELS, ROOT, Judgment, Output, read_record
 from perspective.artifacts.jsonl import read_jsonl
 from perspective.data.pairs import Pair, load_pairs
 from perspective.errors import DataError
-from perspective.judging.protocol import judgment_from_probabilities
+from perspective.judging.protocol import NO_ANSWER, judgment_from_probabilities
 from perspective.retrieval.embedding import EmbeddedTexts
 from perspective.retrieval.judged_pairs import (
     PairJudgingSettings,
@@ -71,6 +71,38 @@ def test_pairs_are_weighed_and_false_negatives_dropped(tmp_path, pairs):
     assert [pair.scores for pair in kept[:2]] == [(0, 2), (0, 1, 2)] and kept[-1] == scored[-1]
     strict, _ = weight_pairs(pairs, questions, ask(tmp_path, questions, Reader()), 0.95)
     assert not any(pair.hard_negatives for pair in strict)
+
+
+def test_questions_that_failed_say_nothing_and_are_asked_again(tmp_path, pairs):
+    class Failing(Reader):
+        def judge(self, questions):
+            for place, judgment in enumerate(super().judge(questions)):
+                yield (
+                    replace(judgment, content=NO_ANSWER, prediction=(), probability=None, swapped_probability=None)
+                    if (place % 4 == 3)
+                    else judgment
+                )
+
+        @property
+        def facts(self):
+            return {"n_unanswered": self.n_asked // 4}
+
+        @facts.setter
+        def facts(self, value):
+            pass
+
+    questions = create_pair_questions(pairs, seed=1)
+    judgments = ask(tmp_path, questions, Failing())
+    failed = [place for place, judgment in enumerate(judgments) if judgment.probability is None]
+    assert len(failed) == 20
+    weighed, facts = weight_pairs(pairs, questions, judgments, 0.5)
+    for place in failed:
+        row = questions.pairs[place]
+        _, *choices = (questions.texts[text] for text in questions.triplets[place].key)
+        assert set(weighed[row].hard_negatives) & set(choices)  # the negative stays
+    again = Reader()
+    assert all(judgment.probability is not None for judgment in ask(tmp_path, questions, again))
+    assert again.n_asked == 20
 
 
 @pytest.mark.parametrize(

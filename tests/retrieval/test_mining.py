@@ -107,6 +107,14 @@ def test_what_a_pair_has_stays_and_its_own_texts_are_never_negatives():
     )  # of fewer texts than there are
 
 
+def test_the_document_of_a_dropped_pair_is_no_negative_of_its_query():
+    pairs = [Pair("q 0", "d 1"), Pair("q 0", "d 8"), Pair("q 60", "d 61")]
+    embedded, settings = embed_all(pairs, more=["x 20"]), MineSettings(relative_margin=None, num_negatives=2)
+    kept = [pairs[0], pairs[2]]
+    assert mine_negatives(kept, embedded, settings)[0].hard_negatives == ("d 8", "x 20")
+    assert mine_negatives(kept, embedded, settings, dropped=pairs)[0].hard_negatives == ("x 20",)
+
+
 def test_memory_is_bounded_by_the_corpus_and_negatives_stay_the_same(monkeypatch):
     pairs = [Pair(f"q {i}", f"d {(7 * i) % 90}") for i in range(90)]
     embedded = embed_all(pairs)

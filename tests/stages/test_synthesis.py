@@ -11,6 +11,7 @@ from fake_server import MODEL, completion, send
 from helpers import ROOT, run_killed_when, run_stage, stage_command, stage_environment
 
 from perspective.data.collection import load_collection
+from perspective.data.documents import load_passages
 from perspective.data.pairs import load_pairs
 
 SCRIPTS = "perspective/4_synthesize/scripts"
@@ -81,6 +82,13 @@ def test_documents_become_pairs_and_a_collection(server, stage, embedder_folder,
     made = (out / "pairs.jsonl").stat().st_mtime_ns
     stage("filter", *options)
     assert (out / "pairs.jsonl").stat().st_mtime_ns == made
+    left = {passage.text for passage in load_passages(out / "train_corpus.jsonl")}
+    asked = {held_out.corpus[next(iter(grades))] for grades in held_out.qrels.values()}
+    assert left == set(held_out.corpus.values()) - asked  # negatives are mined elsewhere than held-out documents
+    (out / "corpus.jsonl").write_text((out / "corpus.jsonl").read_text() + '{"_id": "new", "text": "a new passage"}\n')
+    with pytest.raises(SystemExit):
+        stage("filter", *options)
+    assert "about other passages than corpus.jsonl holds; run generate.sh again" in capsys.readouterr().err
 
 
 def test_a_killed_run_on_a_server_asks_nothing_twice(server, tmp_path, documents):
@@ -243,6 +251,15 @@ def test_the_whole_stage_calls_its_parts_in_order(run, documents):
     assert "queries of the LLM itself" in log
 
 
+def test_documents_of_one_sentence_are_measured_without_a_control(run, documents, tmp_path):
+    (tmp_path / "results" / "control.jsonl").unlink()
+    code, calls, log = run(f"--documents={documents}")
+    assert code == 0, log
+    assert [call[0] for call in calls] == ["generate", "filter", "mine_negatives", "finetune", *["evaluate"] * 2]
+    assert [call[2] for call in calls[-2:]] == ["minilm", "trained-pairs"] and "no pairs can be made" in log
+    assert calls[3][calls[3].index("--max_pairs") + 1] == "3"
+
+
 def test_without_documents_the_docstrings_are_taken(run):
     code, calls, log = run()
     assert code == 0, log
@@ -255,6 +272,9 @@ def test_wrong_calls_of_the_whole_stage_are_one_line(run, tmp_path):
         (["--documents", str(tmp_path / "none")], "no such file or folder"),
         (["--collection", str(tmp_path)], "goes with --documents"),
         (["--documents"], "needs a value"),
+        (["--output_path", "x"], "--output_path: not here"),
+        (["--seed=7"], "--seed: set SEED in the environment"),
+        (["--recipe_path", "none.yaml"], "--recipe_path none.yaml: no such file"),
     ):
         code, calls, log = run(*options)
         assert (code, calls) == (2, []) and message in log and len(log.splitlines()) == 1

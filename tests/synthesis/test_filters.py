@@ -156,6 +156,13 @@ def test_files_of_documents_are_read(tmp_path):
     assert read_passages(path) == [Passage("a", ("A rope is long. " * 4).strip(), "Ropes")]
     with pytest.raises(DataError, match=r'corpus.jsonl:1: no text "body" \(found: _id, text, title\)'):
         read_passages(path, PassageSettings(text_column="body"))
+    text = "A rope is long. " * 4
+    rows = [{"_id": None, "text": text}, {"_id": "a", "text": f"{text}1"}, {"_id": "a", "text": f"{text}2"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(DataError, match=r'corpus.jsonl:3: the id "a" is given twice'):
+        read_passages(path)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[:2]), encoding="utf-8")
+    assert [passage.id for passage in read_passages(path)] == ["1", "a"]
     with pytest.raises(DataError, match="no folder and no"):
         read_passages(tmp_path / "nothing.pdf")
 

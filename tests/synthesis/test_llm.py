@@ -119,8 +119,10 @@ def test_a_server_that_dies_keeps_what_was_answered(server, ask):
 
 
 def test_a_budget_leaves_questions_open(server, ask):
-    _, _, facts = ask(QUESTIONS, concurrency=1, budget=0.0006, price_in=1.0, price_out=1.0)
+    replies, prompter, facts = ask(QUESTIONS, concurrency=1, budget=0.0006, price_in=1.0, price_out=1.0)
     assert 0 < facts["n_open"] < len(QUESTIONS)
+    examples = read_examples(QUESTIONS, replies, prompter)  # what was not asked is no fault of the LLM
+    assert len(examples) == len(QUESTIONS) - facts["n_open"] and not any(example.fault for example in examples)
     assert ask(QUESTIONS)[2]["n_open"] == 0 and len(server.requests) == len(QUESTIONS)
 
 

@@ -39,6 +39,19 @@ while (($#)); do
         usage
         exit 0
         ;;
+    --*=*)
+        # Split --name=value.
+        set -- "${1%%=*}" "${1#*=}" "${@:2}"
+        continue
+        ;;
+    --model | --dataset | --output_path | --documents_path) fail "$1: not here; see --help" ;;
+    --seed) fail "--seed: set SEED in the environment" ;;
+    --recipe_path)
+        [[ -f "${2:-}" ]] || fail "--recipe_path ${2:-}: no such file"
+        asked+=("$1" "$(cd "$(dirname "$2")" && pwd)/$(basename "$2")")
+        shift 2
+        continue
+        ;;
     --overwrite) overwrite=(--overwrite) ;;
     --documents | --collection | --llm | --n_examples)
         (($# > 1)) || fail "$1 needs a value"
@@ -58,6 +71,9 @@ done
 [[ -z "$documents" || -e "$documents" ]] || fail "$documents: no such file or folder"
 [[ -z "$collection" || -d "$collection" ]] || fail "$collection: no such folder"
 # Stages run in the root folder.
+for model in LLM EMBEDDER; do
+    [[ "${!model:-}" != *[/.]* || ! -e "${!model}" ]] || printf -v "$model" "%s" "$(cd "$(dirname "${!model}")" && pwd)/$(basename "${!model}")"
+done
 [[ -z "$documents" ]] || documents="$(cd "$(dirname "$documents")" && pwd)/$(basename "$documents")"
 [[ -z "$collection" ]] || collection="$(cd "$collection" && pwd)"
 
@@ -85,12 +101,17 @@ bash "$here/generate.sh" --documents_path "$documents" --n_examples "$n_examples
 bash "$here/filter.sh" --n_held_out "$n_held_out" ${overwrite[@]+"${overwrite[@]}"}
 
 # The same number of pairs for both, so that only their origin differs.
-n_pairs="$(wc -l "$results/pairs.jsonl" "$results/control.jsonl" | awk '$2 != "total" {print $1}' | sort -n | head -1)"
+n_pairs="$(wc -l <"$results/pairs.jsonl")" n_control=0
+[[ ! -f "$results/control.jsonl" ]] || n_control="$(wc -l <"$results/control.jsonl")"
+if ((n_control > 1 && n_control < n_pairs)); then
+    echo "note: both are trained on $((n_control)) pairs, as many as can be made without the LLM; it wrote $((n_pairs))" >&2
+    n_pairs="$n_control"
+fi
 
 # Trains on a file of pairs. Usage: train PAIRS
 train() {
     local mined="$results/mined/$1-${EMBEDDER//\//_}"
-    bash "$stage6/mine_negatives.sh" --train_file "$results/$1.jsonl" --corpus_path "$results/corpus.jsonl" \
+    bash "$stage6/mine_negatives.sh" --train_file "$results/$1.jsonl" --corpus_path "$results/train_corpus.jsonl" \
         --output_path "$mined" ${overwrite[@]+"${overwrite[@]}"}
     bash "$stage6/finetune.sh" --train_file "$mined/"*.jsonl --output_dir "$results/trained-$1" \
         --max_pairs "$n_pairs" --num_train_epochs 3 --per_device_train_batch_size 32 --max_source_length "${MAX_LENGTH:-128}" \
@@ -108,16 +129,22 @@ result_of() {
     echo "$results/measures/$(basename "$("$PYTHON" -m perspective.retrieval.layout "$(basename "$collection")" "$1")")"
 }
 
-train control
+((n_control < 2)) || train control
 train pairs
 echo "== $EMBEDDER as it comes" >&2
 measure "$EMBEDDER"
-echo "== trained on pairs made without an LLM, against that" >&2
-measure "$results/trained-control" --compare "$(result_of "$EMBEDDER")"
+if ((n_control > 1)); then
+    echo "== trained on pairs made without an LLM, against that" >&2
+    measure "$results/trained-control" --compare "$(result_of "$EMBEDDER")"
+else
+    echo "note: no pairs can be made of these documents without an LLM: they have no titles and are of one sentence" >&2
+fi
 echo "== trained on the queries of $LLM, against $EMBEDDER as it comes: the gain" >&2
 measure "$results/trained-pairs" --compare "$(result_of "$EMBEDDER")"
-echo "== the same against the pairs made without an LLM: what the LLM was worth" >&2
-measure "$results/trained-pairs" --compare "$(result_of "$results/trained-control")"
+if ((n_control > 1)); then
+    echo "== the same against the pairs made without an LLM: what the LLM was worth" >&2
+    measure "$results/trained-pairs" --compare "$(result_of "$results/trained-control")"
+fi
 if ((n_held_out)); then
     echo "note: measured with queries of the LLM itself; they show that such queries are answered better, not that" \
         "people's are. With judged queries of people: --collection FOLDER" >&2
