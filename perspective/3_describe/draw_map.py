@@ -18,6 +18,7 @@ from pathlib import Path
 
 from perspective.artifacts import Output, display_path, read_vectors
 from perspective.cli import entry_point, parse_settings
+from perspective.description.clusters import check_embeddings
 from perspective.description.files import read_clustering
 from perspective.layout import Layout
 from perspective.options import DatasetOptions, LearnedRunOptions, OutputOptions, option
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     files = layout.description.inside(out.folder)
     inputs = {"before": Path(given.feat_path or layout.embeds), "after": Path(given.after_path or layout.after_embeds)}
     clustering = read_clustering(files)
+    check_embeddings(files)
     before, after = (read_vectors(path, len(clustering.texts)) for path in inputs.values())
     map_output = Output(files.map, "map", asdict(settings), inputs)
     if not map_output.is_finished(out.overwrite):

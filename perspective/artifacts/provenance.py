@@ -40,7 +40,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Versions of the methods by schema; 1 if not listed. Raise one when a change of code changes the numbers that the
 # same settings give: prompts and their examples, token limits, the trust rule, neighbours ...
-METHOD_VERSIONS = {"answer states": 2, "teacher": 2, "embedder": 3, "cluster names": 2, "number of clusters": 2}
+METHOD_VERSIONS = {
+    **{"answer states": 2, "teacher": 2, "embedder": 3},
+    **{"number of clusters": 2, "clusters": 2, "cluster names": 3, "map": 2},
+}
 
 
 @dataclass
@@ -200,7 +203,7 @@ class Output:
             sha256=hash_file(result),
             record=self.record,
             facts=self.facts,
-            input_paths={role: display_path(Path(path)) for role, path in self.inputs.items()},
+            input_paths={role: display_path(Path(path).resolve()) for role, path in self.inputs.items()},
             wall_seconds=round(time.perf_counter() - self._started, 1),
             git_commit=_git_commit(),
             versions=_versions(),

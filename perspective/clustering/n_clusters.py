@@ -13,6 +13,7 @@ from perspective.clustering.granularity import Granularities, find_peak, list_me
 SUBSAMPLE = 0.75  # share of the texts in each of the two samples of the stability
 FEWEST_COMPARED = 3  # by chance, two views agree about two clusters as well as about the right number
 N_EIGENVALUES = 300
+MAX_RESTARTS = 1000  # of the search for eigenvalues
 N_GRAPH_NEIGHBORS = 10
 HDBSCAN_DIM, MIN_DENSE = 15, 5
 PAIRS_PER_MERGE = 8
@@ -80,7 +81,7 @@ def find_eigengap(view: Granularities) -> int | None:
     gap after the first is left out: it says only that the graph hangs together.
     """
     from scipy.sparse import diags
-    from scipy.sparse.linalg import eigsh
+    from scipy.sparse.linalg import ArpackError, eigsh
     from sklearn.neighbors import kneighbors_graph
 
     n_texts = len(view.rows)
@@ -90,8 +91,15 @@ def find_eigengap(view: Granularities) -> int | None:
     graph = kneighbors_graph(view.rows, min(N_GRAPH_NEIGHBORS, n_texts - 1), mode="connectivity")
     graph = graph.maximum(graph.T)
     scale = diags(np.asarray(graph.sum(axis=1)).ravel() ** -0.5)
-    start = np.ones(n_texts)  # stated: otherwise random, and the result with it
-    values = np.sort(eigsh(scale @ graph @ scale, n_values, which="LA", v0=start, return_eigenvectors=False))[::-1]
+    # Stated: otherwise the start and restarts are random, and the result with them.
+    fixed = {"v0": np.ones(n_texts), "rng": np.random.default_rng(0)}
+    try:
+        found = eigsh(
+            scale @ graph @ scale, n_values, which="LA", maxiter=MAX_RESTARTS, return_eigenvectors=False, **fixed
+        )
+    except ArpackError:  # many copies of texts: as many equal eigenvalues
+        return None
+    values = np.sort(found)[::-1]
     return int(np.argmax(values[1:-1] - values[2:])) + 2
 
 

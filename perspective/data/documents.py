@@ -21,7 +21,8 @@ TEXT_ENDINGS = (".txt", ".md")
 TABLE_ENDINGS = (".jsonl", ".csv", ".parquet")
 MIN_PASSAGE_CHARS = 40  # a heading alone is no document
 _HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*$")
-_BREAKS = (r"\n\s*\n", r"\n", r"(?<=[.!?。！？])\s+", r"\s+")  # where a text is cut, best first
+_SENTENCE_END = r"(?<=[.!?])\s+|(?<=[。！？])\s*(?=\S)"  # Chinese and Japanese write no space there
+_BREAKS = (r"\n\s*\n", r"\n", _SENTENCE_END, r"\s+")  # where a text is cut, best first
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def make_title_pairs(passages: Sequence[Passage]) -> list[Pair]:
     for passage in passages:
         query, text = passage.title, passage.text
         if not query:
-            query, _, text = re.sub(r"([.!?。！？])\s+", "\\1\n", text, count=1).partition("\n")
+            query, _, text = re.sub(_SENTENCE_END, "\n", text, count=1).partition("\n")
         if not is_blank(query) and len(text) >= MIN_PASSAGE_CHARS:
             pairs.append(Pair(query, text, source="title" if passage.title else "first sentence"))
     return pairs

@@ -65,10 +65,8 @@ def write_found(
         scale: As in `cluster_vectors`.
     """
     found, free = find_clusters(normalize_rows(vectors), settings, seed, scale), find_free_id(files)
-    if files.found.exists() and files.texts.exists():
-        old_ids, (old_texts, _) = np.load(files.found, allow_pickle=False), read_rows(files.texts)
-        if len(old_ids) == len(old_texts):
-            found = keep_ids(found, texts, old_ids, old_texts, free)
+    if earlier := _read_earlier(files):
+        found = keep_ids(found, texts, *earlier, free)
     output.facts |= {
         "method": settings.method,
         "highest_id": max(free - 1, int(found.max())),
@@ -198,13 +196,29 @@ def build_tree(clusters: Sequence[Cluster], centers: np.ndarray) -> list[Branch]
 
 def find_free_id(files: ClusterFiles) -> int:
     """Return the first id that no cluster has or had, and that no edit mentions."""
-    used = {NOWHERE, *load_edits(files.edits).list_ids()}
-    if files.found.exists():
-        used.add(int(np.load(files.found, allow_pickle=False).max()))
+    # Not those of branches, which a person may have renamed.
+    used = {NOWHERE, *(one for one in load_edits(files.edits).list_ids() if one < FIRST_BRANCH)}
+    try:
         used.add(int(read_facts(files.found).get("highest_id", NOWHERE)))
+    except DataError as error:  # a damaged sidecar
+        logger.warning("%s", error)
+    if earlier := _read_earlier(files):
+        used.add(int(earlier[0].max()))
     if old := _read_if_whole(files):
         used.update(one.id for one in old.record.clusters)
     return max(used) + 1
+
+
+def _read_earlier(files: ClusterFiles) -> tuple[np.ndarray, list[str]] | None:
+    """Return the clusters that were found before, and their texts; None where these are missing or damaged."""
+    if not files.found.exists() or not files.texts.exists():
+        return None
+    try:
+        ids, (texts, _) = np.load(files.found, allow_pickle=False), read_rows(files.texts)
+    except (DataError, ValueError, EOFError) as error:
+        logger.warning("%s: damaged, so that clusters get new ids (%s)", display_path(files.found), error)
+        return None
+    return (ids, list(texts)) if len(ids) == len(texts) and len(ids) else None
 
 
 def read_sources(files: ClusterFiles) -> list[str]:
@@ -224,17 +238,29 @@ def apply_changed_edits(files: ClusterFiles) -> None:
         raise DataError(f"{files.clusters}: no such file, or not made by this stage; run cluster.sh first")
     if not files.edits.exists():
         raise DataError(f"{files.edits}: no such file; run cluster.sh first, it writes an empty one")
+    check_embeddings(files)
     embeddings = find_embeddings(files)
-    if embeddings.exists() and made.inputs.get("embeddings") != hash_file(embeddings):
-        raise DataError(f"{files.clusters}: of other vectors than are in {embeddings} now; run cluster.sh again")
     if made.inputs.get("edits") != hash_file(files.edits):
         write_clusters(files, embeddings, read_rows(files.texts)[0])
 
 
+def check_embeddings(files: ClusterFiles) -> None:
+    """Raise a DataError if the vectors that were clustered were made again since."""
+    embeddings, made = find_embeddings(files), read_sidecar(files.clusters)
+    if made and embeddings.exists() and made.inputs.get("embeddings") != hash_file(embeddings):
+        raise DataError(f"{files.clusters}: of other vectors than are in {embeddings} now; run cluster.sh again")
+
+
 def find_embeddings(files: ClusterFiles) -> Path:
-    """Return the path of the vectors that were clustered."""
+    """Return the path of the vectors that were clustered.
+
+    Raises:
+        DataError: There are no clusters of this stage.
+    """
     made = read_sidecar(files.clusters)
-    return ROOT / made.input_paths["embeddings"] if made else Path()
+    if made is None:
+        raise DataError(f"{files.clusters}: no such file, or not made by this stage; run cluster.sh first")
+    return ROOT / made.input_paths["embeddings"]
 
 
 def hash_texts(texts: Sequence[str]) -> str:
@@ -301,8 +327,10 @@ def _describe(
         cosines = unit[rows] @ direction
         order = rows[np.argsort(-cosines, kind="stable")].tolist()
         distinct: dict[str, int] = {}  # one of several equal texts says as much
-        for row in order[: 5 * N_REPRESENTATIVES]:
+        for row in order:
             distinct.setdefault(texts[row], row)
+            if len(distinct) == N_REPRESENTATIVES:
+                break
         central.append(list(distinct.values()))
         cohesion.append(float(np.clip(cosines.mean(), -1, 1)))
         sizes.append(len(rows))
@@ -314,7 +342,7 @@ def _describe(
             id=int(number),
             size=sizes[place],
             cohesion=cohesion[place],
-            representatives=central[place][:N_REPRESENTATIVES],
+            representatives=central[place],
             contrasts=[row for other in near[place] for row in central[other][:N_CONTRASTS]],
         )
         for place, number in enumerate(ids)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perspective.artifacts import Output, hash_file, read_facts, read_json, read_vectors
+from perspective.artifacts import Output, hash_file, read_facts, read_json, read_sidecar, read_vectors
 from perspective.artifacts.sidecar import validate_record
 from perspective.artifacts.writing import atomic_path
 from perspective.description.records import Clusters, Count, Names
@@ -215,6 +215,9 @@ def write_clustering(
 def finish_writing(files: ClusterFiles) -> None:
     """Rename what a killed process had written for the clusters that are in place; remove what it had not finished."""
     waiting = [path for path in _companions(files) if _waiting(path).exists()]
+    made = read_sidecar(files.clusters) if waiting else None
+    if made and made.sha256 != hash_file(files.clusters):
+        return  # killed between the sidecar and the clusters: these are still the earlier ones
     hashes = _recorded_hashes(files) if waiting else {}
     for path in waiting:
         if hash_file(_waiting(path)) == hashes.get(path.name):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from perspective.artifacts import Output, read_sidecar, read_vectors
-from perspective.description.clusters import find_embeddings
+from perspective.description.clusters import check_embeddings, find_embeddings
 from perspective.description.edits import load_edits
 from perspective.description.files import read_clustering, read_rows
 from perspective.description.records import Name, Names
@@ -74,6 +74,7 @@ def write_names(
         JudgeError: The server fails, and keywords shall not stand in.
     """
     clustering = read_clustering(files)
+    check_embeddings(files)
     texts, clusters = list(clustering.texts), clustering.assignment.cluster
     vectors = read_vectors(find_embeddings(files), len(texts))
     embed = _load_embed(checkpoint, embedding, vectors.shape[1])

@@ -58,7 +58,8 @@ def split_words(text: str) -> list[str]:
     """
     plain = unicodedata.normalize("NFKC", text[:MAX_CHARS]).casefold().translate(_SEPARATORS)
     words = (word.strip("'") for word in _RUNS.sub(r" \1 ", plain).split())
-    return [word for word in words if word and len(word) <= MAX_TERM_CHARS]
+    # A run of a script without spaces is a whole sentence; pieces of it are the terms.
+    return [word for word in words if word and (len(word) <= MAX_TERM_CHARS or _RUNS.match(word))]
 
 
 def is_shown(term: str) -> bool:

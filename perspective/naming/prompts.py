@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -199,8 +200,10 @@ def normalize_name(name: str) -> str:
     >>> normalize_name("Exchange-Rates!") == normalize_name("rates exchange")
     True
     """
-    words = re.findall(r"\w+", name.casefold())
-    return " ".join(sorted(words)) or name.casefold().strip()
+    folded = name.casefold()
+    # \w leaves out marks, which are the vowels of many scripts.
+    kept = [char if char.isalnum() or unicodedata.category(char)[0] == "M" else " " for char in folded]
+    return " ".join(sorted("".join(kept).split())) or folded.strip()
 
 
 def shorten_texts(write: Callable[[Sequence[str]], Sequence[int]], texts: Sequence[str], n_tokens: int) -> list[str]:

@@ -180,7 +180,8 @@ def _find_neighbors(rows: np.ndarray) -> tuple[np.ndarray, Affinities]:
 
     perplexity = min(PERPLEXITY, (len(rows) - 1) / 3)
     n_neighbors = min(len(rows) - 1, int(3 * perplexity))
-    neighbors, distances = Annoy(rows, k=n_neighbors, metric="euclidean", n_jobs=-1, random_state=SEED).build()
+    # One thread: with another number the index is another.
+    neighbors, distances = Annoy(rows, k=n_neighbors, metric="euclidean", n_jobs=1, random_state=SEED).build()
     found = PrecomputedNeighbors(neighbors, distances)
     return neighbors, PerplexityBasedNN(knn_index=found, perplexity=perplexity, n_jobs=-1)
 

@@ -26,12 +26,14 @@ class Reliability:
             `MIN_BOTH_ORDERS` judgments in both orders.
         position1_fraction: Fraction of all answers, over both orders, that name the choice in
             first position; 0.5 without position bias. None as above.
+        n_in_both_orders: Number of judgments that kappa is of.
     """
 
     n_judgments: int
     n_decided: int
     order_kappa: float | None
     position1_fraction: float | None
+    n_in_both_orders: int = 0
 
     @property
     def decided_fraction(self) -> float:
@@ -40,9 +42,15 @@ class Reliability:
 
     @property
     def is_reliable(self) -> bool:
-        """Whether the judgments are better than noise, and worth training on."""
-        if self.order_kappa is not None and self.order_kappa < MIN_ORDER_KAPPA:
-            return False
+        """Whether the judgments are better than noise, and worth training on.
+
+        Kappa must exceed what guesses reach: its standard error is 1 / sqrt(n) for answers that do not depend on the
+        texts, and two of these are asked for.
+        """
+        if self.order_kappa is not None:
+            noise = 2 * max(self.n_in_both_orders, 1) ** -0.5 if self.n_in_both_orders else 0.0
+            if self.order_kappa < max(MIN_ORDER_KAPPA, noise):
+                return False
         return self.decided_fraction >= MIN_DECIDED_FRACTION
 
     @property
@@ -89,4 +97,4 @@ def assess_reliability(judgments: Sequence[Judgment]) -> Reliability:
     rates = is_choice1.mean(axis=0)
     # Choice 1 is first in the order of the file and second in the swapped order.
     position1 = float((rates[0] + 1 - rates[1]) / 2)
-    return Reliability(len(judgments), n_decided, kappa, position1)
+    return Reliability(len(judgments), n_decided, kappa, position1, len(both))
