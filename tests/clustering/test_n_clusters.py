@@ -127,6 +127,12 @@ def test_few_or_equal_texts_have_no_number(vectors):
     assert measures["silhouette"] is None
 
 
+def test_copies_of_texts_have_the_same_eigengap_or_none_each_time():
+    distinct = np.random.default_rng(0).standard_normal((60, 20))
+    view = Granularities.of(np.repeat(distinct, 12, axis=0).astype(np.float32))
+    assert len({find_eigengap(view) for _ in range(3)}) == 1
+
+
 def test_many_texts_are_measured_on_a_sample(monkeypatch):
     monkeypatch.setattr(n_clusters, "N_MEASURED", 200)
     vectors, _ = make_groups(5, 100)

@@ -1,6 +1,7 @@
 import numpy as np
 
 from perspective.naming.keywords import TermCounts, is_shown, list_terms, split_words
+from perspective.naming.prompts import normalize_name
 
 TEXTS = [
     "where is my card", "my card is lost", "i lost the card", "the card was stolen",
@@ -47,8 +48,16 @@ def test_chinese_japanese_and_korean_give_words():
     assert counts.rank([0])[0] == "카드" and counts.rank([1])[0] == "날씨"
 
 
+def test_sentences_of_scripts_without_spaces_are_no_long_words():
+    cards = ["ฉันทำบัตรหายเมื่อวานนี้และต้องการบัตรใหม่โดยเร็วที่สุดเพื่อใช้จ่าย", "บัตรของฉันหายไปที่สนามบินและฉันต้องการยกเลิกบัตรทันทีตอนนี้เลย"]
+    rain = ["วันนี้ฝนตกหนักมากทั้งวันและพรุ่งนี้ฝนจะตกอีกหรือเปล่าช่วยบอกหน่อย", "พรุ่งนี้ที่กรุงเทพฝนจะตกตอนเช้าหรือตอนเย็นช่วยบอกฉันหน่อยได้ไหม"]
+    counts = TermCounts(cards + rain, np.repeat([0, 1], 2), 2)
+    assert any(term in "บัตร" or "บัตร" in term for term in counts.rank([0])) and counts.rank([1])
+
+
 def test_combining_marks_stay_in_their_words():
     assert split_words("नमस्ते दुनिया") == ["नमस्ते", "दुनिया"]
+    assert normalize_name("काल") != normalize_name("कील")
 
 
 def test_texts_without_words_have_no_keywords():

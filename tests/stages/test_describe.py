@@ -8,7 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import ROOT, run_killed_when, run_stage, stage_command, stage_environment, write_jsonl
 
-from perspective.description.files import read_clustering, read_count
+from perspective.description.clusters import find_embeddings
+from perspective.description.files import finish_writing, read_clustering, read_count
+from perspective.errors import DataError
 from perspective.layout import ClusterFiles, Layout
 
 N_TEXTS, N_GROUPS = 160, 5
@@ -140,6 +142,48 @@ def test_overwriting_keeps_the_ids_of_clusters_that_stay(run):
     assert set(after) - set(before) == {5}
     run.cluster("--n_clusters", 5, "--overwrite")
     assert not (set(read_clustering(run.files).assignment.cluster) - set(after)) & set(before)  # gone is gone
+
+
+def test_a_renamed_branch_takes_no_id_of_a_cluster(run):
+    run.cluster("--n_clusters", 5)
+    branch = read_clustering(run.files).record.tree[0].id
+    run.files.edits.write_text(f"rename:\n  {branch}: mine\n")
+    run.cluster("--n_clusters", 7, "--overwrite")
+    assert max(one.id for one in read_clustering(run.files).record.clusters) < 20
+
+
+@pytest.mark.parametrize("damaged", ["found", "texts"])
+def test_overwriting_replaces_damaged_files(run, damaged, caplog):
+    run.cluster("--n_clusters", 5)
+    path = getattr(run.files, damaged)
+    path.write_bytes(path.read_bytes()[:50])
+    run.cluster("--n_clusters", 5, "--overwrite")
+    assert len(read_clustering(run.files).record.clusters) == 5 and "damaged" in caplog.text
+
+
+def test_a_kill_between_sidecar_and_clusters_mixes_nothing(run, capsys):
+    run.cluster("--n_clusters", 5)
+    old = run.files.clusters.read_bytes()
+    first = {path.name: path.read_bytes() for path in (run.files.centers, run.files.anchors, run.files.texts)}
+    run.cluster("--n_clusters", 7, "--overwrite")
+    for name, content in first.items():  # what was there before: the new files wait under other names
+        path = run.files.folder / name
+        path.with_name(f".{name}.new").write_bytes(path.read_bytes())
+        path.write_bytes(content)
+    run.files.clusters.write_bytes(old)
+    with pytest.raises(DataError, match="not of these clusters"):
+        read_clustering(run.files)
+    finish_writing(run.files)
+    with pytest.raises(DataError, match="not of these clusters"):
+        read_clustering(run.files)
+    run.cluster("--n_clusters", 7, "--overwrite")
+    assert len(read_clustering(run.files).record.clusters) == 7
+
+
+def test_the_vectors_are_found_from_another_folder(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_stage("cluster", *run.data, "--feat_path", run.vectors.name, "--n_clusters", 5)
+    assert find_embeddings(run.files) == run.vectors
 
 
 def test_hdbscan_needs_no_number(run):

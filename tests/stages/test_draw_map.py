@@ -82,6 +82,12 @@ def test_other_vectors_are_refused(run, capsys):
     assert f"{N_TEXTS + 1} rows for {N_TEXTS} texts" in refuse(capsys, run.draw, "--overwrite")
 
 
+def test_clusters_of_vectors_that_were_made_again_are_refused(run, capsys):
+    run.cluster()
+    np.save(run.after, np.load(run.after)[::-1])
+    assert "of other vectors than are in" in refuse(capsys, run.draw)
+
+
 def test_a_page_of_somebody_else_is_not_replaced(run, capsys):
     run.cluster()
     run.files.page.write_text("mine")

@@ -167,6 +167,13 @@ def test_files_of_documents_are_read(tmp_path):
         read_passages(tmp_path / "nothing.pdf")
 
 
+def test_chinese_is_cut_at_sentences_without_spaces():
+    sentence = "我的银行卡昨天丢失了请尽快补办一张新卡。"
+    assert [part for _, part in split_text(sentence * 6, 45)] == [f"{sentence} {sentence}"] * 3
+    (pair,) = make_title_pairs([Passage("a", sentence * 4, "")])
+    assert pair.query == sentence and pair.document == sentence * 3
+
+
 def test_texts_are_cut_at_the_best_place():
     assert [part for _, part in split_text("One two.\n\nThree four. Five six.", 12)] == [
         "One two.",

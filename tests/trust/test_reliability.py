@@ -61,6 +61,13 @@ def test_position_and_chance_are_not_reliable(firsts, swappeds):
     assert not reliability.is_reliable
 
 
+@pytest.mark.parametrize("n", [30, 60, 200])
+def test_few_guesses_seldom_look_like_agreement(n):
+    rng = np.random.default_rng(n)
+    found = [assess_reliability(judge(rng.random(n), rng.random(n))).is_reliable for _ in range(200)]
+    assert np.mean(found) < 0.06
+
+
 def test_ties_of_half_precision_do_not_look_like_agreement():
     """Random answers, with log-odds rounded to the steps of bfloat16 around 20."""
     rng = np.random.default_rng(0)
