@@ -140,8 +140,8 @@ def _check_origins(before: Path, after: Sequence[Path], checkpoints: Sequence[Pa
         first = trained[0]
         if first and made and _describe_training(first) != _describe_training(made):
             raise DataError(
-                f"{checkpoint}: trained with other settings or another judge than {checkpoints[0].name}; only training "
-                "seeds of the same run can be compared together"
+                f"{checkpoint}: trained with other settings, another judge or version than {checkpoints[0].name}; only "
+                "training seeds of the same run can be compared together"
             )
 
 
@@ -149,9 +149,10 @@ def _describe_labels(measured: Sidecar) -> tuple[dict[str, Any], str | None]:
     return measured.settings, measured.inputs.get("texts")
 
 
-def _describe_training(made: Sidecar) -> tuple[dict[str, Any], str | None]:
+def _describe_training(made: Sidecar) -> tuple[Any, ...]:
     settings = {name: value for name, value in made.settings.items() if name != "seed"}
-    return settings, made.record.judge.name if made.record.judge else None
+    judge = made.record.judge.name if made.record.judge else None
+    return settings, judge, made.method_version, made.precision
 
 
 def _find_embeds(measures: Path) -> Path:

@@ -22,6 +22,7 @@ MEAN = "mean"  # over the four data sets
 STUDIES = {
     "smollm2": ("minilm", "smollm2"),
     "qwen": ("minilm", "qwen05"),
+    "qwen15": ("minilm", "qwen15"),
     "decoder": ("smollm2", "smollm2"),
     "mpnet": ("sentence-transformers/all-mpnet-base-v2", "smollm2"),
 }

@@ -48,7 +48,7 @@ class Reliability:
         texts, and two of these are asked for.
         """
         if self.order_kappa is not None:
-            noise = 2 * max(self.n_in_both_orders, 1) ** -0.5 if self.n_in_both_orders else 0.0
+            noise = 2 * self.n_in_both_orders**-0.5 if self.n_in_both_orders else 0.0
             if self.order_kappa < max(MIN_ORDER_KAPPA, noise):
                 return False
         return self.decided_fraction >= MIN_DECIDED_FRACTION

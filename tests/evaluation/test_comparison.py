@@ -180,7 +180,7 @@ def test_what_cannot_be_compared_is_named(run):
         (lambda run: write_record(run.other, {"seed": 7, "num_train_epochs": 9}), "other: trained with other settings"),
         (
             lambda run: write_record(run.other, {"seed": 7}, judge=JudgeRecord(name="gpt")),
-            "another judge than first",
+            "another judge or version than first",
         ),
         (
             lambda run: write_measures(run.after[1], (65, 67, 69), label_column="intent"),
