@@ -118,7 +118,8 @@ def tabulate_sets(study: str) -> str:
         n_seeds = str(len(measured.load_study(study)[name]["method"]))
         rows.append([name, "tuning" if name in TUNING else "confirmation", n_seeds, *cells, *gains])
     columns = ["ACC / NMI", "role", "training seeds", "as it comes", "adapted", "gain", "of it the LLM's share"]
-    return format_table(columns, rows)
+    n_columns = len(columns) if any(row[-1] for row in rows) else len(columns) - 1  # measured without its control
+    return format_table(columns[:n_columns], [row[:n_columns] for row in rows])
 
 
 def tabulate_unseen_gains(study: str) -> str:
