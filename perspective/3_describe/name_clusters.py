@@ -19,6 +19,7 @@ from perspective.artifacts import Output
 from perspective.artifacts.sidecar import JudgeRecord
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings
+from perspective.errors import DataError
 from perspective.judging.protocol import choose_wording
 from perspective.judging.session import lock_judgments
 from perspective.layout import PREDICT_STAGE, Layout
@@ -63,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         OutputOptions,
     )
     corpus, run, settings, llm, server, embedding, out = parse_settings(kinds, argv, __doc__)
+    if embedding.instruction:
+        raise DataError("--instruction: names are embedded without one; leave it out")
     layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, run.llm, run.recipe)
     files = layout.description.inside(out.folder)
     name, checkpoint = settings.naming_llm or llm.llm, settings.checkpoint or str(layout.checkpoint)

@@ -59,6 +59,12 @@ def test_a_local_llm_names_clusters_and_branches(run, llm_folder, caplog):
     assert "already made" in caplog.text
 
 
+def test_an_instruction_is_refused(run, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run.name("--naming_llm", "none", "--instruction")
+    assert "error: --instruction: names are embedded without one" in capsys.readouterr().err
+
+
 def test_keywords_alone_need_no_llm(run):
     run.name("--naming_llm", "none")
     assert {name.source for name in run.read().names} == {"keywords"}
