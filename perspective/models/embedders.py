@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from perspective.artifacts import read_object
 from perspective.errors import ModelError
 from perspective.models.decoders import (
     append_eos,
@@ -63,7 +64,8 @@ def load_embedder(
     if spec is not None and spec.pickled:
         source = fetch_converted(source, revision)
     if adapter := find_adapter(source):
-        if (adapter.parent / "modules.json").exists():
+        beside = adapter.parent / "config.json"
+        if beside.exists() and read_object(beside).get("is_causal") is False:  # the adapter alone would be causal again
             raise ModelError(f"{name}: only the adapter of the embedder in {adapter.parent}; give that folder")
         own: dict[str, Any] = {"device": device, "reading": reading, "pooling": pooling}
         base = load_embedder(read_adapter_base(adapter), trust_remote_code=trust_remote_code, **own)

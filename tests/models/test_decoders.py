@@ -188,9 +188,13 @@ def test_an_adapter_is_merged_into_its_base(adapter, llm_folder):
     assert not any("lora" in name for name in model.state_dict())
 
 
-def test_an_adapter_beside_its_whole_embedder_is_refused(adapter, llm_folder):
-    folder, _ = adapter
-    load_embedder(str(llm_folder), device="cpu").save_pretrained(str(folder.parent))
+def test_the_adapter_of_an_embedder_without_causal_mask_is_refused(adapter, llm_folder):
+    folder, expected = adapter
+    whole = load_embedder(str(llm_folder), device="cpu")
+    whole.save_pretrained(str(folder.parent))
+    np.testing.assert_allclose(load_embedder(str(folder), device="cpu").encode(TEXTS), expected, atol=1e-5)
+    make_bidirectional(whole)
+    whole.save_pretrained(str(folder.parent))
     with pytest.raises(ModelError, match=r"only the adapter of the embedder in .*; give that folder"):
         load_embedder(str(folder))
 
