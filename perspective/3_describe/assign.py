@@ -68,7 +68,7 @@ def embed(
     Raises:
         DataError: The clustered vectors are of another model, or were made with another instruction.
     """
-    from perspective.description.clusters import find_embeddings
+    from perspective.description.files import find_embeddings
 
     checkpoint = Path(given.checkpoint or layout.checkpoint)
     instruction = read_prompt(PROMPTS, corpus.dataset) if settings.instruction else None

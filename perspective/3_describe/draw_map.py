@@ -18,8 +18,7 @@ from pathlib import Path
 
 from perspective.artifacts import Output, display_path, read_vectors
 from perspective.cli import entry_point, parse_settings
-from perspective.description.clusters import check_embeddings
-from perspective.description.files import read_clustering
+from perspective.description.files import check_embeddings, read_clustering
 from perspective.layout import Layout
 from perspective.options import DatasetOptions, LearnedRunOptions, OutputOptions, option
 from perspective.page.map import MapSettings, draw_map, read_map

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from perspective.artifacts import ROOT, Output, display_path, hash_file, read_facts, read_sidecar, read_vectors
+from perspective.artifacts import Output, display_path, hash_file, read_facts, read_sidecar, read_vectors
 from perspective.clustering.ward import average_by_cluster
 from perspective.description.added import AddedClusters, join_added
 from perspective.description.assignment import assign_vectors, find_outlier_cosine
@@ -20,6 +20,8 @@ from perspective.description.edits import Edits, apply_edits, list_unknown_names
 from perspective.description.files import (
     Anchors,
     Clustering,
+    check_embeddings,
+    find_embeddings,
     finish_writing,
     make_table,
     read_anchors,
@@ -242,25 +244,6 @@ def apply_changed_edits(files: ClusterFiles) -> None:
     embeddings = find_embeddings(files)
     if made.inputs.get("edits") != hash_file(files.edits):
         write_clusters(files, embeddings, read_rows(files.texts)[0])
-
-
-def check_embeddings(files: ClusterFiles) -> None:
-    """Raise a DataError if the vectors that were clustered were made again since."""
-    embeddings, made = find_embeddings(files), read_sidecar(files.clusters)
-    if made and embeddings.exists() and made.inputs.get("embeddings") != hash_file(embeddings):
-        raise DataError(f"{files.clusters}: of other vectors than are in {embeddings} now; run cluster.sh again")
-
-
-def find_embeddings(files: ClusterFiles) -> Path:
-    """Return the path of the vectors that were clustered.
-
-    Raises:
-        DataError: There are no clusters of this stage.
-    """
-    made = read_sidecar(files.clusters)
-    if made is None:
-        raise DataError(f"{files.clusters}: no such file, or not made by this stage; run cluster.sh first")
-    return ROOT / made.input_paths["embeddings"]
 
 
 def hash_texts(texts: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perspective.artifacts import Output, hash_file, read_facts, read_json, read_sidecar, read_vectors
+from perspective.artifacts import ROOT, Output, hash_file, read_facts, read_json, read_sidecar, read_vectors
 from perspective.artifacts.sidecar import validate_record
 from perspective.artifacts.writing import atomic_path
 from perspective.description.records import Clusters, Count, Names
@@ -210,6 +210,25 @@ def write_clustering(
     output.facts |= {"n_clusters": len(clustering.record.clusters), "files": hashes}
     output.write_json(clustering.record.model_dump())
     finish_writing(files)
+
+
+def check_embeddings(files: ClusterFiles) -> None:
+    """Raise a DataError if the vectors that were clustered were made again since."""
+    embeddings, made = find_embeddings(files), read_sidecar(files.clusters)
+    if made and embeddings.exists() and made.inputs.get("embeddings") != hash_file(embeddings):
+        raise DataError(f"{files.clusters}: of other vectors than are in {embeddings} now; run cluster.sh again")
+
+
+def find_embeddings(files: ClusterFiles) -> Path:
+    """Return the path of the vectors that were clustered.
+
+    Raises:
+        DataError: There are no clusters of this stage.
+    """
+    made = read_sidecar(files.clusters)
+    if made is None:
+        raise DataError(f"{files.clusters}: no such file, or not made by this stage; run cluster.sh first")
+    return ROOT / made.input_paths["embeddings"]
 
 
 def finish_writing(files: ClusterFiles) -> None:

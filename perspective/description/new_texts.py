@@ -21,7 +21,6 @@ from perspective.description.assignment import ROWS_AT_A_TIME, assign_vectors
 from perspective.description.clusters import (
     N_REPRESENTATIVES,
     apply_changed_edits,
-    find_embeddings,
     find_free_id,
     hash_texts,
     read_sources,
@@ -31,6 +30,7 @@ from perspective.description.edits import Edits, load_edits
 from perspective.description.files import (
     Anchors,
     Assignment,
+    find_embeddings,
     read_all_texts,
     read_anchors,
     read_clusters,

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from perspective.artifacts import Output, read_sidecar, read_vectors
-from perspective.description.clusters import check_embeddings, find_embeddings
 from perspective.description.edits import load_edits
-from perspective.description.files import read_clustering, read_rows
+from perspective.description.files import check_embeddings, find_embeddings, read_clustering, read_rows
 from perspective.description.records import Name, Names
 from perspective.errors import DataError, JudgeError
 from perspective.judging.session import is_complete

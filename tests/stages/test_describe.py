@@ -8,8 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import ROOT, run_killed_when, run_stage, stage_command, stage_environment, write_jsonl
 
-from perspective.description.clusters import find_embeddings
-from perspective.description.files import finish_writing, read_clustering, read_count
+from perspective.description.files import find_embeddings, finish_writing, read_clustering, read_count
 from perspective.errors import DataError
 from perspective.layout import ClusterFiles, Layout
 
