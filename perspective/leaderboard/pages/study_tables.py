@@ -28,6 +28,7 @@ HEADLINE = (
     ("MiniLM (22M), as it comes", ("smollm2", STUDY_BASE), "#c3ccd8"),
     ("MiniLM, adapted with SmolLM2-135M", ("smollm2", "method"), "#6f9fd0"),
     ("MiniLM, adapted with Qwen2.5-Coder-0.5B", ("qwen", "method"), "#1f5fa8"),
+    ("MiniLM, adapted with Qwen2.5-Coder-1.5B", ("qwen15", "method"), "#123a66"),
     ("all-mpnet-base-v2 (110M), as it comes", ("mpnet", STUDY_BASE), "#9bbf9b"),
     ("gte-large (335M), as it comes (published)", ("before",), "#e3cfa4"),
     ("gte-large, adapted with Starling-LM-7B (published)", ("after",), "#b8862b"),
