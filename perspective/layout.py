@@ -299,10 +299,10 @@ def comparison_path(
     return (folder or AFTER_MEASURES) / f"comparison_{name}.{kind}"
 
 
-def study_folder(embedder: str, llm: str, study: str = STUDY) -> Path:
-    """Return the folder of a study's cells; its results are next to it, under the same name."""
+def study_folder(embedder: str, llm: str, study: str = STUDY, parent: str | None = None) -> Path:
+    """Return the folder of a study's cells, in a parent or `measures/`; results are next to it, by the same name."""
     pair = () if (embedder, llm) == STUDY_PAIR else (slugify_model(embedder), slugify_model(llm))
-    return MEASURES / "-".join((study, *pair))
+    return Path(parent or MEASURES) / "-".join((study, *pair))
 
 
 def study_pair(results: Path) -> str:

@@ -40,8 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if settings.states_path:
         inputs["states"] = Path(settings.states_path)
     made_from = {"instruction": instruction, "check": settings.check, "evidence": settings.evidence}
-    if corpus.text_column != CorpusSettings.text_column:
-        made_from["text_column"] = corpus.text_column
+    made_from |= corpus.made_from()
     output = Output(converted_path(predictions, out.folder), "training triplets", made_from, inputs)
     if output.is_finished(out.overwrite):
         return

@@ -32,10 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     instruction = choose_instruction(run.embedder, corpus.dataset, settings.instruction)
     path = converted_path(predictions, out.folder, by_embedder=True)
     inputs = {"texts": corpus.path, "triplets": predictions, "embeddings": feats}
-    made_from = {"instruction": instruction}
-    if corpus.text_column != CorpusSettings.text_column:
-        made_from["text_column"] = corpus.text_column
-    output = Output(path, "training triplets", made_from, inputs)
+    output = Output(path, "training triplets", {"instruction": instruction, **corpus.made_from()}, inputs)
     if output.is_finished(out.overwrite):
         return
     texts = load_texts(corpus)

@@ -66,9 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "embedder": files.embedder,
         "revision": files.revision,
         **settings.made_from(),
+        **(corpus.made_from() if by_teacher else {}),
     }
-    if by_teacher and corpus.text_column != CorpusSettings.text_column:
-        made_from["text_column"] = corpus.text_column
     inputs = {"teacher": train_file, "texts": corpus.path} if by_teacher else {"training_triplets": train_file}
     inputs |= find_local(embedder=files.embedder)
     output = Output(path, "embedder", made_from, inputs, precision=training_precision())

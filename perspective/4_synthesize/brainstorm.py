@@ -21,13 +21,7 @@ from perspective.options import LLMOptions, OverwriteOptions, option
 from perspective.synthesis.brainstorm import is_edited, pool_tasks, save_tasks
 from perspective.synthesis.forms import BRAINSTORMED
 from perspective.synthesis.questions import plan_brainstorm
-from perspective.synthesis.settings import (
-    SynthesisFiles,
-    SynthesisSettings,
-    WritingSettings,
-    describe_asking,
-    find_local_llm,
-)
+from perspective.synthesis.settings import SynthesisFiles, SynthesisSettings, WritingSettings, describe_asking
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         logger.info("%s: written by a person; used as it is", display_path(files.tasks))
         return
     made_from = {"types": types, "n_calls": settings.n_calls, **describe_asking(llm, server, writing)}
-    inputs = {"recipe": synthesis.recipe, **find_local_llm(llm, server)}
-    output = Output(files.tasks, "tasks", made_from, inputs)
+    output = Output(files.tasks, "tasks", made_from, {"recipe": synthesis.recipe})
     with lock_judgments(files.replies):
         if not read_facts(files.tasks).get("n_open") and output.is_finished(settings.overwrite):
             return

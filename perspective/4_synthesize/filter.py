@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from perspective.artifacts import Output, hash_file, read_facts, read_sidecar
+from perspective.artifacts import Output, read_facts, read_sidecar
 from perspective.artifacts.names import slugify_model
 from perspective.cli import entry_point, parse_settings
 from perspective.data.documents import load_passages
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = Output(files.pairs, "synthetic pairs", {**made_from, "seed": chosen.seed}, inputs)
     written = read_sidecar(files.examples)
     about = written.inputs.get("corpus") if written else None
-    if about and about != (hash_file(files.corpus) if files.corpus.exists() else None):
+    if about and about != output.fingerprint.inputs.get("corpus"):
         raise DataError(f"{files.examples}: about other passages than {files.corpus.name} holds; run generate.sh again")
     if not output.is_finished(settings.overwrite):
         from perspective.synthesis.assembly import assemble_set, save_set

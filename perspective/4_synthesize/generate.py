@@ -27,13 +27,7 @@ from perspective.synthesis.brainstorm import load_tasks
 from perspective.synthesis.examples import read_examples, save_examples
 from perspective.synthesis.forms import BRAINSTORMED
 from perspective.synthesis.questions import plan_free, plan_grounded
-from perspective.synthesis.settings import (
-    SynthesisFiles,
-    SynthesisSettings,
-    WritingSettings,
-    describe_asking,
-    find_local_llm,
-)
+from perspective.synthesis.settings import SynthesisFiles, SynthesisSettings, WritingSettings, describe_asking
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     writing = writing.choose_temperature(bool(settings.documents_path))
     files = SynthesisFiles.choose(synthesis, llm.llm)
     with lock_judgments(files.replies):
-        inputs = {"recipe": synthesis.recipe, **find_local_llm(llm, server)}
+        inputs = {"recipe": synthesis.recipe}
         if settings.documents_path:
             passages = read_passages(Path(settings.documents_path), settings)
             write_passages(Output(files.corpus, "passages", {"passage_chars": settings.passage_chars}), passages)

@@ -84,8 +84,7 @@ class MtebSettings(OutputOptions):
     @property
     def folder(self) -> Path:
         """The folder of all files; the table is beside it, under the same name."""
-        folder = study_folder(self.embedder, self.llm, STUDY)
-        return Path(self.output_path) / folder.name if self.output_path else folder
+        return study_folder(self.embedder, self.llm, STUDY, self.output_path)
 
 
 class TaskRun:

@@ -20,14 +20,13 @@ from pathlib import Path
 import numpy as np
 
 from perspective.artifacts import Output, dump_json, read_json, read_vectors, write_text
-from perspective.benchmarks.quality import SEEDS, list_method_versions, score_vectors
+from perspective.benchmarks.quality import SEEDS, describe_precisions, list_method_versions, score_vectors
 from perspective.benchmarks.study_run import StudyOptions, StudyRun
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import load_texts
 from perspective.errors import DataError
 from perspective.layout import MEASURES, Layout, states_path
 from perspective.options import option
-from perspective.runtime.devices import reading_precision, training_precision
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = []
     for case in list_cases(settings.seeds):
         inputs = {perspective: run.corpus.path for perspective, run in runs.items()}
-        precision = f"{reading_precision()}, trained in {training_precision()}"
+        precision = describe_precisions()
         cell = Output(folder / f"{case.name}.json", "perspectives", made_from, inputs, precision=precision)
         if not cell.is_finished(settings.overwrite):
             vectors = make_vectors(case, runs)

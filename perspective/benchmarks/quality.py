@@ -152,9 +152,13 @@ def find_cell(run: StudyRun, arm: str, seed: int) -> Output:
         **_hash_local(**models),
     }
     inputs = {"texts": run.corpus.path} | ({"recorded": run.recorded} if arm in RECORDED else {})
-    precision = f"{reading_precision()}, trained in {training_precision()}"
     path = run.folder / f"{run.dataset}-{arm}-{seed}.json"
-    return Output(path, "study cell", settings, inputs, precision=precision)
+    return Output(path, "study cell", settings, inputs, precision=describe_precisions())
+
+
+def describe_precisions() -> str:
+    """Return the precisions of reading and of training, both of which decide a cell."""
+    return f"{reading_precision()}, trained in {training_precision()}"
 
 
 def list_method_versions() -> dict[str, int]:

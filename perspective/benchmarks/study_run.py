@@ -35,8 +35,7 @@ class StudyOptions(OutputOptions):
     @property
     def folder(self) -> Path:
         """The folder of the cells; the results are beside it, under the same name."""
-        folder = study_folder(self.embedder, self.llm)
-        return Path(self.output_path) / folder.name if self.output_path else folder
+        return study_folder(self.embedder, self.llm, parent=self.output_path)
 
 
 class StudyRun:

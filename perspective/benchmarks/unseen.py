@@ -14,13 +14,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from perspective.artifacts import Output, dump_json, read_json, read_vectors, write_text
-from perspective.benchmarks.quality import SEEDS, list_method_versions
+from perspective.benchmarks.quality import SEEDS, describe_precisions, list_method_versions
 from perspective.benchmarks.study_run import StudyOptions, StudyRun
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import load_texts
@@ -30,7 +29,6 @@ from perspective.layout import control_path, study_folder
 from perspective.models.embedders import load_embedder
 from perspective.models.embedding import embed_texts
 from perspective.options import option
-from perspective.runtime.devices import reading_precision, training_precision
 from perspective.teacher.teacher import Evidence, TeachSettings, make_teacher
 from perspective.training.distillation import distill_embedder
 from perspective.training.settings import TrainSettings
@@ -46,7 +44,6 @@ class UnseenSettings(StudyOptions):
     """What is measured."""
 
     seeds: list[int] = option("seeds of the split and of training", default=list(SEEDS))
-
     datasets: list[str] = option(
         "data sets", default=["banking77", "clinc", "stackexchange"], group="input", aliases=("--dataset",)
     )
@@ -56,9 +53,7 @@ class UnseenSettings(StudyOptions):
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure."""
     settings = parse_settings(UnseenSettings, argv, __doc__)
-    folder = study_folder(settings.embedder, settings.llm, "benchmark_unseen")
-    if settings.output_path:
-        folder = Path(settings.output_path) / folder.name
+    folder = study_folder(settings.embedder, settings.llm, "benchmark_unseen", settings.output_path)
     path = folder.with_name(f"{folder.name}.json")
     results: dict[str, Any] = read_json(path) if path.exists() else {}
     made_from = {"share": SHARE, "embedder": settings.embedder, "llm": settings.llm, "methods": list_method_versions()}
@@ -70,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "unseen texts",
                 made_from | {"seed": seed},
                 {"texts": run.corpus.path, "embeddings": run.embed(), "answer_states": run.read_states()},
-                precision=f"{reading_precision()}, trained in {training_precision()}",
+                precision=describe_precisions(),
             )
             if not cell.is_finished(settings.overwrite):
                 checkpoint = replace(cell, path=folder / f"{dataset}-{seed}", schema="embedder", facts={})

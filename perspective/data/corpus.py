@@ -30,6 +30,10 @@ class CorpusSettings(DatasetOptions):
     )
     text_column: str = option("field or column that holds the text", default="input", group="input")
 
+    def made_from(self) -> dict[str, str]:
+        """Return the column for a fingerprint; nothing for the default, so that earlier files stay valid."""
+        return {} if self.text_column == CorpusSettings.text_column else {"text_column": self.text_column}
+
     @property
     def path(self) -> Path:
         """The file of texts.

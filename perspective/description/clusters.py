@@ -235,14 +235,11 @@ def apply_changed_edits(files: ClusterFiles) -> None:
         DataError: The clusters are damaged, or their vectors were made again since or are not there any more.
     """
     finish_writing(files)
-    made = read_sidecar(files.clusters) if files.clusters.exists() else None
-    if made is None:
-        raise DataError(f"{files.clusters}: no such file, or not made by this stage; run cluster.sh first")
+    embeddings, made = find_embeddings(files), read_sidecar(files.clusters)
     if not files.edits.exists():
         raise DataError(f"{files.edits}: no such file; run cluster.sh first, it writes an empty one")
     check_embeddings(files)
-    embeddings = find_embeddings(files)
-    if made.inputs.get("edits") != hash_file(files.edits):
+    if made and made.inputs.get("edits") != hash_file(files.edits):
         write_clusters(files, embeddings, read_rows(files.texts)[0])
 
 

@@ -225,7 +225,7 @@ def find_embeddings(files: ClusterFiles) -> Path:
     Raises:
         DataError: There are no clusters of this stage.
     """
-    made = read_sidecar(files.clusters)
+    made = read_sidecar(files.clusters) if files.clusters.exists() else None
     if made is None:
         raise DataError(f"{files.clusters}: no such file, or not made by this stage; run cluster.sh first")
     return ROOT / made.input_paths["embeddings"]

@@ -88,7 +88,11 @@ _SMOLLM2 = PackagedFile(
 
 NO_LICENCE = "{}: accept its licence on the hub first, then run: hf auth login"
 OFFLINE_SIGNS = (
-    *("couldn't connect", "cannot find the requested files", "failed to resolve", "name resolution", "offline"),
+    "couldn't connect",
+    "cannot find the requested files",
+    "failed to resolve",
+    "name resolution",
+    "offline",
     "connection",
 )
 REMOTE_CODE = "transformers_modules"  # the folder into which code of a model's repository is copied

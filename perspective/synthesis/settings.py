@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -156,9 +157,7 @@ class SynthesisFiles:
         return self.folder / "report.json"
 
 
-def find_local_llm(llm: LLMOptions, server: ServerSettings) -> dict[str, Path]:
-    """Return the local LLM as an input file, if it is one."""
-    return {} if server.base_url else find_local(llm=llm.llm)
+_hash_once = cache(hash_file)  # gigabytes, asked for by the fingerprint and by the log of replies
 
 
 def describe_asking(llm: LLMOptions, server: ServerSettings, settings: WritingSettings) -> dict[str, Any]:
@@ -167,8 +166,8 @@ def describe_asking(llm: LLMOptions, server: ServerSettings, settings: WritingSe
     if server.base_url:
         return described
     local = {"llm_revision": llm.llm_revision, "load_in": llm.load_in, "precision": reading_precision()}
-    files = {role: hash_file(path) for role, path in find_local_llm(llm, server).items()}
-    return {**described, **local, "style": settings.style, **({"files": files} if files else {})}
+    files = {f"{role}_sha256": _hash_once(path) for role, path in find_local(llm=llm.llm).items()}
+    return {**described, **local, "style": settings.style, **files}
 
 
 if __name__ == "__main__":  # for scripts: print the folder of a set and an LLM
