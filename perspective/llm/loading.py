@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from perspective.models.registry import LLMS, explain_loading, find_source
-from perspective.models.weights import locate_weights, pick_quantization
+from perspective.models.weights import locate_weights, pick_quantization, read_gguf_once
 from perspective.runtime.devices import load_with_attention, pick_device, pick_reading_dtype
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def load_llm(
     dtype = pick_reading_dtype(device)
     if load_in != "auto":
         model_options["quantization_config"] = pick_quantization(load_in, device)
-    with explain_loading(name):
+    with explain_loading(name), read_gguf_once():
         tokenizer = transformers.AutoTokenizer.from_pretrained(weights.folder, **options)
         auto = getattr(transformers, auto_class)
         load = partial(auto.from_pretrained, weights.folder, dtype=dtype, **options)

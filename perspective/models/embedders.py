@@ -24,7 +24,7 @@ from perspective.models.folders import check_folder
 from perspective.models.pickles import fetch_converted
 from perspective.models.prompts import set_prompt
 from perspective.models.registry import EMBEDDERS, explain_loading, find_source
-from perspective.models.weights import pick_quantization
+from perspective.models.weights import pick_quantization, read_gguf_once
 from perspective.options import PoolingName
 from perspective.runtime.devices import load_with_attention, pick_device, pick_reading_dtype
 
@@ -90,7 +90,7 @@ def load_embedder(
         model_kwargs = {"use_safetensors": True, **options, **attention}
         return SentenceTransformer(str(source), device=device, model_kwargs=model_kwargs, **where)
 
-    with explain_loading(name), _refuse_pickles(name):
+    with explain_loading(name), _refuse_pickles(name), read_gguf_once():
         model = load_with_attention(load, kind, dtype)
         if pooling:
             set_pooling(model, pooling)

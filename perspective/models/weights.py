@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from perspective.errors import ModelError
 from perspective.runtime.devices import pick_reading_dtype
@@ -35,6 +40,29 @@ def locate_weights(source: str | Path) -> Weights:
 
     # Without this, the package `kernels` decides whether weights stay packed and compute in float32.
     return Weights(str(path.parent), {"gguf_file": path.name}, {"quantization_config": GgufConfig(dequantize=True)})
+
+
+@contextmanager
+def read_gguf_once() -> Iterator[None]:
+    """Speed up the loading of GGUF files by transformers.
+
+    transformers parses such a file for the tokenizer, for the config and for the weights, with a memory map
+    that gguf slices three times per token of the vocabulary, and builds gguf's table of names for every module.
+    """
+    import gguf
+
+    class Reader(gguf.GGUFReader):  # type: ignore[misc]
+        def _get(self, offset: int, dtype: Any, count: int = 1, override_order: str | None = None) -> np.ndarray:  # noqa: ANN401
+            values = np.frombuffer(self.data, dtype, int(count), int(offset))
+            return values.view(values.dtype.newbyteorder(override_order or self.byte_order))
+
+    replaced = {"GGUFReader": gguf.GGUFReader, "get_tensor_name_map": gguf.get_tensor_name_map}
+    gguf.GGUFReader, gguf.get_tensor_name_map = cache(Reader), cache(gguf.get_tensor_name_map)
+    try:
+        yield
+    finally:
+        for name, original in replaced.items():
+            setattr(gguf, name, original)
 
 
 def pick_quantization(load_in: str, device: str) -> Any:  # noqa: ANN401  of bitsandbytes

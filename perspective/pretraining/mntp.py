@@ -12,7 +12,7 @@ from perspective.artifacts import Output
 from perspective.errors import DataError, ModelError
 from perspective.models.decoders import is_decoder, make_bidirectional
 from perspective.models.registry import EMBEDDERS, explain_loading, find_source
-from perspective.models.weights import locate_weights
+from perspective.models.weights import locate_weights, read_gguf_once
 from perspective.pretraining.settings import MntpSettings, sample_texts
 from perspective.training.model_card import write_card
 from perspective.training.run import RunSettings, run_training, save_trained
@@ -150,7 +150,7 @@ def load_head(name: str, model: SentenceTransformer, **options: Any) -> nn.Modul
         head.weight = torch.nn.Parameter(words.detach(), requires_grad=False)
         return head
     weights = locate_weights(find_source(name, EMBEDDERS.get(name), EMBEDDERS))
-    with explain_loading(name):
+    with explain_loading(name), read_gguf_once():
         causal, info = transformers.AutoModelForCausalLM.from_pretrained(
             weights.folder,
             dtype=words.dtype,
