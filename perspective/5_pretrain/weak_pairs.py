@@ -45,18 +45,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     files, data, documents, settings = parse_settings(kinds, argv, __doc__)
     folder = (files.folder or FOLDER) / data.dataset
     passages = read_passages(Path(documents.documents_path), settings)
-    corpus = Output(folder / "corpus.jsonl", "passages", {"passage_chars": settings.passage_chars})
-    write_passages(corpus, passages)
-    source = documents.documents_path
-    output = Output(folder / "pairs.jsonl", "weak pairs", asdict(settings), {"corpus": corpus.path})
-    if output.is_finished(files.overwrite):
-        return
     pairs = make_title_pairs(passages)
     if len(pairs) < 2:
         raise DataError(
-            f"{source}: {len(pairs)} pair(s) from {len(passages)} passage(s); documents need headings, "
-            "titles, or more than one sentence"
+            f"{documents.documents_path}: {len(pairs)} pair(s) from {len(passages)} passage(s); "
+            "documents need headings, titles, or more than one sentence"
         )
+    corpus = Output(folder / "corpus.jsonl", "passages", {"passage_chars": settings.passage_chars})
+    write_passages(corpus, passages)
+    output = Output(folder / "pairs.jsonl", "weak pairs", asdict(settings), {"corpus": corpus.path})
+    if output.is_finished(files.overwrite):
+        return
     texts = [pair.document for pair in pairs]
     is_kept = keep_distinct(find_similar(texts, texts, N_WORDS, SAME_TEXT))
     kept = [pair for pair, is_distinct in zip(pairs, is_kept, strict=True) if is_distinct]

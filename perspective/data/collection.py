@@ -65,9 +65,9 @@ class Collection:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of texts and judgments; it does not depend on the folder."""
+        """sha256 of what decides the scores; it does not depend on the folder."""
         digest = hashlib.sha256()
-        for part in (self.corpus, self.queries, self.qrels):
+        for part in (self.corpus, self.queries, self.qrels, *(["skip_same_id"] if self.skip_same_id else [])):
             digest.update(json.dumps(part, sort_keys=True, default=dict).encode())
         return digest.hexdigest()
 
@@ -97,7 +97,7 @@ def load_collection(folder: Path) -> Collection:
 
     Title and text of a document are joined by a space. Queries without a relevant document are removed
     with a warning: BEIR's queries.jsonl also holds the queries of other splits. Empty documents are kept,
-    as mteb does, and never found.
+    as mteb does, and never found. Where queries are documents themselves, as in ArguAna, none finds itself.
 
     Raises:
         DataError: Names file, line and fault: bad JSON, an empty query, an id given
@@ -107,13 +107,16 @@ def load_collection(folder: Path) -> Collection:
     qrels_path = next((folder / place for place in QRELS_PLACES if (folder / place).is_file()), None)
     if qrels_path is None:
         raise DataError(f"{folder}: no {' or '.join(QRELS_PLACES)}; a collection has the BEIR layout")
+    corpus = read_texts(folder / "corpus.jsonl", may_be_empty=True)
+    queries, qrels = read_texts(folder / "queries.jsonl"), _read_qrels(qrels_path)
     collection = Collection(
         name=folder.name,
-        corpus=read_texts(folder / "corpus.jsonl", may_be_empty=True),
-        queries=read_texts(folder / "queries.jsonl"),
-        qrels=_read_qrels(qrels_path),
+        corpus=corpus,
+        queries=queries,
+        qrels=qrels,
         origin=display_path(folder),
         split="test" if qrels_path.stem == "qrels" else qrels_path.stem,
+        skip_same_id=_are_documents(queries, corpus, qrels),
     )
     n_empty = sum(not text for text in collection.corpus.values())
     if n_empty:
@@ -121,6 +124,15 @@ def load_collection(folder: Path) -> Collection:
             "%s: %d of %d documents are empty; they are kept and never found", folder, n_empty, len(collection.corpus)
         )
     return keep_answerable(collection)
+
+
+def _are_documents(
+    queries: Mapping[str, str], corpus: Mapping[str, str], qrels: Mapping[str, Mapping[str, int]]
+) -> bool:
+    """Return whether queries are documents of the same id, for which they are not judged."""
+    shared = queries.keys() & corpus.keys()
+    is_judged = any(key in qrels.get(key, {}) for key in shared)
+    return not is_judged and any(queries[key] in corpus[key] for key in shared)
 
 
 def read_texts(path: Path, may_be_empty: bool = False) -> dict[str, str]:

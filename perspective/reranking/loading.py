@@ -64,6 +64,10 @@ def load_reranker(name: str, device: str | None = None) -> Reranker:
     with explain_loading(name):
         model = CrossEncoder(str(source), device=device, model_kwargs={"use_safetensors": True, "dtype": dtype})
     _check_kind(model, name)
+    if dtype != torch.float32:
+        # bfloat16 rounds a score of 5 to a multiple of 0.03, which makes ties.
+        linear = {path: module for path, module in model.named_modules() if type(module) is torch.nn.Linear}
+        model.set_keep_in_fp32_modules([path for path, module in linear.items() if module.out_features == 1])
     return model
 
 

@@ -27,6 +27,14 @@ def test_scores_are_logits_whatever_the_batches(reranker_folder):
     assert score_texts(model, []).shape == (0,)
 
 
+def test_scores_in_half_precision_are_not_rounded(reranker_folder, monkeypatch):
+    expected = score_texts(load_reranker(str(reranker_folder), device="cpu"), PAIRS)
+    monkeypatch.setenv("COMPUTE_DTYPE", "bfloat16")
+    found = score_texts(load_reranker(str(reranker_folder), device="cpu"), PAIRS)
+    assert found == pytest.approx(expected, abs=0.1)
+    assert (found != torch.from_numpy(found).bfloat16().float().numpy()).any()
+
+
 def test_a_reranker_without_one_finite_score_a_pair_is_refused():
     class Broken:
         def predict(self, inputs, **options):

@@ -183,6 +183,23 @@ def test_the_document_with_the_query_s_own_id_is_left_out_where_asked():
     assert evaluate_retriever(made, settings)["scores"]["Recall@1"] == 100
 
 
+@pytest.mark.parametrize(
+    "corpus_id, text, judged, expected",
+    [
+        ("q", "Title A claim", "other", True),  # as in ArguAna
+        ("q", "Another text", "other", False),  # ids that are counted on both sides
+        ("q", "Title A claim", "q", False),
+        ("x", "Title A claim", "other", False),
+    ],
+)
+def test_queries_that_are_documents_do_not_find_themselves(tmp_path, corpus_id, text, judged, expected):
+    documents = [{"_id": corpus_id, "text": text}, {"_id": "other", "text": "A counterclaim"}]
+    write_jsonl(tmp_path / "corpus.jsonl", documents)
+    write_jsonl(tmp_path / "queries.jsonl", [{"_id": "q", "text": "A claim"}])
+    (tmp_path / "qrels.tsv").write_text(f"query-id\tcorpus-id\tscore\nq\t{judged}\t1\n")
+    assert load_collection(tmp_path).skip_same_id == expected
+
+
 def test_the_reranker_reads_as_many_hits_as_asked(monkeypatch):
     pytest.importorskip("bm25s")
 
