@@ -9,6 +9,7 @@ are finished they are joined in order. A killed run resumes with the missing sha
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import json
@@ -174,6 +175,7 @@ def _compute(
     context.raise_original_map_exception = True
     context.max_consecutive_actor_init_deaths = MAX_START_FAILURES
     context.execution_no_progress_timeout_s = -1  # a shard of a large LLM on a CPU may take hours
+    failure: PerspectiveError | None = None
     with ray.data.DataContext.current(context), warnings.catch_warnings():
         # Ray deprecates `max_task_retries` here, but without it a failing shard is retried forever.
         warnings.simplefilter("ignore", ray.util.annotations.RayDeprecationWarning)
@@ -190,15 +192,21 @@ def _compute(
             for row in results.iter_rows():
                 yield row["start"], row["file"]
         except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, PerspectiveError):
-                # Our messages have one line; Ray adds more.
-                raise type(error.cause)(str(error.cause).partition("\n")[0]) from None
-            raise
+            if not isinstance(error.cause, PerspectiveError):
+                raise
+            # Our messages have one line; Ray adds more.
+            failure = type(error.cause)(str(error.cause).partition("\n")[0])
         except ray.exceptions.RayError as error:
-            raise ModelError(
+            failure = ModelError(
                 f"Ray gave up a shard after {MAX_SHARD_RETRIES + 1} tries ({_shorten(error)}); if workers ran out "
                 "of memory, use fewer --workers or a smaller batch; run the same command again to resume"
-            ) from None
+            )
+    if failure:
+        # Ray ends workers when the last reference to them is collected. Until then they keep their CPUs, and the next
+        # run of this process waits for these; so the failure has no context, whose traceback would refer to them.
+        del results
+        gc.collect()
+        raise failure
 
 
 def _share_out(nodes: Sequence[Mapping[str, float]], n_workers: int | None) -> tuple[int, dict[str, float]]:
