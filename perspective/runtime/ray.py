@@ -202,8 +202,8 @@ def _compute(
                 "of memory, use fewer --workers or a smaller batch; run the same command again to resume"
             )
     if failure:
-        # Ray ends workers when the last reference to them is collected. Until then they keep their CPUs, and the next
-        # run of this process waits for these; so the failure has no context, whose traceback would refer to them.
+        # Ray ends workers when the last reference to them is gone. Until then they keep their CPUs, and the next run of
+        # this process waits for these; so nothing keeps a traceback of Ray: no context of this error, no log record.
         del results
         gc.collect()
         raise failure
@@ -242,11 +242,11 @@ def _connect(n_workers: int | None) -> Iterator[Any]:
         import ray.data
     except ImportError:
         raise DataError("--engine ray: Ray is not installed; run: bash scripts/setup.sh --ray") from None
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are raised as errors
     if ray.is_initialized():  # by a notebook, which continues to use it
         yield ray
         return
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are raised as errors
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"address": "local", "include_dashboard": False}
     if n_workers is not None:
