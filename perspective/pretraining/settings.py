@@ -65,7 +65,7 @@ class AdapterSettings:
 
 @dataclass(frozen=True)
 class MntpSettings(AdapterSettings, PretrainSettings):
-    """Masked next-token prediction; the values are those of LLM2Vec."""
+    """Masked next-token prediction; rate, rank, batch and share of masked tokens are those of LLM2Vec."""
 
     learning_rate: float = option("peak learning rate of AdamW", default=5e-5)
     per_device_train_batch_size: int = option("texts a step, over all processes", default=32)

@@ -26,9 +26,10 @@ SHOWN = ("ACC", "NMI")
 # The rows of the headline: name, then study and arm, or when of the published figures.
 HEADLINE = (
     ("MiniLM (22M), as it comes", ("smollm2", STUDY_BASE), "#c3ccd8"),
+    ("MiniLM, adapted without an LLM", ("smollm2", "no_llm"), "#9cbadb"),
     ("MiniLM, adapted with SmolLM2-135M", ("smollm2", "method"), "#6f9fd0"),
-    ("MiniLM, adapted with Qwen2.5-Coder-0.5B", ("qwen", "method"), "#1f5fa8"),
-    ("MiniLM, adapted with Qwen2.5-Coder-1.5B", ("qwen15", "method"), "#123a66"),
+    ("MiniLM, adapted with Qwen2.5-Coder-0.5B (4-bit)", ("qwen", "method"), "#1f5fa8"),
+    ("MiniLM, adapted with Qwen2.5-Coder-1.5B (4-bit)", ("qwen15", "method"), "#123a66"),
     ("all-mpnet-base-v2 (110M), as it comes", ("mpnet", STUDY_BASE), "#9bbf9b"),
     ("gte-large (335M), as it comes (published)", ("before",), "#e3cfa4"),
     ("gte-large, adapted with Starling-LM-7B (published)", ("after",), "#b8862b"),
@@ -48,17 +49,15 @@ JUDGED = (
 
 
 def tabulate_headline() -> str:
-    """A model a row, ACC / NMI on the four data sets and their mean; the best mean in bold."""
+    """A model a row, ACC / NMI on the four data sets and their mean; the best mean in bold, but not of one seed."""
     means = {metric: [_headline_score(source, MEAN, metric) for _, source, _ in HEADLINE] for metric in SHOWN}
+    may_be_best = [_count_seeds(source) != "1" for _, source, _ in HEADLINE]
+    best = {metric: np.where(may_be_best, scores, 0).argmax() for metric, scores in means.items()}
     rows = []
     for place, (name, source, _) in enumerate(HEADLINE):
         cells = [" / ".join(_headline_cell(source, dataset, metric) for metric in SHOWN) for dataset in DATASETS]
-        mean = " / ".join(
-            f"**{means[metric][place]:.1f}**"
-            if means[metric][place] == max(means[metric])
-            else f"{means[metric][place]:.1f}"
-            for metric in SHOWN
-        )
+        shown = {metric: f"{scores[place]:.1f}" for metric, scores in means.items()}
+        mean = " / ".join(f"**{text}**" if best[metric] == place else text for metric, text in shown.items())
         rows.append([name, _count_seeds(source), *cells, mean])
     return format_table(["ACC / NMI (%)", "training seeds", *DATASETS, "mean"], rows)
 
@@ -74,10 +73,13 @@ def _headline_score(source: tuple[str, ...], dataset: str, metric: str) -> float
 
 
 def _headline_cell(source: tuple[str, ...], dataset: str, metric: str) -> str:
-    text = f"{_headline_score(source, dataset, metric):.1f}"
-    if len(source) == 2:
-        text += f" ± {measured.load_scores(*source, dataset, metric).std():.1f}"
-    return text
+    is_ours = len(source) == 2
+    spread = (
+        measured.load_scores(*source, dataset, metric).std()
+        if is_ours
+        else measured.published_spread(dataset, metric, *source)
+    )
+    return f"{_headline_score(source, dataset, metric):.1f} ± {spread:.1f}"
 
 
 def tabulate_judged() -> str:
