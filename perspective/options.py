@@ -90,8 +90,8 @@ class RunOptions(EmbedderOptions):
     """Options that identify a run and its files."""
 
     llm: str = option("name of the judge in file names", default="smollm2", group="model")
-    max_query: int = option("of the run", default=1024, group="input")
-    seed: int = option("of the run", default=100, group="input")
+    max_query: int = option("number of triplets, as in file names", default=1024, group="input")
+    seed: int = option("random seed, as in file names", default=100, group="input")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,17 @@ from perspective.artifacts.reading import forget_pages
 ROWS_AT_A_TIME = 2**16  # bounds memory beyond arguments and results; fewer rows are one chunk
 
 
+def sample_rows(n_rows: int, n_kept: int, seed: int = 0) -> np.ndarray:
+    """Return row numbers in ascending order: all, or a random sample without repetition.
+
+    >>> sample_rows(3, 10).tolist(), sample_rows(6, 3).tolist()
+    ([0, 1, 2], [3, 4, 5])
+    """
+    if n_rows <= n_kept:
+        return np.arange(n_rows)
+    return np.sort(np.random.default_rng(seed).choice(n_rows, n_kept, replace=False))
+
+
 def normalize_rows(vectors: np.ndarray) -> np.ndarray:
     """Scale each row to length 1; a row of zeros is unchanged."""
     result = np.empty(vectors.shape, dtype=np.result_type(vectors.dtype, np.float32))
@@ -29,6 +40,14 @@ def center_rows(vectors: np.ndarray) -> np.ndarray:
         result[rows] = normalize_rows(vectors[rows] - mean)
         forget_pages(vectors)
     return result
+
+
+def average_by_cluster(vectors: np.ndarray, clusters: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Return the mean row of each cluster, `(n_clusters, dim)`; no cluster may be empty."""
+    order = np.argsort(clusters, kind="stable")
+    starts = np.searchsorted(clusters[order], np.arange(n_clusters))
+    sums = np.add.reduceat(vectors[order], starts, axis=0)
+    return sums / np.bincount(clusters, minlength=n_clusters)[:, None].astype(vectors.dtype)
 
 
 def half_whiten(vectors: np.ndarray) -> np.ndarray:

@@ -228,7 +228,7 @@ teach=1
 [[ "${recipe[1]:-distill}" == distill ]] || teach=""
 triplets=1
 if [[ "$kind" == answer ]]; then
-    [[ "${states_llm:-$llm}" == "$llm" ]] || fail "--states_llm $states_llm: stands beside judged triplets; here --llm is read"
+    [[ "${states_llm:-$llm}" == "$llm" ]] || fail "--states_llm $states_llm: is for judged triplets only; here answer states are read from --llm"
     states_llm="$llm"
     [[ -z "$teach" ]] || triplets=""
 elif [[ -z "$teach" ]]; then

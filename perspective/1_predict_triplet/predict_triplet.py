@@ -22,7 +22,7 @@ from perspective.errors import JudgeError
 from perspective.judging.protocol import choose_wording, count_long_texts
 from perspective.judging.session import discard_partial, is_complete, judge_triplets, lock_judgments, partial_path
 from perspective.judging.settings import JudgeSettings, JudgingTask, build_judge, record_judge
-from perspective.layout import PREDICT_STAGE, Layout, predictions_path
+from perspective.layout import Layout, predictions_path
 from perspective.llm.server.settings import ServerSettings
 from perspective.options import OutputOptions, PerspectiveOptions, RunOptions, option
 from perspective.trust.reliability import assess_reliability
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, name)
     triplet_path = Path(files.triplet_path or judge.recorded_path or layout.triplets)
     path = predictions_path(triplet_path if files.triplet_path else layout.triplets, name, out.folder)
-    wording = choose_wording(PREDICT_STAGE / "prompts.json", corpus.dataset, files.perspective)
+    wording = choose_wording(corpus.dataset, files.perspective)
     inputs = {"texts": corpus.path, "triplets": triplet_path, **judge.inputs(server)}
     if kind == "answer":
         inputs["answer_states"] = Path(files.states_path or layout.states)

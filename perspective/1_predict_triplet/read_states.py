@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache, partial
-from pathlib import Path
 
 from perspective.artifacts import Output
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.judging.protocol import choose_wording
 from perspective.judging.settings import name_judge_files, record_judge
-from perspective.layout import PREDICT_STAGE, control_path, states_path
+from perspective.layout import control_path, states_path
 from perspective.models.registry import describe_model, find_local
 from perspective.options import LLMOptions, OutputOptions, PerspectiveOptions
 from perspective.runtime.devices import reading_precision
@@ -32,31 +31,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Compute the answer states."""
     kinds = (CorpusSettings, LLMOptions, PerspectiveOptions, ReadSettings, EngineSettings, OutputOptions)
     corpus, llm, wording, reading, engine, out = parse_settings(kinds, argv, __doc__)
-    perspective = choose_wording(PREDICT_STAGE / "prompts.json", corpus.dataset, wording.perspective).perspective
+    perspective = choose_wording(corpus.dataset, wording.perspective).perspective
     name = name_judge_files(llm.llm, "answer")
-    path = states_path(corpus.dataset, corpus.scale, name, Path(out.output_path) if out.output_path else None)
+    path = states_path(corpus.dataset, corpus.scale, name, out.folder)
     made_from = {"llm": llm.llm, "llm_revision": llm.llm_revision, "load_in": llm.load_in, "perspective": perspective}
     made_from |= reading.made_from()
 
-    def open_output(path: Path, kind: str) -> Output:
-        output = Output(
-            path,
-            kind,
-            {**made_from, "text_column": corpus.text_column},
-            {"texts": corpus.path, **find_local(llm=llm.llm)},
-            precision=reading_precision(),
-        )
-        output.facts |= describe_model(llm.llm)
-        output.record.judge = record_judge(name, {"kind": "answer", **made_from}, {})
-        return output
-
-    outputs = open_output(path, "answer states"), open_output(control_path(path), "control states")
+    states = Output(
+        path,
+        "answer states",
+        {**made_from, "text_column": corpus.text_column},
+        {"texts": corpus.path, **find_local(llm=llm.llm)},
+        precision=reading_precision(),
+    )
+    states.record.judge = record_judge(name, {"kind": "answer", **made_from}, {})
+    control = states.beside(control_path(path), "control states")
+    outputs = states, control
     unfinished = [output for output in outputs if not output.is_finished(out.overwrite)]
     for output in outputs:
         if output not in unfinished:
             output.discard_partial()  # in case a kill came between the two
     if not unfinished:
         return
+    for output in unfinished:
+        output.facts |= describe_model(llm.llm)
     from perspective.llm.loading import load_llm
     from perspective.teacher.states import compute_states, write_control_questions, write_question
     from perspective.trust.specificity import sample_control_rows
@@ -64,7 +62,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     load_again = partial(load_llm, llm.llm, **llm.loading())
     load = load_again if engine.engine == "ray" else cache(load_again)  # Ray's workers load the LLM themselves
     texts, most = load_texts(corpus), reading.max_text_tokens
-    states, control = outputs
     if states in unfinished:
         compute_states(states, texts, (write_question(perspective),), load, engine, most)
     if control in unfinished:

@@ -106,7 +106,7 @@ def measure(corpus: CorpusSettings, embeds: Path, n_texts: int, files: MeasureSe
     made_from = {"scale": corpus.scale, "label_column": files.label_column}
     inputs = {"embeddings": embeds, "texts": corpus.path}
     output = Output(measures_path(embeds), "measures", made_from, inputs)
-    clusterings = Output(clusterings_path(embeds), "clusterings", made_from, inputs)
+    clusterings = output.beside(clusterings_path(embeds), "clusterings")
     # Measures by an earlier version are without the clusterings, which a comparison over training seeds needs.
     if output.is_finished(files.overwrite) and (
         "ACC" not in read_json(output.path) or clusterings.is_finished(quiet=True)

@@ -53,7 +53,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, run.llm, run.recipe)
     files = layout.description.inside(settings.folder)
     texts = read_texts(corpus.path, corpus.text_column) if corpus.data_path else None
-    vectors = Path(settings.feat_path) if settings.feat_path else embed(corpus, layout, embedding, settings, files)
+    vectors = (
+        Path(settings.feat_path)
+        if settings.feat_path
+        else embed(corpus, texts or [], layout, embedding, settings, files)
+    )
     from perspective.description.new_texts import NewTexts, assign_new_texts
 
     new = NewTexts(read_vectors(vectors, len(texts) if texts else None), texts, vectors)
@@ -61,7 +65,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def embed(
-    corpus: CorpusSettings, layout: Layout, settings: EmbedSettings, given: AssignSettings, files: ClusterFiles
+    corpus: CorpusSettings,
+    texts: Sequence[str],
+    layout: Layout,
+    settings: EmbedSettings,
+    given: AssignSettings,
+    files: ClusterFiles,
 ) -> Path:
     """Write the vectors of the new texts, unless they are there; return their path.
 
@@ -85,7 +94,6 @@ def embed(
     if not output.is_finished(given.overwrite):
         from perspective.description.new_texts import write_vectors_of
 
-        texts = read_texts(corpus.path, corpus.text_column)
         write_vectors_of(output, texts, partial(load_embedding, str(checkpoint), settings, instruction))
     return output.path
 

@@ -42,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     if not is_found:
         write_found(output, files, read_vectors(embeddings, len(texts)), texts, settings, run.seed, corpus.scale)
-    write_template(files.edits, find_free_id(files))
+    if not files.edits.exists():
+        write_template(files.edits, find_free_id(files))
     write_clusters(files, embeddings, texts)
 
 

@@ -10,26 +10,23 @@ python -m perspective.3_describe.name_clusters --dataset banking77
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from perspective.artifacts import Output
+from perspective.artifacts import Output, read_sidecar
 from perspective.artifacts.sidecar import JudgeRecord
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings
 from perspective.errors import DataError
 from perspective.judging.protocol import choose_wording
-from perspective.judging.session import lock_judgments
-from perspective.layout import PREDICT_STAGE, Layout
+from perspective.judging.session import is_complete, lock_judgments
+from perspective.layout import Layout
 from perspective.llm.server.settings import ServerSettings
 from perspective.models.embedding import EmbedSettings
 from perspective.models.registry import find_local
 from perspective.options import LearnedRunOptions, LLMOptions, OutputOptions, PerspectiveOptions, option
 from perspective.runtime.devices import reading_precision
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     files = layout.description.inside(out.folder)
     name, checkpoint = settings.naming_llm or llm.llm, settings.checkpoint or str(layout.checkpoint)
     is_local = not server.base_url and name != "none"
-    perspective = choose_wording(PREDICT_STAGE / "prompts.json", corpus.dataset, settings.perspective).perspective
+    perspective = choose_wording(corpus.dataset, settings.perspective).perspective
     made_from = {"llm": name, "llm_revision": llm.llm_revision, "load_in": llm.load_in, "perspective": perspective}
     inputs = {"clusters": files.clusters, "texts": files.texts, "edits": files.edits}
     inputs |= find_local(llm=name if is_local else None, embedder=checkpoint)
@@ -82,13 +79,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         precision=reading_precision() if is_local else None,
     )
     with lock_judgments(files.names):
-        from perspective.naming.files import is_named, write_names
-
-        if is_named(output, server.limits(), out.overwrite):
+        if _is_named(output, server.limits(), out.overwrite):
             output.log_finished()
             return
+        from perspective.naming.files import write_names
+
         output.record.judge = JudgeRecord(name=name, kind="server" if server.base_url else "names", asked=made_from)
         write_names(output, files, checkpoint, perspective, name, llm, server, embedding, settings.or_keywords)
+
+
+def _is_named(output: Output, limits: Sequence[float | None], overwrite: bool) -> bool:
+    """Tell whether the names are there, of these clusters and edits, and no question is open.
+
+    Other clusters or edits are no reason to refuse: only what is new is asked.
+
+    Raises:
+        DataError: The names were made with other settings, or not by this stage.
+    """
+    if overwrite or not output.path.exists():
+        return False
+    made, wanted = read_sidecar(output.path), output.fingerprint
+    if made is None or (made.settings, made.precision) != (wanted.settings, wanted.precision):
+        output.is_finished()  # says what differs
+    return output.is_current() and is_complete(output, limits)
 
 
 if __name__ == "__main__":

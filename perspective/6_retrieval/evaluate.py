@@ -10,7 +10,6 @@ python -m perspective.6_retrieval.evaluate --collection docstrings --embedder mi
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -27,8 +26,6 @@ from perspective.retrieval.layout import mteb_path, results_path
 from perspective.retrieval.results import compare_results, format_scores, format_task_result, load_result
 from perspective.retrieval.settings import EvaluationSettings
 from perspective.runtime.devices import reading_precision
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,8 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     files, settings, out = parse_settings(kinds, argv, __doc__)
     other = load_result(Path(files.compare)) if files.compare else None
     collection = find_collection(files.collection)
-    folder = Path(out.output_path) if out.output_path else None
-    path = results_path(collection.name, settings.model, settings.kind, folder)
+    path = results_path(collection.name, settings.model, settings.kind, out.folder)
     made_from = {**settings.made_from(), "collection": collection.fingerprint}
     if not all(collection.corpus.values()):
         made_from["empty_documents"] = "never found"  # earlier versions found those of mteb
@@ -56,11 +52,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = Output(path, "retrieval result", made_from, settings.inputs(), precision=precision)
     if not output.is_finished(out.overwrite):
         started = time.perf_counter()
-        from perspective.hybrid.evaluation import search_ways
         from perspective.retrieval.evaluation import evaluate_retriever
 
-        search = partial(search_ways, overwrite=out.overwrite)
-        result = evaluate_retriever(collection, settings, search if settings.uses_heads else None)
+        search = None
+        if settings.uses_heads:
+            from perspective.hybrid.evaluation import search_ways
+
+            search = partial(search_ways, overwrite=out.overwrite)
+        result = evaluate_retriever(collection, settings, search)
         task_result = format_task_result(collection, result["scores"], time.perf_counter() - started)
         write_text(mteb_path(path), dump_json(task_result))
         output.facts |= {**describe_model(settings.model), "origin": collection.origin}

@@ -11,7 +11,7 @@ python -m perspective.6_retrieval.judge_pairs --dataset docstrings --llm smollm2
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -100,9 +100,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     def build() -> Judge:
         states = None
         if judge.kind(server) == "answer":
-            states = _load_or_compute_states(
-                judge, settings.perspective, questions, replace(answers, path=path), files.overwrite
-            )
+            kept = answers.beside(path.with_name(f"{path.stem}-states.npy"), "answer states")
+            states = _load_or_compute_states(judge, settings.perspective, questions, kept, files.overwrite)
         task = JudgingTask(files.dataset, settings.wording, questions.texts, questions.triplets, states)
         return build_judge(judge, server, task)
 
@@ -120,13 +119,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _load_or_compute_states(
-    judge: JudgeSettings, perspective: str, questions: Questions, pairs: Output, overwrite: bool
+    judge: JudgeSettings, perspective: str, questions: Questions, states: Output, overwrite: bool
 ) -> np.ndarray:
     """Return the answer states of the questions' texts, from the file beside the pairs or from the LLM."""
     from perspective.llm.loading import load_llm
     from perspective.teacher.states import compute_states, write_question
 
-    states = replace(pairs, path=pairs.path.with_name(f"{pairs.path.stem}-states.npy"), schema="answer states")
     if states.is_finished(overwrite):
         return read_vectors(states.path, len(questions.texts))
     return compute_states(

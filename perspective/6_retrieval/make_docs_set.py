@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 from perspective.artifacts import Output, display_path
 from perspective.cli import entry_point, parse_settings
@@ -28,7 +27,7 @@ logger = logging.getLogger(__name__)
 def main(argv: Sequence[str] | None = None) -> None:
     """Create the set."""
     settings, files = parse_settings((DocsSettings, OutputOptions), argv, __doc__)
-    folder = Path(files.output_path) if files.output_path else DATASETS / NAME
+    folder = files.folder or DATASETS / NAME
     train = Output(folder / "train.jsonl", "pairs", settings.made_from())
     qrels = Output(folder / QRELS_PLACES[0], "collection", settings.made_from())
     if train.is_finished(files.overwrite) and qrels.is_finished(files.overwrite):

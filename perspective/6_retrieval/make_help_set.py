@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 def main(argv: Sequence[str] | None = None) -> None:
     """Create the sets."""
     settings, files = parse_settings((HelpSettings, OutputOptions), argv, __doc__)
-    folder = Path(files.output_path) if files.output_path else DATASETS
+    folder = files.folder or DATASETS
     made_from = settings.made_from()
     tests = {
         name: Output(folder / name / QRELS_PLACES[0], "collection", made_from) for name, *_ in settings.collections

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         **{"query_prompt": prompts[0], "document_prompt": prompts[1]},
         **settings.made_from(),
     }
-    path = mined_path(files.dataset, files.embedder, Path(files.output_path) if files.output_path else None)
+    path = mined_path(files.dataset, files.embedder, files.folder)
     precision = reading_precision() if settings.reranker else None
     output = Output(path, "mined pairs", made_from, inputs, precision=precision)
     if output.is_finished(files.overwrite):

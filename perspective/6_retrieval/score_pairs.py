@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Score."""
     files = parse_settings(ScoringFiles, argv, __doc__)
     train_file = Path(files.train_file or mined_path(files.dataset, files.embedder))
-    path = scored_path(files.dataset, files.embedder, Path(files.output_path) if files.output_path else None)
+    path = scored_path(files.dataset, files.embedder, files.folder)
     inputs = {"training_pairs": train_file, **find_local(reranker=files.reranker)}
     output = Output(path, "scored pairs", {"reranker": files.reranker}, inputs, precision=reading_precision())
     if output.is_finished(files.overwrite):

@@ -6,6 +6,7 @@ inputs and settings (skipped), made from others (refused), or interrupted (compu
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import logging
 import platform
@@ -85,6 +86,17 @@ class Output:
                 raise DataError(f"{path}: no such file ({role.replace('_', ' ')}); run the stage that makes it first")
         self._hashes = {role: hash_file(Path(path)) for role, path in self.inputs.items()}
 
+    def beside(self, path: Path, schema: str) -> Output:
+        """Return another result of the same settings and inputs, which are not hashed again.
+
+        Args:
+            path: The other result.
+            schema: Its kind.
+        """
+        other = copy.copy(self)
+        other.path, other.schema, other.facts, other.record = path, schema, {}, self.record.model_copy()
+        return other
+
     @property
     def sidecar(self) -> Path:
         """Path of the sidecar."""
@@ -132,7 +144,7 @@ class Output:
         return True
 
     def is_current(self) -> bool:
-        """Tell the same of a result that is cheap to make: one made from others is replaced, not refused.
+        """As `is_finished`, for results that are cheap to recompute: one made from others is replaced, not refused.
 
         Raises:
             DataError: The file was not made by this stage.

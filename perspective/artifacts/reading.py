@@ -120,7 +120,7 @@ def read_vectors(path: Path, n_texts: int | None = None) -> np.ndarray:
 
 
 def forget_pages(vectors: np.ndarray) -> None:
-    """Let go of what was read of a file that stays on disk: otherwise all of it counts as this process's memory."""
+    """Release the pages that were read of a memory-mapped file: otherwise all of it counts as this process's memory."""
     mapped = getattr(vectors.base, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)

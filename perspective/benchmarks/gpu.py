@@ -311,7 +311,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = parse_settings(GpuSettings, argv, __doc__)
     results = run_benchmark(settings)
     name = "benchmark_gpu" if settings.size == "real" else f"benchmark_gpu_{settings.size}"
-    path = (Path(settings.output_path) if settings.output_path else MEASURES) / f"{name}.json"
+    path = (settings.folder or MEASURES) / f"{name}.json"
     Output(path, "GPU benchmark", {"size": settings.size, "parts": settings.parts}).write_json(results)
     table = format_benchmark(results)
     write_text(path.with_suffix(".md"), table)

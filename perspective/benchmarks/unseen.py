@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 precision=describe_precisions(),
             )
             if not cell.is_finished(settings.overwrite):
-                checkpoint = replace(cell, path=folder / f"{dataset}-{seed}", schema="embedder", facts={})
+                checkpoint = cell.beside(folder / f"{dataset}-{seed}", "embedder")
                 cell.write_json(measure_unseen(run, seed, checkpoint))
             results.setdefault(dataset, {})[str(seed)] = read_json(cell.path)
             write_text(path, dump_json(results))

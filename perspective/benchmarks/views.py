@@ -39,12 +39,11 @@ from perspective.benchmarks.clusters.naming import name_found
 from perspective.benchmarks.quality import score_vectors
 from perspective.benchmarks.study_run import StudyOptions, StudyRun
 from perspective.cli import entry_point, parse_settings
-from perspective.clustering.ward import average_by_cluster
 from perspective.data.corpus import load_texts
 from perspective.evaluation.clustering_scores import METRICS, cluster_labelled, score_clusterings
 from perspective.evaluation.labels import require_labels
 from perspective.judging.protocol import choose_wording
-from perspective.layout import MEASURES, PREDICT_STAGE
+from perspective.layout import MEASURES
 from perspective.llm.batching import batch_by_length, choose_limit
 from perspective.llm.chat import tokenize_beginning
 from perspective.llm.loading import load_llm
@@ -57,7 +56,7 @@ from perspective.options import option
 from perspective.teacher.graph import connect_neighbors, diffuse
 from perspective.teacher.states import EXAMPLES, StateReader, write_question
 from perspective.teacher.teacher import blend_views
-from perspective.vectors import center_rows, half_whiten, keep_directions, normalize_rows
+from perspective.vectors import average_by_cluster, center_rows, half_whiten, keep_directions, normalize_rows
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -93,7 +92,7 @@ class ViewReader:
         self._run = run
         self.corpus = run.corpus
         self._texts = load_texts(run.corpus)
-        self._perspective = choose_wording(PREDICT_STAGE / "prompts.json", run.dataset).perspective
+        self._perspective = choose_wording(run.dataset).perspective
         self._vectors = read_vectors(run.embed(), len(self._texts))
         self._states = read_vectors(run.read_states(), len(self._texts))
         self.weight = read_record(run.teach()).llm_weight or 0.0

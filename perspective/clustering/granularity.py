@@ -9,6 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
+from perspective.vectors import average_by_cluster
+
 DIM = 96  # principal components: a few times faster, with the same result
 SMALLEST = 2
 TEXTS_PER_CLUSTER = 4  # at the fine end of the grid
@@ -91,8 +93,6 @@ class Granularities:
         """Return the clusters of a short k-means that begins with Ward's."""
         from sklearn.cluster import KMeans
         from threadpoolctl import threadpool_limits
-
-        from perspective.clustering.ward import average_by_cluster
 
         begin = self.cut(n_clusters)
         centers = average_by_cluster(self.rows, begin, int(begin.max()) + 1)

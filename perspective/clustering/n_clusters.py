@@ -9,6 +9,7 @@ import numpy as np
 
 from perspective.clustering.distances import square_distances
 from perspective.clustering.granularity import Granularities, find_peak, list_merges, make_grid
+from perspective.vectors import sample_rows
 
 SUBSAMPLE = 0.75  # share of the texts in each of the two samples of the stability
 FEWEST_COMPARED = 3  # by chance, two views agree about two clusters as well as about the right number
@@ -151,13 +152,6 @@ def score_granularity(view: Granularities, states: np.ndarray, largest: int, see
     return scores
 
 
-def draw_sample(n_texts: int, seed: int = 0) -> np.ndarray:
-    """Return the rows by which the number is measured: all, or a random sample of `N_MEASURED`."""
-    if n_texts <= N_MEASURED:
-        return np.arange(n_texts)
-    return np.sort(np.random.default_rng(seed).choice(n_texts, N_MEASURED, replace=False))
-
-
 def score_without_labels(vectors: np.ndarray) -> dict[str, Any]:
     """Measure the silhouette of k-means over a grid of numbers, and where it peaks.
 
@@ -168,7 +162,7 @@ def score_without_labels(vectors: np.ndarray) -> dict[str, Any]:
         `silhouette`, the highest (-1 to 1); `silhouette_by_n_clusters` for the whole grid; `n_clusters_estimated`,
         the number at the highest peak, or None where the silhouette only rises or falls.
     """
-    view = Granularities.of(vectors[draw_sample(len(vectors))])
+    view = Granularities.of(vectors[sample_rows(len(vectors), N_MEASURED)])
     scores = score_silhouette(view, view.cluster_all(make_grid(len(view.rows))))
     return {
         "n_clusters_estimated": find_silhouette_peak(scores),

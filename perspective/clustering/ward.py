@@ -10,6 +10,7 @@ from sklearn.cluster import MiniBatchKMeans
 
 from perspective.clustering.distances import square_distances
 from perspective.errors import DataError
+from perspective.vectors import average_by_cluster, sample_rows
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def agglomerate(scaled: np.ndarray, max_distance: float, seed: int, adapt: bool 
     if len(scaled) <= N_AGGLOMERATED:
         return join_by_ward(scaled, max_distance, adapt)
     logger.info("%d texts: clustering a random sample of %d", len(scaled), N_AGGLOMERATED)
-    sample = np.sort(np.random.default_rng(seed).choice(len(scaled), N_AGGLOMERATED, replace=False))
+    sample = sample_rows(len(scaled), N_AGGLOMERATED, seed)
     sample_clusters = join_by_ward(scaled[sample], max_distance, adapt)
     centers = average_by_cluster(scaled[sample], sample_clusters, int(sample_clusters.max()) + 1)
     clusters = np.empty(len(scaled), dtype=np.int64)
@@ -79,11 +80,3 @@ def join_by_ward(scaled: np.ndarray, max_distance: float, adapt: bool = False) -
         )
         max_distance = height * SHARE_OF_HEIGHT
     return fcluster(tree, max_distance, "distance") - 1
-
-
-def average_by_cluster(vectors: np.ndarray, clusters: np.ndarray, n_clusters: int) -> np.ndarray:
-    """Return the mean row of each cluster, `(n_clusters, dim)`; no cluster may be empty."""
-    order = np.argsort(clusters, kind="stable")
-    starts = np.searchsorted(clusters[order], np.arange(n_clusters))
-    sums = np.add.reduceat(vectors[order], starts, axis=0)
-    return sums / np.bincount(clusters, minlength=n_clusters)[:, None].astype(vectors.dtype)

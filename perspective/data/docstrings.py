@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
-import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,8 +24,6 @@ from perspective.data.likeness import find_similar, keep_distinct
 from perspective.data.pairs import Pair
 from perspective.errors import DataError
 from perspective.options import option
-
-logger = logging.getLogger(__name__)
 
 NAME = "docstrings"
 

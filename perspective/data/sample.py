@@ -13,8 +13,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from perspective.artifacts import Output
 from perspective.artifacts.jsonl import write_jsonl
 from perspective.artifacts.names import name_sample
@@ -22,6 +20,7 @@ from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import DATASETS, CorpusSettings, load_texts, read_column
 from perspective.errors import DataError
 from perspective.options import OverwriteOptions, option
+from perspective.vectors import sample_rows
 
 SEED = 0
 
@@ -37,15 +36,6 @@ class SampleSettings(OverwriteOptions):
         """Check the number."""
         if self.adapt_on < 2:
             raise DataError(f"--adapt_on {self.adapt_on}: must be at least 2")
-
-
-def draw_rows(n_texts: int, n_sample: int) -> np.ndarray:
-    """Return sorted row numbers of a random sample without repetition, the same in each run.
-
-    >>> draw_rows(6, 3).tolist()
-    [3, 4, 5]
-    """
-    return np.sort(np.random.default_rng(SEED).choice(n_texts, n_sample, replace=False))
 
 
 @entry_point
@@ -64,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
         labels = read_column(corpus.path, settings.label_column, required=False)
         records = []
-        for row in draw_rows(len(texts), settings.adapt_on).tolist():
+        for row in sample_rows(len(texts), settings.adapt_on, SEED).tolist():
             label = labels[row][1]
             records.append(
                 {"task": name, "input": texts[row], **({} if label is None else {"label": label}), "row": row}

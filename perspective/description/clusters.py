@@ -1,4 +1,4 @@
-"""Make the clusters of stage 3 out of what was found, a person's edits and clusters that were added later."""
+"""Build the clusters of stage 3 from the clustering, a person's edits and clusters that were added later."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Literal
 import numpy as np
 
 from perspective.artifacts import Output, display_path, hash_file, read_facts, read_sidecar, read_vectors
-from perspective.clustering.ward import average_by_cluster
 from perspective.description.added import AddedClusters, join_added
 from perspective.description.assignment import assign_vectors, find_outlier_cosine
 from perspective.description.edits import Edits, apply_edits, list_unknown_names, load_edits
@@ -35,7 +34,7 @@ from perspective.description.settings import ClusterSettings
 from perspective.errors import DataError
 from perspective.layout import ClusterFiles
 from perspective.options import Scale
-from perspective.vectors import normalize_rows
+from perspective.vectors import average_by_cluster, normalize_rows
 
 logger = logging.getLogger(__name__)
 

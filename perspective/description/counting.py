@@ -10,8 +10,8 @@ import numpy as np
 
 from perspective.clustering.granularity import Granularities, find_peak, make_grid, rule_of_thumb
 from perspective.clustering.n_clusters import (
+    N_MEASURED,
     count_dense_groups,
-    draw_sample,
     find_eigengap,
     find_silhouette_peak,
     score_agreement,
@@ -21,7 +21,7 @@ from perspective.clustering.n_clusters import (
 )
 from perspective.description.records import Count, Estimate
 from perspective.description.settings import CRITERIA, DEFAULTS, FALLBACK, CountSettings, Criterion
-from perspective.vectors import center_rows, half_whiten, normalize_rows
+from perspective.vectors import center_rows, half_whiten, normalize_rows, sample_rows
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def count_clusters(
         settings: What is chosen.
         seed: Random seed.
     """
-    rows = draw_sample(len(vectors), seed)
+    rows = sample_rows(len(vectors), N_MEASURED, seed)
     if len(rows) < len(vectors):
         logger.info("%d texts: the number is measured on a random sample of %d", len(vectors), len(rows))
     if np.ptp(normalize_rows(vectors[rows]), axis=0).max() < ROUNDING:

@@ -233,7 +233,7 @@ def _refuse_repeated_keys(node: yaml.Node, path: Path) -> None:
     for key, value in node.value:
         name = (key.tag, str(key.value))
         if name in seen:
-            raise DataError(f'{path}:{key.start_mark.line + 1}: "{key.value}" stands twice; join both in one')
+            raise DataError(f'{path}:{key.start_mark.line + 1}: "{key.value}" is given twice; merge the two')
         seen.add(name)
         _refuse_repeated_keys(value, path)
 

@@ -15,7 +15,6 @@ from tqdm import tqdm
 from perspective.artifacts import Output, atomic_path, hash_file, keep_block, read_vectors
 from perspective.artifacts.reading import forget_pages
 from perspective.clustering.distances import square_lengths
-from perspective.clustering.ward import average_by_cluster
 from perspective.description.added import AddedClusters
 from perspective.description.assignment import ROWS_AT_A_TIME, assign_vectors
 from perspective.description.clusters import (
@@ -40,7 +39,7 @@ from perspective.description.files import (
 from perspective.description.records import NOWHERE, Cluster
 from perspective.errors import DataError
 from perspective.layout import ClusterFiles
-from perspective.vectors import normalize_rows
+from perspective.vectors import average_by_cluster, normalize_rows, sample_rows
 
 logger = logging.getLogger(__name__)
 
@@ -229,9 +228,7 @@ def find_added(new: NewTexts, anchors: Anchors, free: int, n_texts: int, seed: i
     rows = np.concatenate(outliers)
     if len(rows) < MIN_ADDED:
         return None
-    sample = rows
-    if len(rows) > N_OUTLIERS:
-        sample = np.sort(np.random.default_rng(seed).choice(rows, N_OUTLIERS, replace=False))
+    sample = rows[sample_rows(len(rows), N_OUTLIERS, seed)]
     unit = np.concatenate([normalize_rows(block) for _, block in new.blocks(sample)])
     found = _group(unit, float(np.quantile(square_lengths(anchors.centers), LOOSEST)))
     centers = average_by_cluster(unit, found, int(found.max()) + 1)

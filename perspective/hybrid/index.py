@@ -11,7 +11,6 @@ index.json           {"n_documents", "n_vocabulary"}
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,6 @@ from scipy.sparse import csr_array
 from perspective.artifacts import Output, atomic_path, dump_json, read_object
 from perspective.errors import DataError
 from perspective.hybrid.encoding import EncodedTexts
-
-logger = logging.getLogger(__name__)
 
 TEXTS_AT_A_TIME = 1024  # encoded between two saves, as for dense vectors
 COUNTS = "index.json"

@@ -75,8 +75,7 @@ def train_hybrid(
     dataset = make_dataset(pairs, settings.num_negatives, weighted=True)
     output.facts |= {"n_pairs": len(pairs), "n_hard_negatives": int(sum(sum(row[1:]) for row in dataset["label"]))}
     prompts = prompts_by_column(model, dataset.column_names)
-    path = output.path.with_name(f"{output.path.name}.heads.safetensors")
-    alone = Output(path, "heads", output.settings, output.inputs, precision=output.precision)
+    alone = output.beside(output.path.with_name(f"{output.path.name}.heads.safetensors"), "heads")
     if settings.resume and alone.is_current():
         logger.info("the heads were trained alone before")
         heads = load_heads(model, alone.path)

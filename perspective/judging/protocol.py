@@ -13,9 +13,12 @@ from typing import Any, Protocol
 from perspective.artifacts import LABELS, Judgment, Triplet, mirror_prediction, read_json, stack_rows
 from perspective.artifacts.names import source_dataset
 from perspective.errors import DataError, JudgeError
+from perspective.layout import PREDICT_STAGE
 from perspective.llm.chat import MAX_TEXT_CHARS, make_harmless
 
 logger = logging.getLogger(__name__)
+
+PROMPTS = PREDICT_STAGE / "prompts.json"
 
 DEFAULT_PERSPECTIVE = "topic"
 
@@ -119,14 +122,14 @@ class Wording:
     instruction: str
 
 
-def choose_wording(prompts_path: Path, dataset: str, perspective: str | None = None) -> Wording:
+def choose_wording(dataset: str, perspective: str | None = None, prompts_path: Path = PROMPTS) -> Wording:
     """Return the wording of a data set's perspective.
 
     Args:
-        prompts_path: `prompts.json` of the stage. An entry is an object with "perspective" and
-            "instruction", or, as published, only the instruction.
-        dataset: Key of the data set in that file.
+        dataset: Key of the data set in the file of prompts.
         perspective: The property to compare ("intent") as given by the user; overrides the file.
+        prompts_path: The file. An entry is an object with "perspective" and "instruction", or, as published, only
+            the instruction.
 
     Raises:
         DataError: The data set's entry has another form.

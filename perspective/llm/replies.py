@@ -69,12 +69,8 @@ class ReplyLog:
         """Return the replies that are there already, in order; empty where there is none."""
         return [self._replies.get(self._key(llm.write_prompt(ask)), "") for ask in asks]
 
-    def find_open(self, llm: Replier[Ask], asks: Sequence[Ask]) -> list[bool]:
-        """Return of each whether it has no reply, not even an empty one."""
-        return [self._key(llm.write_prompt(ask)) not in self._replies for ask in asks]
-
-    def ask(self, llm: Replier[Ask], asks: Sequence[Ask]) -> list[str]:
-        """Return the reply to each, in order; empty for those that failed or are beyond the budget."""
+    def ask(self, llm: Replier[Ask], asks: Sequence[Ask]) -> list[str | None]:
+        """Return the reply to each, in order; None for those that failed or are beyond the budget."""
         keys = [self._key(llm.write_prompt(ask)) for ask in asks]
         places = {key: place for place, key in enumerate(keys) if key not in self._replies}
         if "n_answered" in llm.facts:
@@ -101,7 +97,7 @@ class ReplyLog:
                         replies.close()  # counts the requests that are cancelled
                     if self._count() != written:
                         _append(log, {"identity": self._identity, "counted": self._count()})
-        return [self._replies.get(key, "") for key in keys]
+        return [self._replies.get(key) for key in keys]
 
     def _key(self, prompt: str) -> str:
         return hashlib.sha256(f"{self._identity}\n{prompt}".encode("utf-8", "replace")).hexdigest()

@@ -7,7 +7,6 @@ Weights are loaded from safetensors and GGUF only. Code from a model's repositor
 from __future__ import annotations
 
 import importlib.util
-import logging
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +17,6 @@ from typing import Any, Literal
 from perspective.artifacts import hash_file
 from perspective.errors import ModelError, suggest_name
 from perspective.models.decoders import SEARCH_TASK
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

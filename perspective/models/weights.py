@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -51,18 +52,14 @@ def read_gguf_once() -> Iterator[None]:
     """
     import gguf
 
-    class Reader(gguf.GGUFReader):  # type: ignore[misc]
+    class Reader(gguf.GGUFReader):
         def _get(self, offset: int, dtype: Any, count: int = 1, override_order: str | None = None) -> np.ndarray:  # noqa: ANN401
             values = np.frombuffer(self.data, dtype, int(count), int(offset))
             return values.view(values.dtype.newbyteorder(override_order or self.byte_order))
 
-    replaced = {"GGUFReader": gguf.GGUFReader, "get_tensor_name_map": gguf.get_tensor_name_map}
-    gguf.GGUFReader, gguf.get_tensor_name_map = cache(Reader), cache(gguf.get_tensor_name_map)
-    try:
+    faster: dict[str, Any] = {"GGUFReader": cache(Reader), "get_tensor_name_map": cache(gguf.get_tensor_name_map)}
+    with mock.patch.multiple(gguf, **faster):
         yield
-    finally:
-        for name, original in replaced.items():
-            setattr(gguf, name, original)
 
 
 def pick_quantization(load_in: str, device: str) -> Any:  # noqa: ANN401  of bitsandbytes

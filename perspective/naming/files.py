@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from perspective.artifacts import Output, read_sidecar, read_vectors
+from perspective.artifacts import Output, read_vectors
 from perspective.description.edits import load_edits
 from perspective.description.files import check_embeddings, find_embeddings, read_clustering, read_rows
 from perspective.description.records import Name, Names
 from perspective.errors import DataError, JudgeError
-from perspective.judging.session import is_complete
 from perspective.layout import ClusterFiles
 from perspective.llm.replies import ReplyLog
 from perspective.llm.server.settings import ServerSettings
@@ -26,22 +25,6 @@ from perspective.options import LLMOptions
 logger = logging.getLogger(__name__)
 
 NO_LLM = "none"  # names by keywords alone
-
-
-def is_named(output: Output, limits: Sequence[float | None], overwrite: bool = False) -> bool:
-    """Tell whether the names are there, of these clusters and edits, and no question is open.
-
-    Other clusters or edits are no reason to refuse: only what is new is asked.
-
-    Raises:
-        DataError: The names were made with other settings, or not by this stage.
-    """
-    if overwrite or not output.path.exists():
-        return False
-    made, wanted = read_sidecar(output.path), output.fingerprint
-    if made is None or (made.settings, made.precision) != (wanted.settings, wanted.precision):
-        output.is_finished()  # says what differs
-    return output.is_current() and is_complete(output, limits)
 
 
 def write_names(
@@ -97,7 +80,7 @@ def write_names(
             nonlocal has_failed
             if not has_failed:
                 try:
-                    return log.ask(namer, asks)
+                    return [reply or "" for reply in log.ask(namer, asks)]
                 except JudgeError as error:
                     if not or_keywords:
                         raise

@@ -16,7 +16,7 @@ import numpy as np
 from perspective.clustering.neighbors import ROWS_AT_A_TIME, find_neighbors
 from perspective.errors import DataError
 from perspective.options import option
-from perspective.vectors import center_rows, normalize_rows
+from perspective.vectors import center_rows, normalize_rows, sample_rows
 
 if TYPE_CHECKING:
     from openTSNE.affinity import Affinities
@@ -105,21 +105,10 @@ def draw_map(before: np.ndarray, after: np.ndarray, settings: MapSettings) -> Te
     rows = sample_rows(len(before), settings.map_texts)
     before, after = before[rows], after[rows]
     neighbors, positions = _place(before, None)
-    if before.shape == after.shape and np.array_equal(before, after):
+    if np.array_equal(before, after):
         return TextMap(rows, positions, positions.copy(), np.ones(len(rows)))
     neighbors_after, positions_after = _place(after, positions)
     return TextMap(rows, positions, positions_after, share_kept(neighbors, neighbors_after))
-
-
-def sample_rows(n_texts: int, n_shown: int) -> np.ndarray:
-    """Return the rows that are shown, ascending: all, or a random sample that is the same each time.
-
-    >>> sample_rows(3, 10).tolist(), len(sample_rows(100, 10))
-    ([0, 1, 2], 10)
-    """
-    if n_texts <= n_shown:
-        return np.arange(n_texts)
-    return np.sort(np.random.default_rng(SEED).choice(n_texts, n_shown, replace=False))
 
 
 def share_kept(before: np.ndarray, after: np.ndarray) -> np.ndarray:

@@ -18,19 +18,20 @@ from perspective.artifacts import (
     read_record,
 )
 from perspective.artifacts.sidecar import validate_record
-from perspective.description.files import Clustering, read_all_texts, read_count
+from perspective.description.files import Clustering, read_count, read_rows
 from perspective.description.records import NOWHERE, Names
 from perspective.layout import ClusterFiles, Layout, measures_path
 from perspective.page.content import METRICS, Description, place_clusters
 from perspective.page.map import TextMap
 from perspective.page.verdict import (
+    MAX_ROWS,
     cluster_again,
     find_again,
     find_origins,
     make_verdict,
-    sample_for_clustering,
     score_choices,
 )
+from perspective.vectors import sample_rows
 
 
 def list_sources(files: ClusterFiles, layout: Layout) -> dict[str, Path]:
@@ -73,7 +74,7 @@ def describe_run(
     record = read_record(sources["checkpoint"]) if "checkpoint" in sources else ResultRecord()
     unchanged = before.shape == after.shape and np.array_equal(before, after)
     origins = places if unchanged else find_origins(before, after, places, n_clusters)
-    rows = sample_for_clustering(len(before))
+    rows = sample_rows(len(before), MAX_ROWS)
     runs = tuple(cluster_again(vectors, rows, n_clusters) for vectors in (before, after))
     judgments: list[Judgment] = load_judgments(sources["judgments"], len(before)) if "judgments" in sources else []
     trust = read_facts(sources["training_data"]).get("trust") if "training_data" in sources else None
@@ -89,7 +90,7 @@ def describe_run(
     return Description(
         title=title,
         clustering=clustering,
-        all_texts=read_all_texts(files),
+        all_texts=[*clustering.texts, *(read_rows(files.added)[0] if files.added.exists() else [])],
         names=names,
         count=read_count(files) if "count" in sources else None,
         text_map=text_map,

@@ -170,13 +170,6 @@ def cluster_again(vectors: np.ndarray, rows: np.ndarray, n_clusters: int) -> lis
         ]
 
 
-def sample_for_clustering(n_texts: int) -> np.ndarray:
-    """Return the rows that `cluster_again` takes."""
-    if n_texts <= MAX_ROWS:
-        return np.arange(n_texts)
-    return np.sort(np.random.default_rng(0).choice(n_texts, MAX_ROWS, replace=False))
-
-
 def average_agreement(clusterings: Sequence[np.ndarray]) -> float | None:
     """Return the mean adjusted Rand index of all pairs; None for fewer than two clusterings.
 

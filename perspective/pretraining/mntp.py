@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,6 @@ from perspective.training.run import RunSettings, run_training, save_trained
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from torch import nn
-
-logger = logging.getLogger(__name__)
 
 HELD_OUT_SHARE = 0.1  # of the texts, on which the loss is measured
 MAX_HELD_OUT = 256

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,8 +24,6 @@ from perspective.training.run import RunSettings, run_training, save_trained
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from transformers import PreTrainedModel
-
-logger = logging.getLogger(__name__)
 
 SEEN_SHARE = 0.5  # of the tokens, by each position of the decoder
 # Scores of all tokens over a large vocabulary are most of the memory of a step, so they are made for as many tokens

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,8 +16,6 @@ from perspective.retrieval.results import VERSION
 from perspective.retrieval.search import Hits, fuse_rankings, rerank, search_bm25, search_dense
 from perspective.retrieval.settings import EvaluationSettings
 from perspective.runtime.devices import pick_device
-
-logger = logging.getLogger(__name__)
 
 DEPTH = 100  # documents a query that the first search returns, for fusion and reranking
 KEPT_PER_QUERY = ("NDCG", "F1")

@@ -59,16 +59,16 @@ def scored_path(name: str, embedder: str, folder: Path | None = None) -> Path:
     return (folder or RETRIEVAL_STAGE / "scored_results") / f"{name}_{slugify_model(embedder)}.jsonl"
 
 
-def reranker_path(name: str, body: str, variant: str = "", folder: Path | None = None) -> Path:
+def reranker_path(name: str, body: str, variant: str = "") -> Path:
     """Return the folder of the reranker trained on a data set from a body."""
     suffix = f"-{variant}" if variant else ""
-    return (folder or RETRIEVAL_STAGE / "rerankers") / f"{name}_{slugify_model(body)}{suffix}"
+    return RETRIEVAL_STAGE / "rerankers" / f"{name}_{slugify_model(body)}{suffix}"
 
 
-def checkpoint_path(name: str, embedder: str, variant: str = "", folder: Path | None = None) -> Path:
+def checkpoint_path(name: str, embedder: str, variant: str = "") -> Path:
     """Return the folder of the embedder trained on a data set; a variant is a recipe's short name."""
     suffix = f"-{variant}" if variant else ""
-    return (folder or RETRIEVAL_STAGE / "checkpoints") / f"{name}_{slugify_model(embedder)}{suffix}"
+    return RETRIEVAL_STAGE / "checkpoints" / f"{name}_{slugify_model(embedder)}{suffix}"
 
 
 if __name__ == "__main__":  # for scripts: print the path of the result of a collection and an embedder

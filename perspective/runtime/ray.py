@@ -30,8 +30,6 @@ from perspective.errors import DataError, ModelError, PerspectiveError
 from perspective.options import option
 from perspective.runtime.devices import reading_precision
 
-logger = logging.getLogger(__name__)
-
 MAX_SHARD_RETRIES = 3  # if a shard kills its worker more often, the shard is the cause
 MAX_START_FAILURES = 3  # consecutive workers that die while starting
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -90,8 +90,8 @@ def hold_out(pairs: Sequence[Pair], n: int, seed: int) -> list[Pair]:
 
 def save_set(
     made: SyntheticSet, passages: Sequence[Passage], files: SynthesisFiles, output: Output, llm: str, style: str
-) -> str:
-    """Write all files of a set, the pairs last; return the report as a table.
+) -> None:
+    """Write all files of a set, the pairs last.
 
     Args:
         made: The set.
@@ -103,15 +103,15 @@ def save_set(
     """
     rows = count_steps(made.examples, llm, style)
     by_type = sum_languages(rows)
-    save_examples(replace(output, path=files.filtered, schema="filtered examples", facts={}), made.examples)
+    save_examples(output.beside(files.filtered, "filtered examples"), made.examples)
     if made.control:
-        save_pairs(replace(output, path=files.control, schema="control pairs", facts={}), made.control)
+        save_pairs(output.beside(files.control, "control pairs"), made.control)
     else:
         discard_result(files.control)
     if passages:
         apart = {pair.document for pair in made.held_out}
         trained = [passage for passage in passages if passage.text not in apart]
-        write_passages(replace(output, path=files.train_corpus, schema="passages", facts={}), trained)
+        write_passages(output.beside(files.train_corpus, "passages"), trained)
     # Before the pairs: queries of an earlier set may be among these now.
     shutil.rmtree(files.held_out, ignore_errors=True)
     if made.held_out:
@@ -121,11 +121,9 @@ def save_set(
         qrels = {f"q{place}": {ids[pair.document]: 1} for place, pair in enumerate(made.held_out)}
         path = files.held_out / QRELS_PLACES[0]
         collection = Collection(files.held_out.name, corpus, queries, qrels)
-        save_collection(replace(output, path=path, schema="collection", facts={}), collection)
-    replace(output, path=files.report, schema="synthesis report", facts={}).write_json(rows)
-    table = format_report(by_type)
-    write_text(files.report.with_suffix(".md"), table)
+        save_collection(output.beside(path, "collection"), collection)
+    output.beside(files.report, "synthesis report").write_json(rows)
+    write_text(files.report.with_suffix(".md"), format_report(by_type))
     draw_report(by_type, files.report.with_suffix(".png"))
     save_pairs(output, made.pairs)
     logger.info("%d pairs to train on of %d examples", len(made.pairs), len(made.examples))
-    return table

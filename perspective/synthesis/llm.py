@@ -190,10 +190,8 @@ def ask_all(
     writer = load_writer(llm, server, settings, recipe)
     n_prompts = len(questions)
     known = ReplyLog(log, describe_asking(llm, server, settings), writer.facts, purpose)
-    found = known.ask(writer, questions)
-    is_open = known.find_open(writer, questions)
-    replies = [None if without else reply for reply, without in zip(found, is_open, strict=True)]
-    n_open = sum(is_open)
+    replies = known.ask(writer, questions)
+    n_open = replies.count(None)
     if n_open:
         logger.warning("%d of %d questions are open; the same command asks only these", n_open, n_prompts)
     return replies, writer.prompter, {**writer.facts, "n_open": n_open}

@@ -8,7 +8,6 @@ position of a one-word summary is the idea of PromptEOL (Jiang et al., 2023, arX
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,8 +27,6 @@ from perspective.models.registry import describe_model
 from perspective.runtime.devices import describe_precision
 from perspective.runtime.ray import EngineSettings, write_vectors_on_ray
 from perspective.teacher.reading import MAX_TEXT_TOKENS
-
-logger = logging.getLogger(__name__)
 
 BLOCK_TEXTS = 256  # texts per saved block
 CHUNK_TEXTS = 2**15  # texts tokenised at a time

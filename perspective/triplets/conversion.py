@@ -5,7 +5,6 @@ Uses judgments and texts; labels and the gold answers in the records are not use
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,8 +15,6 @@ from perspective.errors import DataError
 from perspective.options import JudgedOptions, option
 from perspective.trust.evidence import Evidence
 from perspective.vectors import find_nearer_choices
-
-logger = logging.getLogger(__name__)
 
 MIN_EVIDENCE = 0.1  # smallest |2p - 1| of a training triplet: p between 0.45 and 0.55 is left out
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass
 
@@ -14,12 +13,10 @@ from perspective.clustering.ward import (
     N_AGGLOMERATED,
     ROWS_AT_A_TIME,
     agglomerate,
-    average_by_cluster,
     cluster_in_batches,
 )
 from perspective.errors import NothingToSample
-
-logger = logging.getLogger(__name__)
+from perspective.vectors import average_by_cluster
 
 PUBLISHED_MAX_DISTANCE = 77.0  # at 1,024 dimensions
 PUBLISHED_DIM = 1024

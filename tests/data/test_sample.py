@@ -6,7 +6,7 @@ from helpers import write_jsonl
 
 from perspective.data import corpus, sample
 from perspective.judging.protocol import choose_wording
-from perspective.layout import PREDICT_STAGE
+from perspective.vectors import sample_rows
 
 
 @pytest.fixture
@@ -48,11 +48,10 @@ def test_too_large_a_sample_is_refused(texts, capfd):
 
 
 def test_rows_are_spread_over_the_file():
-    rows = sample.draw_rows(10**6, 20_000)
+    rows = sample_rows(10**6, 20_000)
     assert abs(np.mean(rows) - 5e5) < 1e4 and len(np.unique(rows)) == 20_000
 
 
 def test_a_sample_is_judged_by_the_perspective_of_its_data_set():
-    prompts = PREDICT_STAGE / "prompts.json"
-    assert choose_wording(prompts, "banking77_n=1000") == choose_wording(prompts, "banking77")
-    assert choose_wording(prompts, "unknown_n=1000").perspective == "topic"
+    assert choose_wording("banking77_n=1000") == choose_wording("banking77")
+    assert choose_wording("unknown_n=1000").perspective == "topic"

@@ -72,15 +72,15 @@ def test_the_perspective_is_the_users_the_data_sets_or_the_topic(tmp_path, caplo
     own = {"perspective": "mood", "instruction": "Select the one of like mood."}
     entries = {"banking77": "Select the banking utterance.", "own": own, "bad": {"perspective": "x"}}
     prompts.write_text(json.dumps(entries))
-    assert choose_wording(prompts, "banking77") == Wording("topic", "Select the banking utterance.")
-    assert choose_wording(prompts, "own") == Wording("mood", "Select the one of like mood.")
-    told = choose_wording(prompts, "banking77", "tone")
+    assert choose_wording("banking77", prompts_path=prompts) == Wording("topic", "Select the banking utterance.")
+    assert choose_wording("own", prompts_path=prompts) == Wording("mood", "Select the one of like mood.")
+    told = choose_wording("banking77", "tone", prompts_path=prompts)
     assert told.perspective == "tone" and told.instruction.endswith("in terms of tone.")
     with caplog.at_level(logging.INFO):
-        assert choose_wording(prompts, "mine").instruction.endswith("in terms of topic.")
+        assert choose_wording("mine", prompts_path=prompts).instruction.endswith("in terms of topic.")
     assert 'no prompt for "mine"' in caplog.text
     with pytest.raises(DataError, match='"bad" needs "perspective" and "instruction"'):
-        choose_wording(prompts, "bad")
+        choose_wording("bad", prompts_path=prompts)
 
 
 # answers

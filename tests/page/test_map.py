@@ -3,7 +3,8 @@ import pytest
 from helpers import make_vectors
 
 from perspective.errors import DataError
-from perspective.page.map import COLUMNS, MapSettings, draw_map, read_map, sample_rows
+from perspective.page.map import COLUMNS, MapSettings, draw_map, read_map
+from perspective.vectors import sample_rows
 
 
 def draw(before, after=None, n_shown=1000):

@@ -100,7 +100,10 @@ def test_run_refuses_in_one_line(repository):
         (["--data_path", "none.csv"], "none.csv: no such file"),
         (["--dataset", "my tickets"], "a name without spaces and slashes"),
         (["--recipe", "distil"], "--recipe distil: choose distill, standard or published"),
-        (["--states_llm", "none"], "--states_llm none: stands beside judged triplets; here --llm is read"),
+        (
+            ["--states_llm", "none"],
+            "--states_llm none: is for judged triplets only; here answer states are read from --llm",
+        ),
         (
             ["--judge", "choice", "--recipe", "standard", "--states_llm", "smollm2"],
             "recipe standard learns from triplets alone",

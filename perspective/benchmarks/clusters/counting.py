@@ -11,7 +11,6 @@ python -m perspective.benchmarks.clusters.counting
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -27,8 +26,6 @@ from perspective.errors import DataError
 from perspective.evaluation.labels import load_labels
 from perspective.layout import MEASURES, Layout
 from perspective.options import option
-
-logger = logging.getLogger(__name__)
 
 TUNING = ("banking77", "stackexchange", "clinc", "massive_scenario", "go_emotion")
 CONFIRMATION = ("few_nerd_nat", "mtop_domain", "reddit")

@@ -35,7 +35,7 @@ from perspective.description.records import Name
 from perspective.errors import DataError
 from perspective.evaluation.labels import load_labels
 from perspective.judging.protocol import choose_wording
-from perspective.layout import MEASURES, PREDICT_STAGE, STUDY_DATASETS, Layout
+from perspective.layout import MEASURES, STUDY_DATASETS, Layout
 from perspective.llm.replies import ReplyLog
 from perspective.models.embedding import EmbedSettings, embed_texts, load_embedding
 from perspective.naming.files import NO_LLM, summarize
@@ -105,10 +105,13 @@ def measure_names(dataset: str, llm: str, settings: NamingBenchmark) -> dict[str
     if llm != NO_LLM:
         from perspective.llm.loading import load_llm
 
-        perspective = choose_wording(PREDICT_STAGE / "prompts.json", dataset).perspective
+        perspective = choose_wording(dataset).perspective
         namer = LocalNamer(load_llm(llm), perspective)
         log = ReplyLog(RESULTS.with_suffix(".replies.jsonl"), {"llm": llm, **namer.identity}, namer.facts, "naming")
-        write, is_chat = partial(log.ask, namer), namer.is_chat
+        is_chat = namer.is_chat
+
+        def write(asks: Sequence[Ask]) -> list[str]:
+            return [reply or "" for reply in log.ask(namer, asks)]
 
     def embed(names: Sequence[str]) -> np.ndarray:
         return np.asarray(model.encode(list(names), show_progress_bar=False), dtype=np.float32)

@@ -10,11 +10,11 @@ python -m perspective.benchmarks.decoders.study
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,6 @@ from perspective.models.registry import describe_model
 from perspective.options import OverwriteOptions, option
 from perspective.pretraining.settings import checkpoint_path
 
-logger = logging.getLogger(__name__)
-
 FOLDER = MEASURES / "benchmark_decoders"
 RESULTS = FOLDER.with_suffix(".json")
 CLUSTERED = ("banking77", "clinc")
@@ -57,9 +55,9 @@ class DecoderStudy:
     def __init__(self, embedder: str) -> None:
         self.embedder = embedder
 
-    @property
+    @cached_property
     def base(self) -> Path:
-        """The decoder as a folder: a GGUF file takes a minute to convert whenever it is loaded."""
+        """The decoder as a folder, converted once."""
         output = Output(FOLDER / "base", "decoder", describe_model(self.embedder))
         if not output.is_finished(quiet=True):
             model = load_embedder(self.embedder)
@@ -67,7 +65,7 @@ class DecoderStudy:
                 model.save_pretrained(str(folder), create_model_card=False)
         return output.path
 
-    @property
+    @cached_property
     def texts(self) -> Path:
         """Texts to pre-train on: of the tuning sets, and documents."""
         path = FOLDER / "texts.jsonl"

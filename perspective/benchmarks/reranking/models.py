@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,12 @@ class RerankingStudy:
         self.learning_rate = learning_rate
         self._student = student
 
-    @property
+    @cached_property
     def base(self) -> Path:
         """The retriever that is reranked, with the text length of all that is trained here."""
         return self._shorten(EMBEDDER, "base")
 
-    @property
+    @cached_property
     def student(self) -> Path:
         """The embedder that learns."""
         return self.base if self._student == EMBEDDER else self._shorten(self._student, "student")
@@ -91,21 +92,21 @@ class RerankingStudy:
             save_pairs(output, make())
         return output.path
 
-    @property
+    @cached_property
     def mined(self) -> Path:
         """Pairs with the retriever's hard negatives."""
         pairs = self.pairs("pairs", lambda: sample_pairs()[:N_RERANKER], n=N_RERANKER)
         _run("mine_negatives", "--train_file", pairs, "--num_negatives", N_MINED, "--output_path", FOLDER, *self._set)
         return mined_path(NAME, str(self.base), FOLDER)
 
-    @property
+    @cached_property
     def reranker(self) -> Path:
         """The reranker of the retriever's hits, from the same body."""
         call = ("--train_file", self.mined, "--num_negatives", N_NEGATIVES, "--max_source_length", MAX_PAIR_TOKENS)
         _run("train_reranker", *call, "--output_dir", FOLDER / "reranker", *self._set)
         return FOLDER / "reranker"
 
-    @property
+    @cached_property
     def m3(self) -> Path:
         """The retriever with M3's heads, trained on the pairs that the reranker learns from."""
         call = ("--train_file", self.mined, "--max_source_length", MAX_TOKENS, "--learning_rate", M3_LEARNING_RATE)
@@ -152,7 +153,7 @@ class RerankingStudy:
             **({"first_stage": _strip_folder(result["first_stage"])} if "first_stage" in result else {}),
         }
 
-    @property
+    @cached_property
     def _set(self) -> Options:
         return ("--dataset", NAME, "--embedder", self.base)
 

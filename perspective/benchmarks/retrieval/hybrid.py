@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -63,8 +63,6 @@ TRAINING = ("--per_device_train_batch_size", 32, "--learning_rate", 5e-5, "--max
 COLLECTIONS = {"docstrings": (NAME,), "help": ("gnome-help-ko", "gnome-help-en", "gnome-help-ko-en")}
 SOURCES = {"docstrings": (NAME,), "help": ("libreoffice-help-ko", "libreoffice-help-en-us")}
 ARMS = {"distilled": (), "plain": ("--no_distill",)}
-
-SetName = Literal["docstrings", "help"]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ import numpy as np
 from perspective.benchmarks.gpu import measure_matrix_rate
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.judging.protocol import Question, choose_wording
-from perspective.layout import PREDICT_STAGE
 from perspective.models.embedders import load_embedder
 from perspective.models.embedding import embed_texts
 from perspective.options import option
@@ -107,7 +106,7 @@ def ask_questions(n_questions: int) -> tuple[list[Question], str]:
     texts = read_texts("banking77")
     sampled, _ = sample_triplets(embed_dataset("banking77"), SampleSettings(max_query=n_questions))
     questions = [Question(triplet, *(texts[i] for i in triplet.key)) for triplet in sampled]
-    return questions, choose_wording(PREDICT_STAGE / "prompts.json", "banking77").instruction
+    return questions, choose_wording("banking77").instruction
 
 
 def describe_rate(flop: float, seconds: float, shape: tuple[int, int, int]) -> str:

@@ -21,7 +21,6 @@ from perspective.benchmarks.speed.comparison import (
 )
 from perspective.judging.choice import ChoiceJudge
 from perspective.judging.protocol import choose_wording
-from perspective.layout import PREDICT_STAGE
 from perspective.llm.loading import load_llm
 from perspective.teacher.states import read_states, write_question
 
@@ -74,7 +73,7 @@ def compare_judging(name: str, n_pairs: int) -> Row:
 def bench_states(settings: SpeedSettings) -> list[Row]:
     """Read the texts of banking77 with the first LLM of the settings."""
     llm, texts = load_llm(settings.llm[0]), read_texts("banking77")
-    perspective = choose_wording(PREDICT_STAGE / "prompts.json", "banking77").perspective
+    perspective = choose_wording("banking77").perspective
     facts: dict[str, Any] = {}
 
     def ours(texts: list[str] = texts) -> None:

@@ -73,12 +73,10 @@ def _headline_score(source: tuple[str, ...], dataset: str, metric: str) -> float
 
 
 def _headline_cell(source: tuple[str, ...], dataset: str, metric: str) -> str:
-    is_ours = len(source) == 2
-    spread = (
-        measured.load_scores(*source, dataset, metric).std()
-        if is_ours
-        else measured.published_spread(dataset, metric, *source)
-    )
+    if len(source) == 2:
+        spread = float(measured.load_scores(*source, dataset, metric).std())
+    else:
+        spread = measured.published_spread(dataset, metric, *source)
     return f"{_headline_score(source, dataset, metric):.1f} ± {spread:.1f}"
 
 

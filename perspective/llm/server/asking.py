@@ -127,8 +127,13 @@ class ServerAsker:
                 secrets = find_secrets(key, base_url)
                 clients.append(
                     ChatClient(
-                        *(connection, self.model, settings.timeout_seconds, self.logprobs, account, secrets),
-                        options=self.options,
+                        connection,
+                        self.model,
+                        settings.timeout_seconds,
+                        self.logprobs,
+                        account,
+                        secrets,
+                        self.options,
                     )
                 )
             pool = ServerPool(clients, settings.max_retries, self.facts)

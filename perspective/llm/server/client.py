@@ -49,7 +49,7 @@ class ChatClient:
         logprobs: Whether to request token log-probabilities.
         account: Counts requests and tokens, and keeps the budget.
         secrets: Strings that must not appear in any message.
-        options: Options of each request, in place of the usual ones.
+        options: Options of each request.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class ChatClient:
         timeout_seconds: float,
         logprobs: bool,
         account: Account,
-        secrets: tuple[str, ...] = (),
-        options: Mapping[str, Any] | None = None,
+        secrets: tuple[str, ...],
+        options: Mapping[str, Any],
     ) -> None:
         self.url = public_url(str(client.base_url))
         self._client = client
@@ -70,7 +70,7 @@ class ChatClient:
         self._facts = account.facts
         self._secrets = secrets
         self._is_warned = False
-        self._options: dict[str, Any] = {"max_tokens": MAX_TOKENS, "temperature": 0, **(options or {})}
+        self._options: dict[str, Any] = dict(options)
         self._accepted: dict[str, Any] | None = None  # options of the last successful request
         if logprobs:
             self._options |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS[0]}
