@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_retrieval_prompts(model, files.embedder, *prompts)
     embedded = embed_sides(model, (pair.query for pair in pairs), [*(pair.document for pair in pairs), *corpus])
     kept = filter_pairs(pairs, embedded, settings)
-    reranker = load_reranker(settings.reranker) if settings.reranker else None
+    trust = files.trust_remote_code
+    reranker = load_reranker(settings.reranker, trust_remote_code=trust) if settings.reranker else None
     mined = mine_negatives(kept, embedded, settings, reranker, dropped=pairs)
     output.facts |= {**describe_model(files.embedder), "n_dropped": len(pairs) - len(kept)}
     save_pairs(output, mined)

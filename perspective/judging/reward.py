@@ -117,8 +117,9 @@ def load_reward_model(name: str, **options: Any) -> LLM:  # noqa: ANN401  as loa
     n_outputs = llm.model.config.num_labels
     if n_outputs != 1:
         raise ModelError(f"{name}: a reward model has one output, this one has {n_outputs}")
-    if llm.model.config.pad_token_id is None:
-        llm.model.config.pad_token_id = -1  # sequences are never padded: the score is read at the last token
+    config = llm.model.config.get_text_config()
+    if getattr(config, "pad_token_id", None) is None:
+        config.pad_token_id = -1  # sequences are never padded: the score is read at the last token
     return llm
 
 

@@ -50,6 +50,10 @@ def fit_texts(
         max_chars = max(1, int(max_chars * 0.8))
 
 
+# Templates that write today's date into the prompt would make answers depend on the day.
+FIXED_DATE = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
+
+
 def render_chat(tokenizer: PreTrainedTokenizerBase, user: str, assistant: str | None = None) -> str:
     """Apply the model's chat template to a question, or a plain format if it has none.
 
@@ -63,7 +67,17 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, user: str, assistant: str | 
     messages = [{"role": "user", "content": user}]
     if assistant is not None:
         messages.append({"role": "assistant", "content": assistant})
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=assistant is None))
+    template = tokenizer.chat_template
+    if isinstance(template, str) and "strftime_now" in template:
+        template = FIXED_DATE + template
+    options = {"chat_template": template} if isinstance(template, str) else {}
+    prompt = str(
+        tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=assistant is None, enable_thinking=False, **options
+        )
+    )
+    # Answers are short, so models that think first would be cut off; some templates begin a thought in any case.
+    return f"{prompt.rstrip()}\n\n</think>\n\n" if prompt.rstrip().endswith("<think>") else prompt
 
 
 def tokenize_beginning(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

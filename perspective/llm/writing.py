@@ -83,6 +83,7 @@ class AnswerWriter:
             attention_mask=mask.to(self.llm.device),
             max_new_tokens=self.max_new_tokens,
             do_sample=False,
+            repetition_penalty=1.0,  # stated: some models' own would count the words of the prompt
             pad_token_id=pad,
             **({} if cache is None else {"past_key_values": cache}),
             **({"stop_strings": [self.stop], "tokenizer": tokenizer} if self.stop else {}),

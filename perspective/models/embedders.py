@@ -67,6 +67,8 @@ def load_embedder(
         beside = adapter.parent / "config.json"
         if beside.exists() and read_object(beside).get("is_causal") is False:  # the adapter alone would be causal again
             raise ModelError(f"{name}: only the adapter of the embedder in {adapter.parent}; give that folder")
+        if load_in != "auto":
+            raise ModelError(f"--load_in {load_in}: {name} is an adapter, which is merged into its base; leave it out")
         own: dict[str, Any] = {"device": device, "reading": reading, "pooling": pooling}
         base = load_embedder(read_adapter_base(adapter), trust_remote_code=trust_remote_code, **own)
         merge_adapter(base, adapter)
@@ -99,6 +101,8 @@ def load_embedder(
     if spec is not None and spec.task:
         append_eos(model.tokenizer, name)
         set_task(model, spec.task)
+    elif _needs_eos(model, source, revision):
+        append_eos(model.tokenizer, name)
     if spec is not None and not spec.normalize:
         model = _drop_normalization(model)
     if spec is not None and spec.prompt:
@@ -106,6 +110,21 @@ def load_embedder(
     if dtype != torch.float32:
         _pool_in_float32(model)
     return model
+
+
+def _needs_eos(model: SentenceTransformer, source: str | Path, revision: str | None) -> bool:
+    """Return whether texts are represented by an end-of-text token that transformers leaves out.
+
+    transformers 5 ignores `add_eos_token` in a tokenizer's config where there is a tokenizer.json, as in
+    e5-mistral-7b-instruct and its relatives.
+    """
+    from sentence_transformers.sentence_transformer.modules import Pooling
+    from sentence_transformers.util import load_file_path
+
+    if not any(isinstance(module, Pooling) and module.pooling_mode == "lasttoken" for module in model):
+        return False
+    path = load_file_path(str(source), "tokenizer_config.json", revision=revision)
+    return path is not None and bool(read_object(Path(path)).get("add_eos_token"))
 
 
 @contextmanager

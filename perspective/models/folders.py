@@ -18,11 +18,15 @@ VOCABULARY = re.compile(r"tokenizer\.json|.*vocab.*|.*\.(model|codes|tiktoken)|t
 ONLY_IN_MODULES = ("config_sentence_transformers.json", "sentence_bert_config.json", "1_Pooling")
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, is_pooled: bool = True) -> None:
     """Check a folder before sentence-transformers loads it.
 
     A result of this pipeline must be what its sidecar says. Any other folder must hold a tokenizer, and the
     settings of its pooling and dense layers; one of plain transformers gets mean pooling, which is logged.
+
+    Args:
+        folder: The folder.
+        is_pooled: Whether it is loaded as an embedder; a reranker pools nothing.
 
     Raises:
         ModelError: A file is missing, or a result of this pipeline was changed.
@@ -35,12 +39,12 @@ def check_folder(folder: Path) -> None:
                 f"or remove {sidecar_path(folder).name} to use it as a model from elsewhere"
             )
         if sidecar is None:
-            _check_modules(folder)
+            _check_modules(folder, is_pooled)
     except DataError as error:
         raise ModelError(str(error)) from None
 
 
-def _check_modules(folder: Path) -> None:
+def _check_modules(folder: Path, is_pooled: bool) -> None:
     listing = folder / "modules.json"
     if not listing.exists():
         if any((folder / name).exists() for name in ONLY_IN_MODULES):
@@ -48,8 +52,9 @@ def _check_modules(folder: Path) -> None:
         if not (folder / "config.json").exists():
             return  # no model at all: loading it is an error
         _check_tokenizer(folder)
-        pooling = "its end-of-text token" if is_bare_decoder(folder) else "mean pooling over its tokens"
-        logger.warning("%s: no modules.json; used with %s", folder, pooling)
+        if is_pooled:
+            pooling = "its end-of-text token" if is_bare_decoder(folder) else "mean pooling over its tokens"
+            logger.warning("%s: no modules.json; used with %s", folder, pooling)
         return
     modules = read_json(listing)
     if not isinstance(modules, list) or not modules or not all(map(_is_module, modules)):

@@ -73,19 +73,23 @@ def choose_prompts(options: PromptOptions) -> tuple[str | None, str | None]:
     return write_instruction(options.task), options.document_prompt or ""
 
 
+# As in jina-embeddings-v3, stella and e5-mistral.
+QUERY_NAMES = ("query", "retrieval.query", "s2p_query", "web_search_query")
+DOCUMENT_NAMES = ("document", "passage", "corpus", "retrieval.passage")
+
+
 def find_prompts(
     model: SentenceTransformer, name: str, query_prompt: str | None = None, document_prompt: str | None = None
 ) -> tuple[str, str]:
     """Return the prefixes of queries and documents.
 
     In order of priority: the options; the prompts that our retriever was trained with; the model's
-    prompts "query" and "document" (or "passage"); the E5 prompts for models with E5 in their name that
-    take no instructions; the model's default prompt, except for short names, whose prompt is for
-    clustering.
+    prompts by the names that models give them; the prompts of E5 and nomic-embed-text, which do not store them, by
+    the model's name; the model's default prompt, except for short names, whose prompt is for clustering.
     """
     stored = model.prompts
-    query = stored.get("query")
-    document = stored.get("document") or stored.get("passage") or stored.get("corpus")
+    query = next((stored[one] for one in QUERY_NAMES if stored.get(one)), None)
+    document = next((stored[one] for one in DOCUMENT_NAMES if stored.get(one)), None)
     # All models have empty prompts; the sidecar shows whether a retriever was trained with them.
     trained = read_record(Path(name).resolve()).prompts
     if trained:
@@ -96,6 +100,8 @@ def find_prompts(
         is_e5 = re.search(r"(?<![a-z])(ko)?e5(?!\d)", slug) and not re.search("instruct|mistral", slug)
         default = "" if name in EMBEDDERS else get_prompt(model)
         query, document = ("query: ", "passage: ") if is_e5 else (default, default)
+        if "nomic-embed-text" in slug:
+            query, document = "search_query: ", "search_document: "
     given = query_prompt, document_prompt
     return tuple(
         found or "" if chosen is None else chosen for chosen, found in zip(given, (query, document), strict=True)

@@ -147,7 +147,12 @@ def read_reply(reply: str, is_chat: bool) -> tuple[str, str]:
     ('Lost card', 'A card is lost.')
     >>> read_reply(" exchange rates\n\nText: ...", is_chat=False)
     ('exchange rates', '')
+    >>> read_reply("<think>Let me see", is_chat=True)
+    ('', '')
     """
+    reply = reply.rpartition("</think>")[2]
+    if reply.lstrip().startswith("<think"):  # cut off before the answer
+        return "", ""
     if not is_chat:
         return clean_name(reply.strip(" ").partition("\n")[0]), ""
     found = _find_object(reply)

@@ -232,6 +232,20 @@ def load_rebuilder(
     return module.to(model.device)
 
 
+def _require_positions(module: Rebuilder) -> None:
+    """Refuse an encoder that adds no positions to its embeddings: the decoder's questions would all be the same."""
+    embeddings = module.embeddings[0].eval()
+    words = torch.zeros(1, 2, module.body["hidden_size"], device=next(embeddings.parameters()).device)
+    with torch.no_grad():
+        found = embeddings(inputs_embeds=words)
+    one, other = (found[0] if isinstance(found, tuple) else found)[0]
+    if torch.equal(one, other):
+        raise ModelError(
+            "--objective retromae: this encoder's embeddings hold no positions, which the decoder asks for; choose "
+            "--objective mlm, or an encoder such as google-bert/bert-base-uncased"
+        )
+
+
 def split_head(whole: PreTrainedModel) -> nn.Module:
     """Return a masked LM's head: what maps states to scores of the vocabulary.
 
@@ -279,6 +293,8 @@ def pretrain_encoder(
     for place in places:
         model[place] = Pooling(model[place].embedding_dimension, "cls")
     rebuilds = settings.objective == "retromae"
+    if rebuilds:
+        _require_positions(module)
     module.layer.requires_grad_(rebuilds)
     model.append(module)
     model.max_seq_length = min(model.max_seq_length or settings.max_source_length, settings.max_source_length)

@@ -32,13 +32,14 @@ class Reranker(Protocol):
         """Return one score for each (query, document)."""
 
 
-def load_reranker(name: str, device: str | None = None) -> Reranker:
+def load_reranker(name: str, device: str | None = None, trust_remote_code: bool = False) -> Reranker:
     """Load a CrossEncoder with one output, or a causal LM that is asked whether the document answers.
 
     Args:
         name: A folder, such as `train_reranker` writes, or a hub id of a CrossEncoder; or a short name,
             folder, hub id or GGUF file of a causal LM, which needs no training.
         device: Device of a CrossEncoder; the best available one when None.
+        trust_remote_code: Run code from the model's repository.
 
     Raises:
         ModelError: It cannot be reached, is an embedder or another kind of model, is not in
@@ -49,25 +50,29 @@ def load_reranker(name: str, device: str | None = None) -> Reranker:
     known = {**EMBEDDERS, **LLMS}
     source = find_source(name, LLMS.get(name) or EMBEDDERS.get(name), known)
     if isinstance(source, Path) and source.is_dir():
-        check_folder(source)
+        check_folder(source, is_pooled=False)
     with explain_loading(name):
-        is_decoder = is_bare_decoder(source)
+        is_decoder = is_bare_decoder(source, trust_remote_code=trust_remote_code)
     if is_decoder:
         from perspective.llm.loading import load_llm
         from perspective.reranking.yes_no import YesNoReranker
 
-        return YesNoReranker(load_llm(name))
+        return YesNoReranker(load_llm(name, trust_remote_code=trust_remote_code))
     import torch
     from sentence_transformers import CrossEncoder
+    from sentence_transformers.cross_encoder.modules import LogitScore
 
     dtype = pick_reading_dtype(torch.device(device or pick_device()).type)
+    options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
     with explain_loading(name):
-        model = CrossEncoder(str(source), device=device, model_kwargs={"use_safetensors": True, "dtype": dtype})
+        model = CrossEncoder(str(source), model_kwargs={"use_safetensors": True, "dtype": dtype}, **options)
     _check_kind(model, name)
     if dtype != torch.float32:
         # bfloat16 rounds a score of 5 to a multiple of 0.03, which makes ties.
+        is_causal = any(isinstance(module, LogitScore) for module in model)
+        head = (lambda path, _: path.endswith("lm_head")) if is_causal else (lambda _, one: one.out_features == 1)
         linear = {path: module for path, module in model.named_modules() if type(module) is torch.nn.Linear}
-        model.set_keep_in_fp32_modules([path for path, module in linear.items() if module.out_features == 1])
+        model.set_keep_in_fp32_modules([path for path, module in linear.items() if head(path, module)])
     return model
 
 

@@ -67,7 +67,7 @@ def load_body(name: str, seed: int) -> CrossEncoder:
     """
     source = find_source(name, EMBEDDERS.get(name), EMBEDDERS)
     if isinstance(source, Path) and source.is_dir():
-        check_folder(source)
+        check_folder(source, is_pooled=False)
     import torch
     from sentence_transformers import CrossEncoder
     from transformers import set_seed

@@ -56,7 +56,7 @@ def evaluate_retriever(
     if settings.reranker:
         first_stage = {"first_stage": _describe_first_stage(hits, judged, settings)}
         texts = (list(collection.queries.values()), list(collection.corpus.values()))
-        reranker = load_reranker(settings.reranker)
+        reranker = load_reranker(settings.reranker, trust_remote_code=settings.trust_remote_code)
         hits = rerank(reranker, hits, settings.n_reranked, *texts, document_ids, settings.batch_size)
     values = score_rankings(hits.rows, judged, settings.cutoffs)
     low, high = find_interval(resample_means(np.stack(list(values.values()), axis=1)))

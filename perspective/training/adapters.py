@@ -62,6 +62,19 @@ def save_adapters(model: SentenceTransformer, folder: Path, base: str | None) ->
     save_file({name: weight.contiguous() for name, weight in state.items()}, folder / "adapter_model.safetensors")
 
 
+def load_adapters(model: SentenceTransformer, folder: Path) -> None:
+    """Load the adapters of a checkpoint into a model that has such adapters, in the model's own precision.
+
+    The trainer of sentence-transformers would load the base again, by its name: a GGUF file has none that it can
+    load, and adapters of a base in half precision would come back in half precision.
+    """
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    weights = load_peft_weights(str(folder), device="cpu")
+    own = {name.removeprefix("base_model.model."): weight for name, weight in weights.items()}
+    set_peft_model_state_dict(model.transformers_model, own)
+
+
 def merge_adapters(model: SentenceTransformer) -> None:
     """Merge the adapters into the weights, so that loading the result does not need peft.
 

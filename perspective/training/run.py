@@ -8,6 +8,7 @@ import math
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,14 @@ from perspective.errors import DataError, ModelError
 from perspective.runtime.devices import pick_device, trains_in_bf16
 from perspective.runtime.distributed import is_main, main_first, n_processes, process_index, wait
 from perspective.runtime.memory import is_out_of_memory
-from perspective.training.adapters import ADAPTERS, add_adapters, merge_adapters, remove_adapters, save_adapters
+from perspective.training.adapters import (
+    ADAPTERS,
+    add_adapters,
+    load_adapters,
+    merge_adapters,
+    remove_adapters,
+    save_adapters,
+)
 from perspective.training.history import write_history
 
 if TYPE_CHECKING:
@@ -116,7 +124,8 @@ def run_training(
     from transformers import set_seed
 
     trainer_class, arguments_class = _pick_trainer(model)
-    model.max_seq_length = min(model.max_seq_length or settings.max_source_length, settings.max_source_length)
+    with suppress(AttributeError):  # static embedders have no limit
+        model.max_seq_length = min(model.max_seq_length or settings.max_source_length, settings.max_source_length)
     batch_size = _split_batch_size(settings.per_device_train_batch_size)
     device = pick_device()
     with main_first():
@@ -157,6 +166,8 @@ def run_training(
     trainer = trainer_class(model=model, args=arguments, train_dataset=dataset, loss=loss, callbacks=[])
     _log_through_tqdm(trainer)
     _stop_at_divergence(trainer, settings.learning_rate)
+    if settings.lora_rank:
+        trainer._load_from_checkpoint = lambda folder: load_adapters(model, Path(folder))  # noqa: SLF001
     if n_processes() > 1:
         output.facts["n_processes"] = n_processes()
     if not is_main():

@@ -15,6 +15,7 @@ from perspective.models.embedders import load_embedder
 from perspective.models.prompts import choose_prompts, find_prompts
 from perspective.models.registry import EmbedderSpec
 from perspective.options import PromptOptions
+from perspective.training.adapters import save_adapters
 
 TEXTS = ["top up my card", "rain", "how do I top up my card by bank transfer?"]
 
@@ -34,6 +35,26 @@ def copy_with(folder, target, **tokens):
     (target / "tokenizer_config.json").write_text(json.dumps(config | tokens))
     (target / "special_tokens_map.json").unlink(missing_ok=True)
     return str(target)
+
+
+def test_a_last_token_is_the_end_of_text_that_the_tokenizer_leaves_out(llm_folder, tmp_path):
+    """As in e5-mistral-7b-instruct given by its id: transformers ignores add_eos_token beside a tokenizer.json."""
+    model = load_embedder(str(llm_folder), device="cpu")
+    expected = model.encode(TEXTS)
+    model.save_pretrained(str(tmp_path / "made"))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(llm_folder / name, tmp_path / "made" / name)
+    config = json.loads((tmp_path / "made" / "tokenizer_config.json").read_text())
+    cut = load_embedder(str(tmp_path / "made"), device="cpu")
+    assert not np.allclose(cut.encode(TEXTS), expected, atol=1e-3)
+    (tmp_path / "made" / "tokenizer_config.json").write_text(json.dumps(config | {"add_eos_token": True}))
+    np.testing.assert_allclose(load_embedder(str(tmp_path / "made"), device="cpu").encode(TEXTS), expected, atol=1e-5)
+
+
+def test_an_adapter_is_not_loaded_in_4_bits(llm_folder, tmp_path):
+    save_adapters(load_with_random_adapters(llm_folder), tmp_path, str(llm_folder))
+    with pytest.raises(ModelError, match="--load_in 4bit: .* is an adapter"):
+        load_embedder(str(tmp_path), device="cpu", load_in="4bit")
 
 
 def get_states(model, text):

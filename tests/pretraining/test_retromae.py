@@ -35,6 +35,22 @@ def folder(request, tmp_path_factory):
     return folder
 
 
+def test_an_encoder_without_positions_in_its_embeddings_is_refused(tmp_path):
+    """As DeBERTa: the decoder's questions would all be the same."""
+    from transformers import DebertaV2Config, DebertaV2ForMaskedLM
+
+    tokenizer = make_wordpiece_tokenizer()
+    options = {"vocab_size": len(tokenizer), "position_biased_input": False, "relative_attention": True}
+    folder = tmp_path / "deberta"
+    DebertaV2ForMaskedLM(DebertaV2Config(**options, **SIZES)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    model = load_embedder(str(folder), device="cpu")
+    settings = RetroMaeSettings(num_train_epochs=1)
+    output = Output(tmp_path / "made", "embedder", {})
+    with pytest.raises(ModelError, match="embeddings hold no positions"):
+        pretrain_encoder(model, load_rebuilder(str(folder), model), [f"card {n}" for n in range(40)], settings, output)
+
+
 def load(folder):
     model = load_embedder(str(folder), device="cpu")
     model.append(load_rebuilder(str(folder), model))

@@ -35,6 +35,19 @@ def test_scores_in_half_precision_are_not_rounded(reranker_folder, monkeypatch):
     assert (found != torch.from_numpy(found).bfloat16().float().numpy()).any()
 
 
+def test_a_causal_reranker_of_modules_is_not_rounded(build, tmp_path, monkeypatch):
+    """As Qwen3-Reranker: the difference of two log-odds, each of which bfloat16 rounds to eighths near 20."""
+    from sentence_transformers import CrossEncoder
+
+    tokenizer = build.bpe()
+    tokenizer.add_tokens(["yes", "no"])
+    folder = build.save_llama(tmp_path / "llm", "LlamaForCausalLM", tokenizer, tie_word_embeddings=False)
+    CrossEncoder(str(folder), device="cpu").save_pretrained(str(tmp_path / "made"))
+    monkeypatch.setenv("COMPUTE_DTYPE", "bfloat16")
+    found = score_texts(load_reranker(str(tmp_path / "made"), device="cpu"), PAIRS)
+    assert (found != torch.from_numpy(found).bfloat16().float().numpy()).any()
+
+
 def test_a_reranker_without_one_finite_score_a_pair_is_refused():
     class Broken:
         def predict(self, inputs, **options):

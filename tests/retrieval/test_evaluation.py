@@ -162,6 +162,9 @@ def model_with(prompts, default=None):
         ("runs/stage5", {}, None, ("", "")),
         ("nlpai-lab/KoE5", {}, None, ("query: ", "passage: ")),
         ("org/model", {"query": "Q ", "passage": "P "}, None, ("Q ", "P ")),
+        ("jinaai/jina-v3", {"retrieval.query": "Q ", "retrieval.passage": "P "}, None, ("Q ", "P ")),
+        ("x/e5-mistral", {"web_search_query": "Instruct: "}, None, ("Instruct: ", "")),
+        ("nomic-ai/nomic-embed-text-v1.5", {}, None, ("search_query: ", "search_document: ")),
         ("org/koe5-tuned", {"query": "Ask: ", "document": ""}, None, ("Ask: ", "")),
         ("gte", {"clustering": "query: "}, "clustering", ("", "")),  # as thenlper/gte-large
         ("runs/tuned_gte", {"clustering": "query: "}, "clustering", ("query: ", "query: ")),
@@ -207,7 +210,7 @@ def test_the_reranker_reads_as_many_hits_as_asked(monkeypatch):
         def predict(self, inputs, **options):
             return np.array([len(document) for _, document in inputs])
 
-    monkeypatch.setattr(evaluation, "load_reranker", lambda name: LongestFirst())
+    monkeypatch.setattr(evaluation, "load_reranker", lambda name, **_: LongestFirst())
     corpus = {str(n): "card" + " rain" * n for n in range(120)}  # BM25 ranks the shortest first
     made = Collection("deep", corpus, {"q": "card"}, {"q": {"119": 1}})
     settings = EvaluationSettings(retriever="bm25", reranker="longest", n_reranked=120, cutoffs=[1])
@@ -221,7 +224,7 @@ def test_reranking_tells_what_the_first_stage_found(monkeypatch):
         def predict(self, inputs, **options):
             return np.array([-len(document) for _, document in inputs])
 
-    monkeypatch.setattr(evaluation, "load_reranker", lambda name: ShortestFirst())
+    monkeypatch.setattr(evaluation, "load_reranker", lambda name, **_: ShortestFirst())
     corpus = {"a": "card card", "b": "card", "c": "card rain rain", "d": "sun"}
     made = Collection("tiny", corpus, {"q": "card"}, {"q": {"b": 1, "d": 1}})
     settings = EvaluationSettings(retriever="bm25", reranker="runs/shortest", n_reranked=3, cutoffs=[1])

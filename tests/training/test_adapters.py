@@ -6,7 +6,7 @@ from helpers import load_with_random_adapters
 
 from perspective.artifacts import ROOT
 from perspective.models.embedders import load_embedder
-from perspective.training.adapters import merge_adapters
+from perspective.training.adapters import load_adapters, merge_adapters
 from perspective.training.run import replace_shards
 
 TEXTS = ["top up my card", "rain"]
@@ -41,6 +41,19 @@ def test_a_quantised_base_is_dequantised_where_adapters_are_merged(llm_folder, m
     model.save_pretrained(str(tmp_path / "merged"))
     again = load_embedder(str(tmp_path / "merged"), device="cpu")
     np.testing.assert_allclose(again.encode(TEXTS), expected.encode(TEXTS), atol=1e-5)
+
+
+def test_adapters_of_a_checkpoint_come_back_exactly(llm_folder, tmp_path):
+    model = load_with_random_adapters(llm_folder)
+    expected = model.encode(TEXTS)
+    model.save_pretrained(str(tmp_path))
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.zeros_(parameter)
+    assert not np.allclose(model.encode(TEXTS), expected, atol=1e-3)
+    load_adapters(model, tmp_path)
+    np.testing.assert_array_equal(model.encode(TEXTS), expected)
+    merge_adapters(model)
 
 
 def test_whole_weights_take_the_places_of_shards(llm_folder):
