@@ -55,7 +55,7 @@ from perspective.naming.prompts import Ask
 from perspective.options import option
 from perspective.teacher.graph import connect_neighbors, diffuse
 from perspective.teacher.states import EXAMPLES, StateReader, write_question
-from perspective.teacher.teacher import blend_views
+from perspective.teacher.teacher import GATE_WEIGHT, blend_views
 from perspective.vectors import average_by_cluster, center_rows, half_whiten, keep_directions, normalize_rows
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class ViewReader:
     def _connect(self, view: np.ndarray, rows: np.ndarray | None = None) -> tuple[np.ndarray, sparse.csr_matrix]:
         rows = center_rows(self._vectors) if rows is None else rows
         blended = blend_views(rows, view, self.weight)
-        return blended, connect_neighbors(blended, rows, view, self.weight)
+        return blended, connect_neighbors(blended, rows, view, max(self.weight, GATE_WEIGHT))
 
     def make_method(self) -> np.ndarray:
         """Return the method's teacher."""

@@ -185,7 +185,7 @@ def explain_loading(name: str) -> Iterator[None]:
         if not Path(name).exists() and any(sign in reason.lower() for sign in OFFLINE_SIGNS):
             raise ModelError(
                 f"{name}: the hub cannot be reached; offline, use minilm and smollm2, which are packages, or "
-                f"download the model elsewhere (hf download {hub_id} --local-dir FOLDER) and give the folder"
+                f"download the model elsewhere (hf download {hub_id}) and copy ~/.cache/huggingface to this machine"
             ) from None
         if "safetensors" in reason.lower():
             raise ModelError(

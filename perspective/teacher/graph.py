@@ -12,14 +12,13 @@ from perspective.vectors import normalize_rows
 if TYPE_CHECKING:
     from scipy import sparse
 
-# Chosen on the tuning sets; all four are flat around these values.
+# Chosen on the tuning sets; all are flat around these values.
 MIN_NEIGHBORS, MAX_NEIGHBORS = 3, 10
 TEXTS_PER_NEIGHBOR = 36  # of the square root: 3 neighbours for 300 texts, 10 for 3,600 and more
 CANDIDATES_PER_NEIGHBOR = 6
 SHARPNESS = 4  # power of the similarities: weaker neighbours count less
 SHARE = 0.9  # of the neighbours against the vector itself
 N_STEPS = 10
-GATE_WEIGHT = 0.5  # of the LLM in the choice among the candidates, at least
 
 ROWS_AT_A_TIME = 2048
 COLUMNS_AT_A_TIME = 64
@@ -46,7 +45,7 @@ def connect_neighbors(
         candidates_by: Unit rows `(n_texts, any)` in which candidates are searched.
         vectors: Unit rows of the embedder `(n_texts, dim)`.
         states: Unit rows of the LLM `(n_texts, state_dim)`; None for a graph without an LLM.
-        weight: Weight of the LLM's cosines against the embedder's; at least `GATE_WEIGHT` is used.
+        weight: Weight of the LLM's cosines against the embedder's.
 
     Returns:
         Symmetric matrix `(n_texts, n_texts)` of similarities, normalised by the square roots of the degrees.
@@ -57,7 +56,7 @@ def connect_neighbors(
     n_neighbors = min(count_neighbors(n_texts), n_texts - 1)
     n_candidates = min(CANDIDATES_PER_NEIGHBOR * n_neighbors, n_texts - 1)
     candidates = find_neighbors(candidates_by, n_candidates + 1)
-    weight = 0.0 if states is None else max(weight, GATE_WEIGHT)
+    weight = 0.0 if states is None else weight
     chosen = np.empty((n_texts, n_neighbors), dtype=np.int32)
     similarities = np.empty((n_texts, n_neighbors), dtype=np.float32)
     for start in range(0, n_texts, ROWS_AT_A_TIME):

@@ -1,7 +1,7 @@
 """Make the teacher: the vectors that the embedder learns. No labels are used.
 
-All evidence meets here. Where a judge answered triplets, the embedder has learned them before; answer states stand
-beside its vectors with the weight that they earn, and both choose the neighbours over which the vectors are diffused.
+All evidence is combined here. Where a judge answered triplets, the embedder has learned them before; answer states are
+appended to its vectors with the weight that they earn. Both choose the neighbours over which the vectors are diffused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from perspective.errors import DataError
 from perspective.options import option
 from perspective.teacher.graph import connect_neighbors, diffuse
-from perspective.trust.specificity import Trust, decide_trust
+from perspective.trust.specificity import Trust, decide_trust, sample_control_rows
 from perspective.vectors import (
     ROWS_AT_A_TIME,
     blend,
@@ -26,6 +26,7 @@ from perspective.vectors import (
 )
 
 MIN_TEXTS = 9
+GATE_WEIGHT = 0.5  # least weight of the LLM in the graph, where it only chooses among the embedder's neighbours
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,10 @@ def make_teacher(vectors: np.ndarray, evidence: Evidence, settings: TeachSetting
     rows = center_rows(vectors if evidence.judged is None else evidence.judged)
     states, trust = None, Trust(0.0)
     if evidence.states is not None:
-        states, trust = half_whiten(evidence.states), _decide_trust(evidence, settings)
+        states, trust = half_whiten(evidence.states), _decide_trust(rows, evidence, settings)
     blended = rows if states is None else blend_views(rows, states, trust.weight)
     if settings.diffused:
-        graph = connect_neighbors(blended, rows, states, trust.weight)
+        graph = connect_neighbors(blended, rows, states, max(trust.weight, GATE_WEIGHT * trust.relation))
         del rows, states  # gigabytes of a million texts
         blended = diffuse(blended, graph)
     return Teacher(fit_to_embedder(blended, vectors), trust)
@@ -123,13 +124,13 @@ def blend_views(rows: np.ndarray, states: np.ndarray, weight: float) -> np.ndarr
     return normalize_rows(blend_directions(rows, states, weight, rows.shape[1])) if weight else rows
 
 
-def _decide_trust(evidence: Evidence, settings: TeachSettings) -> Trust:
+def _decide_trust(rows: np.ndarray, evidence: Evidence, settings: TeachSettings) -> Trust:
     if settings.weight is not None:
         return Trust(settings.weight)
     if not evidence.control:
         return Trust(0.0)
     asked, reworded, *others = evidence.control
-    return decide_trust(asked, reworded, others)
+    return decide_trust(rows[sample_control_rows(len(rows))], asked, reworded, others)
 
 
 def fit_to_embedder(teacher: np.ndarray, vectors: np.ndarray) -> np.ndarray:

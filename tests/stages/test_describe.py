@@ -98,6 +98,7 @@ def test_new_texts_are_embedded_with_the_checkpoint(run, tmp_path, embedder_fold
 
 
 def test_new_texts_are_embedded_as_the_clustered_ones_were(tmp_path, monkeypatch, embedder_folder, sentences, capsys):
+    monkeypatch.setattr("perspective.layout.FINETUNE_STAGE", tmp_path)  # where the run's own checkpoint is
     path = write_jsonl(tmp_path / "tiny.jsonl", [{"input": text} for text in sentences(40)])
     data = ["--dataset", "banking77", "--data_path", path]
     run_stage("get_embedding", *data, "--embedder", embedder_folder, "--no_measure", "--output_path", tmp_path)
@@ -106,7 +107,6 @@ def test_new_texts_are_embedded_as_the_clustered_ones_were(tmp_path, monkeypatch
     run_stage("cluster", *data, "--feat_path", embeds, "--n_clusters", 4)
     line = refuse(capsys, "assign", *data, "--checkpoint", embedder_folder, "--instruction")
     assert "made with another instruction; add --no_instruction" in line
-    monkeypatch.setattr("perspective.layout.FINETUNE_STAGE", tmp_path)  # where the run's own checkpoint is
     shutil.copytree(embedder_folder, Layout("banking77", "small", "minilm").checkpoint)
     assert "not the model of the clustered vectors; give that one by --checkpoint" in refuse(capsys, "assign", *data)
 

@@ -26,7 +26,7 @@ def test_the_graph_is_symmetric_without_loops_and_normalised(rows):
 def test_states_choose_among_the_candidates_only(rows):
     vectors, kinds = rows
     states = normalize_rows(np.random.default_rng(1).normal(size=(4, 8))[np.arange(300) % 4])  # an unrelated property
-    alone, both = (connect_neighbors(vectors, vectors, one, 0.0) for one in (None, states))
+    alone, both = (connect_neighbors(vectors, vectors, one, 0.5) for one in (None, states))
     found = both.tocoo()
     nearest = np.argsort(-(vectors @ vectors.T), axis=1)[:, : graph_module.CANDIDATES_PER_NEIGHBOR * 3 + 1]
     for row, column in zip(found.row, found.col, strict=True):

@@ -27,7 +27,7 @@ def kinds():
 
 def test_states_that_follow_the_question_get_weight(draw, kinds):
     asked, other = kinds
-    trust = decide_trust(draw(asked), draw(asked), [draw(other), draw(other)])
+    trust = decide_trust(draw(asked), draw(asked), draw(asked), [draw(other), draw(other)])
     assert trust.weight == MAX_WEIGHT
     assert trust.consistency > 0.4 > trust.background
     assert "trusted with weight 2.00" in trust.describe()
@@ -37,28 +37,43 @@ def test_states_that_show_the_same_whatever_is_asked_get_none(draw, kinds):
     """Language, length or style group the texts under every question."""
     shared = draw(kinds[1], noise=2.0)
     states = [shared + draw(kinds[1], noise=0.3) * 0.1 for _ in range(4)]
-    assert decide_trust(states[0], states[1], states[2:]).weight < 0.05
+    assert decide_trust(states[0], states[0], states[1], states[2:]).weight < 0.05
 
 
 def test_states_that_do_not_agree_with_themselves_get_none(draw, kinds):
     noise = [draw(kinds[0] * 0, noise=1.0) for _ in range(4)]
-    assert decide_trust(noise[0], noise[1], noise[2:]).weight < 0.3
+    assert decide_trust(noise[0], noise[0], noise[1], noise[2:]).weight < 0.3
+
+
+def test_states_of_other_texts_get_none(draw, kinds):
+    """However consistent they are: they share no neighbours with the embedder."""
+    asked, other = kinds
+    vectors, order = draw(asked), np.random.default_rng(3).permutation(N)
+    states = [draw(asked)[order], draw(asked)[order], draw(other)[order], draw(other)[order]]
+    trust = decide_trust(vectors, states[0], states[1], states[2:])
+    assert trust.weight < 0.1 and trust.relation < 0.1 < MAX_WEIGHT
+    assert "hardly a neighbour" in trust.describe()
+    noise = np.random.default_rng(4).normal(size=(N, 64)).astype(np.float32)
+    seen = [decide_trust(part * vectors + 3 * noise, *states[:2], states[2:]).relation for part in (0, 1)]
+    in_order = [one[np.argsort(order)] for one in states]
+    half = decide_trust(vectors + 3 * noise, *in_order[:2], in_order[2:]).relation
+    assert max(seen) < 0.2 < half  # it moves with what they share
 
 
 def test_the_weight_moves_smoothly(draw, kinds):
     """The same states plus rounding noise get nearly the same weight."""
     asked, other = kinds
     states = [draw(asked, other, noise=0.8) for _ in range(2)] + [draw(other, noise=0.8) for _ in range(2)]
-    before = decide_trust(states[0], states[1], states[2:])
+    before = decide_trust(states[0], states[0], states[1], states[2:])
     rng = np.random.default_rng(2)
     noisy = [one + rng.normal(scale=1e-2, size=one.shape).astype(np.float32) for one in states]
-    after = decide_trust(noisy[0], noisy[1], noisy[2:])
+    after = decide_trust(states[0], noisy[0], noisy[1], noisy[2:])
     assert after.weight == pytest.approx(before.weight, abs=0.05)
 
 
 def test_few_texts_say_nothing(draw, kinds):
     few = [draw(kinds[0])[:50] for _ in range(4)]
-    assert decide_trust(few[0], few[1], few[2:]) == Trust(0.0)
+    assert decide_trust(few[0], few[0], few[1], few[2:]) == Trust(0.0)
     assert "nothing to measure it by" in Trust(0.0).describe()
 
 
