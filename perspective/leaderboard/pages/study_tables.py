@@ -246,13 +246,13 @@ def picture_data() -> dict[str, Any]:
 def draw_results(path: Path) -> None:
     """Draw the headline as bars; the PNG carries what it shows, so that a test can compare it."""
     data = picture_data()
-    figure, axes = make_figure(ncols=len(SHOWN), width=13, height=4.2)
-    places, width = np.arange(len(DATASETS) + 1), 0.84 / len(HEADLINE)
+    figure, axes = make_figure(ncols=len(SHOWN), width=14, height=4.2)
+    places, width = np.arange(len(DATASETS) + 1), 0.9 / len(HEADLINE)
     offsets = width * (np.arange(len(HEADLINE)) - (len(HEADLINE) - 1) / 2)
     for axis, metric in zip(axes, SHOWN, strict=True):
         for offset, (name, _, color) in zip(offsets, HEADLINE, strict=True):
             bars = axis.bar(places + offset, data[metric][name], width, label=name, color=color)
-            axis.bar_label(bars, fmt="%.0f", fontsize=7, padding=1)
+            axis.bar_label(bars, fmt="%.0f", fontsize=6, padding=1)
         axis.set_xticks(places, [*DATASETS, "mean of the four"], fontsize=8.5)
         axis.axvline(len(DATASETS) - 0.5, color="#888888", linewidth=0.6)
         axis.set_title(f"{metric} (%)")
