@@ -123,6 +123,8 @@ def _needs_eos(model: SentenceTransformer, source: str | Path, revision: str | N
 
     if not any(isinstance(module, Pooling) and module.pooling_mode == "lasttoken" for module in model):
         return False
+    if model.tokenizer("a")["input_ids"][-1] == model.tokenizer.eos_token_id:
+        return False
     path = load_file_path(str(source), "tokenizer_config.json", revision=revision)
     return path is not None and bool(read_object(Path(path)).get("add_eos_token"))
 
