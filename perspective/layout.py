@@ -212,7 +212,7 @@ class ClusterFiles:
         return self._file(f"-{name_dataset(new_texts)}-embeds.npy")
 
     def assigned(self, new_texts: Path) -> Path:
-        """The cluster of each new text; the same rows as CSV lie beside it."""
+        """The cluster of each new text; the same rows as CSV are next to it."""
         return self._file(f"-{name_dataset(new_texts)}-assigned.parquet")
 
     def _file(self, ending: str) -> Path:

@@ -225,7 +225,7 @@ def _refuse_repeated_keys(node: yaml.Node, path: Path) -> None:
     """Refuse what YAML would silently drop: the first of two lines with the same key.
 
     Raises:
-        DataError: A key stands twice.
+        DataError: A key is given twice.
     """
     if not isinstance(node, yaml.MappingNode):
         return

@@ -116,7 +116,7 @@ def _find_published(part: str, dataset: str, metric: str, when: str) -> float:
     return float(find(load(MEASURES / "published.json"), part, dataset, metric, of="published")[place])
 
 
-# What a marker in the prose may name; each returns the text that stands there.
+# What a marker in the prose may name; each returns the text for it.
 
 
 def show_score(study: str, arm: str, dataset: str, metric: str) -> str:

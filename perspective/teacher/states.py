@@ -85,7 +85,7 @@ def compute_states(
     Args:
         output: The file to write.
         texts: All texts.
-        questions: Prompts after each text, as from `write_question`; their states stand side by side.
+        questions: Prompts after each text, as from `write_question`; their states are side by side.
         load: Loads the LLM.
         engine: Where the LLM runs; in this process when None.
         max_text_tokens: Number of tokens of a text that are read.

@@ -60,7 +60,7 @@ def fill_page(text: str, name: str) -> str:
     for pattern, opening, known in ((TABLE, "<!-- table:", TABLES), (FIGURE, "<!-- = ", FIGURES)):
         text, n_filled = pattern.subn(partial(_fill, known=known, page=name), text)
         if n_filled != text.count(opening):
-            raise DataError(f'{name}: a marker "{opening}" has no end, or stands inside another')
+            raise DataError(f'{name}: a marker "{opening}" has no end, or is inside another')
     return text
 
 
