@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from perspective.llm.server.settings import ServerSettings
 from perspective.models.embedding import EmbedSettings, load_embedding
 from perspective.models.registry import describe_model
 from perspective.naming.llm import LocalNamer, NamingLLM, ServerNamer
-from perspective.naming.naming import Embed, name_clusters
+from perspective.naming.naming import AskLLM, Embed, name_clusters
 from perspective.naming.prompts import Ask
 from perspective.options import LLMOptions
 
@@ -66,7 +66,7 @@ def write_names(
         clusters = np.concatenate([clusters, assignment.cluster])
         vectors = np.vstack([vectors, embed(added)]) if added else vectors
     facts = output.facts
-    ask: Callable[[Sequence[Ask]], list[str]] | None = None
+    ask: AskLLM | None = None
     is_chat = False
     if llm_name != NO_LLM:
         namer = _load_namer(llm_name, perspective, llm, server)
@@ -76,11 +76,11 @@ def write_names(
 
         has_failed = False
 
-        def ask(asks: Sequence[Ask]) -> list[str]:
+        def ask(asks: Sequence[Ask]) -> Sequence[str | None]:
             nonlocal has_failed
             if not has_failed:
                 try:
-                    return [reply or "" for reply in log.ask(namer, asks)]
+                    return log.ask(namer, asks)
                 except JudgeError as error:
                     if not or_keywords:
                         raise

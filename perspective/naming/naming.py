@@ -36,6 +36,7 @@ SLACK = 0.05  # in cosine, by which a shorter name, or an LLM's name of a branch
 WORDS_BONUS = 0.03  # in cosine, for names of two words and more: a single word says less than its nearness
 
 Embed = Callable[[Sequence[str]], np.ndarray]
+AskLLM = Callable[[Sequence[Ask]], Sequence[str | None]]  # the LLM's reply to each, None or empty where there is none
 
 
 def name_clusters(
@@ -44,7 +45,7 @@ def name_clusters(
     clusters: np.ndarray,
     vectors: np.ndarray,
     embed: Embed,
-    ask: Callable[[Sequence[Ask]], list[str]] | None,
+    ask: AskLLM | None,
     is_chat: bool = False,
     renamed: Mapping[int, str] | None = None,
 ) -> list[Name]:
@@ -56,7 +57,7 @@ def name_clusters(
         clusters: `(n_texts,)` id of each text's cluster.
         vectors: `(n_texts, dim)` vectors of the texts by the embedder.
         embed: Embeds names in the same space.
-        ask: Returns the LLM's reply to each, empty where there is none; None to use keywords alone.
+        ask: Asks the LLM; None to use keywords alone.
         is_chat: Whether the replies hold name and sentence.
         renamed: A person's names by id; they are not asked for.
 
@@ -180,7 +181,7 @@ def _plan(group: Group, is_chat: bool) -> list[Ask]:
 def _collect(
     groups: Sequence[Group],
     plans: Sequence[Sequence[Ask]],
-    ask: Callable[[Sequence[Ask]], list[str]],
+    ask: AskLLM,
     is_chat: bool,
     chooser: _Chooser,
 ) -> None:
@@ -188,12 +189,10 @@ def _collect(
     owners = [group for group, plan in zip(groups, plans, strict=True) for _ in plan]
     replies = ask([one for plan in plans for one in plan])
     for group, reply in zip(owners, replies, strict=True):
-        chooser.add_written(group, *read_reply(reply, is_chat))
+        chooser.add_written(group, *read_reply(reply or "", is_chat))
 
 
-def _ask_equal_again(
-    groups: Sequence[Group], ask: Callable[[Sequence[Ask]], list[str]], is_chat: bool, chooser: _Chooser
-) -> None:
+def _ask_equal_again(groups: Sequence[Group], ask: AskLLM, is_chat: bool, chooser: _Chooser) -> None:
     """Ask clusters with equal names again, each with the texts of the others."""
     equal = [members for members in _find_equal(groups) if any(group.is_written for group in members)]
     again, plans = [], []
@@ -248,9 +247,7 @@ def _make_distinct(groups: Sequence[Group], used: Sequence[str]) -> dict[int, li
     return merge_with
 
 
-def _write_sentences(
-    groups: Sequence[Group], ask: Callable[[Sequence[Ask]], list[str]], is_chat: bool, chooser: _Chooser
-) -> dict[int, str]:
+def _write_sentences(groups: Sequence[Group], ask: AskLLM, is_chat: bool, chooser: _Chooser) -> dict[int, str]:
     """Return a sentence by id, where the LLM wrote one that fits.
 
     A small LLM's sentences hold for a cluster at best, so branches get none of it.

@@ -18,7 +18,7 @@ from perspective.artifacts import (
     read_record,
 )
 from perspective.artifacts.sidecar import validate_record
-from perspective.description.files import Clustering, read_count, read_rows
+from perspective.description.files import Clustering, read_all_texts, read_count
 from perspective.description.records import NOWHERE, Names
 from perspective.layout import ClusterFiles, Layout, measures_path
 from perspective.page.content import METRICS, Description, place_clusters
@@ -90,7 +90,7 @@ def describe_run(
     return Description(
         title=title,
         clustering=clustering,
-        all_texts=[*clustering.texts, *(read_rows(files.added)[0] if files.added.exists() else [])],
+        all_texts=read_all_texts(files),
         names=names,
         count=read_count(files) if "count" in sources else None,
         text_map=text_map,

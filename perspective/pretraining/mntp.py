@@ -14,7 +14,7 @@ from perspective.models.registry import EMBEDDERS, explain_loading, find_source
 from perspective.models.weights import locate_weights, read_gguf_once
 from perspective.pretraining.settings import MntpSettings, sample_texts
 from perspective.training.model_card import write_card
-from perspective.training.run import RunSettings, run_training, save_trained
+from perspective.training.run import RunSettings, limit_length, run_training, save_trained
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -52,7 +52,7 @@ def pretrain_by_masking(
 
     require_decoder(model)
     trained, held_out = split_texts(sample_texts(texts, settings.max_texts, settings.seed), settings.seed)
-    model.max_seq_length = min(model.max_seq_length or settings.max_source_length, settings.max_source_length)
+    limit_length(model, settings.max_source_length)
     loss = MaskedNextTokenLoss(model, head.to(model.device), settings.mask_share)
     facts: dict[str, Any] = {"n_texts": len(trained), "n_held_out": len(held_out)}
     if getattr(model.config, "is_causal", True):

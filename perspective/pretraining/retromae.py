@@ -19,7 +19,7 @@ from perspective.pretraining.masking import draw_masked
 from perspective.pretraining.mntp import describe_pretrained, measure_masked_loss, split_texts
 from perspective.pretraining.settings import RetroMaeSettings, sample_texts
 from perspective.training.losses.base import find_fillers
-from perspective.training.run import RunSettings, run_training, save_trained
+from perspective.training.run import RunSettings, limit_length, run_training, save_trained
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -297,7 +297,7 @@ def pretrain_encoder(
         _require_positions(module)
     module.layer.requires_grad_(rebuilds)
     model.append(module)
-    model.max_seq_length = min(model.max_seq_length or settings.max_source_length, settings.max_source_length)
+    limit_length(model, settings.max_source_length)
     loss = RetroMaeLoss(model, settings.mask_share, rebuilds)
     output.facts |= {"n_texts": len(trained), "n_held_out": len(held_out)}
     output.facts["masked_loss_before"] = measure_masked_loss(loss, held_out)

@@ -70,9 +70,9 @@ def load_reranker(name: str, device: str | None = None, trust_remote_code: bool 
     if dtype != torch.float32:
         # bfloat16 rounds a score of 5 to a multiple of 0.03, which makes ties.
         is_causal = any(isinstance(module, LogitScore) for module in model)
-        head = (lambda path, _: path.endswith("lm_head")) if is_causal else (lambda _, one: one.out_features == 1)
         linear = {path: module for path, module in model.named_modules() if type(module) is torch.nn.Linear}
-        model.set_keep_in_fp32_modules([path for path, module in linear.items() if head(path, module)])
+        heads = [path for path in linear if (path.endswith("lm_head") if is_causal else linear[path].out_features == 1)]
+        model.set_keep_in_fp32_modules(heads)
     return model
 
 

@@ -124,8 +124,7 @@ def run_training(
     from transformers import set_seed
 
     trainer_class, arguments_class = _pick_trainer(model)
-    with suppress(AttributeError):  # static embedders have no limit
-        model.max_seq_length = min(model.max_seq_length or settings.max_source_length, settings.max_source_length)
+    limit_length(model, settings.max_source_length)
     batch_size = _split_batch_size(settings.per_device_train_batch_size)
     device = pick_device()
     with main_first():
@@ -199,6 +198,12 @@ def run_training(
     if not all(parameter.isfinite().all() for parameter in model.parameters()):
         raise DivergenceError("the weights are NaN or infinite after training", settings.learning_rate)
     return history
+
+
+def limit_length(model: SentenceTransformer | CrossEncoder, max_tokens: int) -> None:
+    """Let a model read no more tokens of a text than given; static embedders have no limit, and read all."""
+    with suppress(AttributeError):
+        model.max_seq_length = min(model.max_seq_length or max_tokens, max_tokens)
 
 
 def _pick_trainer(model: torch.nn.Module) -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -40,14 +40,13 @@ from perspective.llm.replies import ReplyLog
 from perspective.models.embedding import EmbedSettings, embed_texts, load_embedding
 from perspective.naming.files import NO_LLM, summarize
 from perspective.naming.llm import LocalNamer
-from perspective.naming.naming import Embed, name_clusters
+from perspective.naming.naming import AskLLM, Embed, name_clusters
 from perspective.naming.prompts import Ask
 from perspective.options import OverwriteOptions, option
 
 logger = logging.getLogger(__name__)
 
 RESULTS = MEASURES / "benchmark_naming.json"
-Writer = Callable[[Sequence[Ask]], Sequence[str]]  # returns an LLM's reply to each
 _DOMAIN = re.compile(r"(?:\.stackexchange|\.stackoverflow)?(?:\.com|\.net)?\.txt$")  # labels that are names of files
 
 
@@ -100,7 +99,7 @@ def measure_names(dataset: str, llm: str, settings: NamingBenchmark) -> dict[str
     vectors = read_vectors(path, len(texts)) if path.exists() else embed_texts(model, texts)
     classes = sorted(set(labels))
     found = cluster_vectors(vectors, len(classes), settings.seed)
-    write: Writer | None = None
+    write: AskLLM | None = None
     is_chat, started = False, time.perf_counter()
     if llm != NO_LLM:
         from perspective.llm.loading import load_llm
@@ -108,10 +107,7 @@ def measure_names(dataset: str, llm: str, settings: NamingBenchmark) -> dict[str
         perspective = choose_wording(dataset).perspective
         namer = LocalNamer(load_llm(llm), perspective)
         log = ReplyLog(RESULTS.with_suffix(".replies.jsonl"), {"llm": llm, **namer.identity}, namer.facts, "naming")
-        is_chat = namer.is_chat
-
-        def write(asks: Sequence[Ask]) -> list[str]:
-            return [reply or "" for reply in log.ask(namer, asks)]
+        write, is_chat = partial(log.ask, namer), namer.is_chat
 
     def embed(names: Sequence[str]) -> np.ndarray:
         return np.asarray(model.encode(list(names), show_progress_bar=False), dtype=np.float32)
@@ -128,7 +124,7 @@ def name_found(
     texts: Sequence[str],
     found: np.ndarray,
     embed: Embed,
-    write: Writer | None = None,
+    write: AskLLM | None = None,
     is_chat: bool = False,
 ) -> list[Name]:
     """Name clusters; branches are left out, and sentences, which are not measured.
@@ -147,7 +143,7 @@ def name_found(
     return name_clusters(record, texts, found, vectors, embed, ask, is_chat)
 
 
-def _ask_for_names(write: Writer, asks: Sequence[Ask]) -> list[str]:
+def _ask_for_names(write: AskLLM, asks: Sequence[Ask]) -> list[str | None]:
     names = iter(write([one for one in asks if not one.name]))
     return ["" if one.name else next(names) for one in asks]
 

@@ -154,9 +154,9 @@ def compare_naming(name: str) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         log = ReplyLog(Path(folder) / "replies.jsonl", {}, namer.facts)
 
-        def ask(asks: Sequence[Ask]) -> list[str]:
+        def ask(asks: Sequence[Ask]) -> list[str | None]:
             asked.update({namer.write_prompt(one): SENTENCE_TOKENS if one.name else NAME_TOKENS for one in asks})
-            return [reply or "" for reply in log.ask(namer, asks)]
+            return log.ask(namer, asks)
 
         start = time.perf_counter()
         seconds = time_cpu(lambda: name_clusters(record, texts, found, vectors, embed, ask, namer.is_chat))
