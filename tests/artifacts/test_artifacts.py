@@ -397,3 +397,48 @@ def test_large_vectors_are_mapped_and_checked_as_others(tmp_path, monkeypatch):
     np.save(tmp_path / "large.npy", rows)
     with pytest.raises(DataError, match="row 7 holds NaN"):
         read_vectors(tmp_path / "large.npy")
+
+
+def test_inputs_are_those_of_the_beginning(tmp_path):
+    """A file that changes while a stage runs is not what the result was made from."""
+    source = tmp_path / "texts.jsonl"
+    source.write_text("one")
+    hashed = hash_file(source)
+    output = Output(tmp_path / "result.json", "triplets", {}, {"texts": source})
+    source.write_text("two")
+    output.write_json([1])
+    assert read_json(output.sidecar)["inputs"] == {"texts": hashed}
+    with pytest.raises(DataError, match=r"texts \(another file\)"):
+        Output(output.path, "triplets", {}, {"texts": source}).is_finished()
+
+
+def test_a_file_that_moves_within_a_folder_changes_its_hash(tmp_path):
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "one" / "config.json").write_text("{}")
+    before = hash_file(tmp_path)
+    (tmp_path / "one" / "config.json").rename(tmp_path / "other" / "config.json")
+    assert hash_file(tmp_path) != before
+
+
+def test_an_edited_cheap_result_is_made_again(tmp_path):
+    output = Output(tmp_path / "page.html", "page", {})
+    output.write_json([1])
+    assert output.is_current()
+    output.path.write_text("edited")
+    assert not output.is_current()
+
+
+def test_the_facts_of_a_finished_result_are_those_of_the_run_that_made_it(tmp_path):
+    made = Output(tmp_path / "result.json", "triplets", {})
+    made.facts["n"] = 3
+    made.write_json([1])
+    again = Output(tmp_path / "result.json", "triplets", {})
+    assert again.is_finished() and again.facts == {"n": 3}
+
+
+def test_the_instruction_stands_before_all_three_texts(tmp_path):
+    output = Output(tmp_path / "train.json", "training", {})
+    save_training_triplets(output, [TrainingTriplet("Represent: ", "a", "b", "c", Triplet(0, 1, 2))], "x")
+    (record,) = read_json(output.path)
+    assert [record[name] for name in ("query", "pos", "neg")] == [["Represent: ", text] for text in "abc"]

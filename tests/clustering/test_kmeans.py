@@ -2,6 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
+from sklearn.cluster import MiniBatchKMeans
 
 from perspective.clustering.kmeans import SEEDS, cluster_vectors
 from perspective.errors import DataError
@@ -72,3 +73,10 @@ def test_random_labels_score_near_zero():
 def test_fewer_texts_than_clusters_are_refused():
     with pytest.raises(DataError, match="3 texts cannot form 4 clusters"):
         cluster_vectors(np.eye(3), 4, 100)
+
+
+def test_large_data_sets_get_ten_starts_too():
+    vectors = np.random.default_rng(1).standard_normal((400, 5)).astype(np.float32)
+    for seed in SEEDS:
+        expected = MiniBatchKMeans(12, n_init=10, random_state=seed).fit_predict(vectors)
+        np.testing.assert_array_equal(cluster_vectors(vectors, 12, seed, "large"), expected)

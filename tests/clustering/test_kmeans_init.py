@@ -32,3 +32,13 @@ def test_distances_do_not_change_with_a_shift():
     vectors = np.random.default_rng(1).normal(size=(20, 4)).astype(np.float32)
     expected = ((vectors[[3, 7], None] - vectors) ** 2).sum(-1)
     np.testing.assert_allclose(CachedKMeansPlusPlus(vectors + 100).distances(np.array([3, 7])), expected, atol=1e-3)
+
+
+def test_distances_of_near_copies_are_not_lost_in_rounding():
+    rng = np.random.default_rng(1)
+    vectors = (rng.normal(size=(1, 16)) * 3 + 1e-3 * rng.normal(size=(40, 16))).astype(np.float32)
+    vectors = np.vstack([vectors, -vectors])
+    wide = vectors.astype(np.float64)
+    expected = ((wide[:1, None] - wide) ** 2).sum(-1)[0]
+    found = CachedKMeansPlusPlus(vectors).distances(np.array([0]))[0]
+    np.testing.assert_allclose(found[1:40], expected[1:40], rtol=1e-2)

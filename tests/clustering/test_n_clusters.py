@@ -8,8 +8,10 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 from perspective.clustering import n_clusters
 from perspective.clustering.granularity import Granularities, find_peak, list_merges, make_grid
 from perspective.clustering.n_clusters import (
+    BETA,
     count_dense_groups,
     find_eigengap,
+    find_silhouette_peak,
     score_agreement,
     score_granularity,
     score_silhouette,
@@ -137,3 +139,39 @@ def test_many_texts_are_measured_on_a_sample(monkeypatch):
     monkeypatch.setattr(n_clusters, "N_MEASURED", 200)
     vectors, _ = make_groups(5, 100)
     assert score_without_labels(vectors)["n_clusters_estimated"] == 5
+
+
+def test_a_peak_far_below_an_end_of_the_grid_is_none():
+    assert find_peak({2: 1.0, 4: 0.1, 8: 0.45, 16: 0.2, 32: 0.1}, smoothed=False) is None
+    assert find_peak({2: 1.0, 4: 0.1, 8: 0.55, 16: 0.2, 32: 0.1}, smoothed=False) == 8
+
+
+def test_a_silhouette_that_only_falls_peaks_at_two():
+    assert find_silhouette_peak({2: 0.6, 3: 0.4, 4: 0.3}) == 2  # a single cluster has a silhouette of 0
+    assert find_silhouette_peak({2: -0.1, 3: -0.2}) is None
+
+
+def test_two_clusters_are_not_compared():
+    clusters = {size: np.arange(40) % size for size in (2, 3, 5)}
+    assert score_agreement(clusters, clusters) == {3: 1.0, 5: 1.0}
+
+
+def test_granularity_is_the_f_beta_of_merges():
+    """Twelve groups that the LLM tells apart: 79 of the last 90 merges are within groups, the last 11 across."""
+    vectors, groups = make_groups()
+    rng = np.random.default_rng(3)
+    states = normalize_rows(np.eye(12)[groups] + 0.02 * rng.standard_normal((360, 12)))
+    scores = score_granularity(Granularities.of(vectors), states, 90)
+    for size in (2, 6, 12, 40, 80):
+        n_done = 91 - size
+        precision, recall = min(1, 79 / n_done), min(1, n_done / 79)
+        expected = (1 + BETA**2) * precision * recall / (BETA**2 * precision + recall)
+        assert scores[size] == pytest.approx(expected, abs=0.01)
+
+
+def test_the_strongest_directions_of_wide_vectors_are_kept():
+    vectors, groups = make_groups(n_groups=6, n_each=40, dim=150, spread=0.3)
+    view = Granularities.of(vectors)
+    assert view.rows.shape == (240, 96)
+    kept = view.rows.var(axis=0).sum() / vectors.var(axis=0).sum()
+    assert kept > 0.9 and (np.diff(view.rows.var(axis=0)) <= 1e-5).all()

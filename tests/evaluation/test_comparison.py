@@ -21,6 +21,7 @@ from perspective.evaluation.comparison import (
     load_comparison,
     make_rows,
 )
+from perspective.evaluation.intervals import measure_text_variance
 from perspective.training.history import draw_loss
 
 
@@ -127,6 +128,11 @@ def write_record(checkpoint, settings=None, content=None, **record):
     made.write_json(content or {})
 
 
+def edit_sidecar(path, **changes):
+    sidecar = sidecar_path(path)
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | changes))
+
+
 def write_measures(path, scores, label_column="label", **inputs):
     Output(path, "measures", {"label_column": label_column}, inputs).write_json(measures(scores))
 
@@ -182,11 +188,17 @@ def test_what_cannot_be_compared_is_named(run):
             lambda run: write_record(run.other, {"seed": 7}, judge=JudgeRecord(name="gpt")),
             "another judge or version than first",
         ),
+        (lambda run: edit_sidecar(run.other, method_version=1), "another judge or version than first"),
+        (lambda run: edit_sidecar(run.other, precision="bfloat16"), "trained with other settings"),
         (
-            lambda run: write_measures(run.after[1], (65, 67, 69), label_column="intent"),
+            lambda run: write_measures(run.after[1], (65, 67, 69), label_column="intent", texts=run.texts),
             "other texts or labels than",
         ),
-        (lambda run: write_measures(run.after[1], (65, 67)), "over another number of seeds than before"),
+        (lambda run: edit_sidecar(run.after[1], inputs={"texts": "0" * 64}), "other texts or labels than"),
+        (
+            lambda run: write_measures(run.after[1], (65, 67), texts=run.texts),
+            "over another number of seeds than before",
+        ),
         (lambda run: run.after[1].write_text('{"ACC": "x"}'), "ACC is 'x', not a list of figures"),
         (lambda run: run.after[1].write_text("5"), "expected an object, found int"),
         (lambda run: write_vectors(run.vectors, run.first, 2), "of other vectors than are there now"),
@@ -198,10 +210,12 @@ def test_only_runs_that_belong_together_are_compared(tmp_path, change, message):
     run.after, run.vectors = [tmp_path / f"{name}_measures.json" for name in ("a", "b")], tmp_path / "a.npy"
     for checkpoint, seed in ((run.first, 3), (run.other, 7)):
         write_record(checkpoint, {"seed": seed}, judge=JudgeRecord(name="smollm2"))
-    write_measures(run.before, (60, 62, 64))
+    run.texts = tmp_path / "texts.jsonl"
+    run.texts.write_text("{}")
+    write_measures(run.before, (60, 62, 64), texts=run.texts)
     write_vectors(run.vectors, run.first, 1)
-    write_measures(run.after[0], (65, 67, 69), embeddings=run.vectors)
-    write_measures(run.after[1], (65, 67, 69))
+    write_measures(run.after[0], (65, 67, 69), texts=run.texts, embeddings=run.vectors)
+    write_measures(run.after[1], (65, 67, 69), texts=run.texts)
 
     def load():
         return load_comparison(run.before, run.after, [run.first, run.other], "demo", "minilm")
@@ -222,10 +236,12 @@ def test_three_training_seeds_are_also_compared_over_texts(run):
         compare(moved, "demo", "minilm", 3)
     rng = np.random.default_rng(0)
     labels = rng.integers(4, size=80)
-    for name in ("a", "b"):
-        np.save(before.with_name(f"{name}_clusterings.npy"), np.stack([labels, *rng.integers(4, size=(3, 80))]) * 1.0)
+    runs = {name: rng.integers(4, size=(3, 80)) for name in ("a", "b")}
+    for name, clusterings in runs.items():
+        np.save(before.with_name(f"{name}_clusterings.npy"), np.stack([labels, *clusterings]) * 1.0)
     one = compare(moved, "demo", "minilm", 3)
-    assert one.text_variance.keys() == {"ACC", "NMI", "ARI"} and one.text_variance["ACC"] > 1
+    assert one.text_variance == measure_text_variance(labels, runs["a"], np.tile(runs["b"], (3, 1)))
+    assert one.text_variance["ACC"] > 1
     assert one.verdict("ACC") == "undecided"  # 5 points on 80 texts
     np.save(after.with_name("b_clusterings.npy"), np.zeros((4, 80)))
     with pytest.raises(DataError, match=r"b_clusterings\.npy: made with other labels"):

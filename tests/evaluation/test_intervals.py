@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import ttest_ind
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from perspective.errors import DataError
@@ -96,3 +97,28 @@ def test_more_texts_make_the_interval_shorter():
         return measure_text_variance(labels, *arms, n_resamples=500)["ACC"]
 
     assert variance(400) / variance(1600) == pytest.approx(4, rel=0.4)
+
+
+AFTER = np.array([[65.0, 66, 70], [66, 67, 61], [67, 65, 68], [64, 69, 66]])
+
+
+@pytest.mark.parametrize(
+    "before",
+    [np.array([60.0, 61, 64]), np.array([[60.0, 61, 65], [62, 66, 63], [58, 65, 61]])],
+    ids=["made without training", "another trained arm"],
+)
+def test_the_interval_is_that_of_welch(before):
+    found = find_interval(AFTER, before)
+    of_before = before if before.ndim == 1 else before.mean(axis=1)
+    expected = ttest_ind(AFTER.mean(axis=1), of_before, equal_var=False).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.difference == pytest.approx(AFTER.mean() - before.mean())
+
+
+def test_two_equal_arms_have_no_variance_over_texts():
+    """The same texts are drawn for both: what makes a text hard for one makes it hard for the other."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(6, size=200)
+    arm = np.where(rng.random((3, 200)) < 0.7, labels, rng.integers(6, size=(3, 200)))
+    assert measure_text_variance(labels, arm, arm) == {"ACC": 0, "NMI": 0, "ARI": 0}
+    assert min(measure_text_variance(labels, arm, arm[:, ::-1]).values()) > 1

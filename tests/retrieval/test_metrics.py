@@ -164,3 +164,9 @@ def test_p_value():
         values = rng.normal(shift, 0.5, size=(300, 1))
         assert low < find_p_value(resample_means(values)[:, 0], values.mean()) <= high
     assert find_p_value(np.zeros(100), 0.0) == 1.0
+
+
+def test_every_query_is_drawn_equally_often():
+    means = resample_means(np.eye(5))
+    np.testing.assert_allclose(means.sum(axis=1), 1)
+    np.testing.assert_allclose(means.mean(axis=0), 0.2, atol=0.01)

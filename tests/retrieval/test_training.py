@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT, fail_at_step, write_jsonl
+from safetensors.torch import load_file
 
 from perspective.artifacts import Output, hash_file
 from perspective.data.pairs import Pair
@@ -319,3 +320,14 @@ def test_settings_and_pairs_that_do_not_fit(tmp_path, embedder_folder, pairs):
     with pytest.raises(DataError, match="weight 0"):
         train(tmp_path / "out", embedder_folder, unsure)
     assert not (tmp_path / "out").exists()
+
+
+def test_weight_decay_reaches_the_optimiser(tmp_path, embedder_folder):
+    pairs = [Pair(f"card {row}", f"card play {row}") for row in range(8)]
+    found = []
+    for decay in (0.0, 0.5):
+        settings = RetrieverTrainSettings(per_device_train_batch_size=4, learning_rate=1e-3, weight_decay=decay)
+        folder = tmp_path / f"{decay}"
+        train_retriever(load_embedder(str(embedder_folder), device="cpu"), pairs, settings, Output(folder, "r", {}))
+        found.append(sum(float((weight**2).sum()) for weight in load_file(folder / "model.safetensors").values()))
+    assert found[1] < found[0]

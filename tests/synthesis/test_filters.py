@@ -7,7 +7,7 @@ import pytest
 
 from perspective.artifacts import Output
 from perspective.data.documents import Passage, PassageSettings, make_title_pairs, read_passages, split_text
-from perspective.data.pairs import load_pairs
+from perspective.data.pairs import Pair, load_pairs
 from perspective.errors import DataError
 from perspective.synthesis.assembly import assemble_set, hold_out, save_set
 from perspective.synthesis.examples import Example, load_examples, save_examples
@@ -180,3 +180,33 @@ def test_texts_are_cut_at_the_best_place():
         "Three four.",
         "Five six.",
     ]
+
+
+def test_texts_of_another_kind_of_example_are_no_duplicates():
+    same, near = "where is the lighthouse of the northern island", "where is the old lighthouse of the northern island"
+    examples = [
+        Example("sts", 0, {"language": "en"}, texts=(same, "a", "b")),
+        Example("short_long", 1, {"language": "en"}, texts=(same, "c", "d")),
+        Example("short_long", 2, {"language": "en"}, texts=(near, "e", "f")),
+        Example("long_short", 3, {"language": "en"}, texts=(near, "g", "h")),
+        Example("sts", 4, {"language": "en"}, texts=(same.upper(), "i", "j")),
+    ]
+    assert [example.fault for example in filter_examples(examples)] == ["", "", NEAR, "", DUPLICATE]
+
+
+def test_held_out_queries_are_drawn_by_the_seed_from_all_of_them():
+    pairs = [Pair(f"query {row} about a thing", f"document {row}", source="grounded") for row in range(40)]
+    first, again, other = (hold_out(pairs, 10, seed) for seed in (1, 1, 2))
+    assert first == again != other and len(first) == 10
+    assert first == [pair for pair in pairs if pair in first]  # in their order
+    assert len(hold_out(pairs, 99, 0)) == 20
+
+
+def test_queries_that_the_embedder_does_not_find_are_held_out_too():
+    words = ("northern lighthouse", "oak roots", "bread", "birds", "knots", "salt lake", "snow", "bees")
+    passages = [Passage(f"p{row}", f"Passage {row}. It tells of {words[row]} at some length.") for row in range(8)]
+    examples = [Example("grounded", row, {"language": "xx"}, f"p{row}", (words[row],)) for row in range(8)]
+    made = assemble_set(examples, passages, lambda pairs, _: list(pairs)[:4], n_held_out=4, seed=0)
+    documents = [passage.text for passage in passages]
+    places = [documents.index(pair.document) for pair in made.held_out]
+    assert len(places) == 4 and max(places) > 3  # drawn before the search, which finds the first four alone

@@ -4,7 +4,8 @@ from scipy import sparse
 
 from perspective.teacher import graph as graph_module
 from perspective.teacher.graph import connect_neighbors, count_neighbors, diffuse
-from perspective.vectors import normalize_rows
+from perspective.teacher.teacher import blend_views
+from perspective.vectors import center_rows, half_whiten, normalize_rows
 
 
 @pytest.fixture
@@ -69,3 +70,42 @@ def test_twenty_copies_of_a_text_do_not_hide_it(rows):
     copies = np.vstack([vectors, np.repeat(vectors[:1], 100, axis=0)])
     graph = connect_neighbors(copies, copies, None, 0.0)
     assert graph.diagonal().max() == 0 and np.isfinite(diffuse(copies, graph)).all()
+
+
+@pytest.fixture
+def spaces():
+    rng = np.random.default_rng(0)
+    kinds = np.repeat(np.arange(6), 50)
+    vectors = normalize_rows(rng.normal(size=(6, 16))[kinds] + rng.normal(size=(300, 16))).astype(np.float32)
+    states = (3 + rng.normal(size=(6, 24))[kinds] * np.linspace(4, 0.2, 24) + rng.normal(size=(300, 24))).astype("f4")
+    return vectors, states
+
+
+def connect_plainly(candidates_by, vectors, states, weight):
+    n = len(vectors)
+    n_neighbors = count_neighbors(n)
+    weight = 0.0 if states is None else weight
+    order = np.argsort(-(candidates_by @ candidates_by.T), axis=1)
+    dense = np.zeros((n, n))
+    for row in range(n):
+        found = [
+            other for other in order[row, : graph_module.CANDIDATES_PER_NEIGHBOR * n_neighbors + 1] if other != row
+        ]
+        alike = {other: vectors[row] @ vectors[other] for other in found}
+        if states is not None:
+            alike = {other: one + weight * states[row] @ states[other] for other, one in alike.items()}
+        for other in sorted(found, key=lambda other: -alike[other])[:n_neighbors]:
+            dense[row, other] = max(alike[other] / (1 + weight), 1e-6) ** graph_module.SHARPNESS
+    dense = np.maximum(dense, dense.T)
+    scale = dense.sum(axis=1) ** -0.5
+    return scale[:, None] * dense * scale
+
+
+@pytest.mark.parametrize("weight", [None, 0.0, 1.5])
+def test_the_graph_equals_a_plain_implementation(spaces, weight):
+    vectors, states = spaces
+    rows = center_rows(vectors)
+    white = None if weight is None else half_whiten(states)
+    by = rows if not weight else blend_views(rows, white, weight)
+    found = connect_neighbors(by, rows, white, weight or 0.0).toarray()
+    np.testing.assert_allclose(found, connect_plainly(by, rows, white, weight or 0.0), atol=2e-5)

@@ -4,8 +4,17 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import normalized_mutual_info_score
 
 from perspective.errors import DataError
-from perspective.teacher.teacher import Evidence, TeachSettings, blend_for_inference, fit_to_embedder, make_teacher
-from perspective.vectors import center_rows, normalize_rows
+from perspective.teacher.graph import connect_neighbors, diffuse
+from perspective.teacher.teacher import (
+    GATE_WEIGHT,
+    Evidence,
+    TeachSettings,
+    blend_for_inference,
+    blend_views,
+    fit_to_embedder,
+    make_teacher,
+)
+from perspective.vectors import center_rows, half_whiten, normalize_rows
 
 
 def draw(rng, kinds, dim, noise):
@@ -115,3 +124,16 @@ def test_the_blend_has_the_cosines_of_both_spaces(spaces):
     assert np.allclose(np.linalg.norm(both, axis=1), 1, atol=1e-5)
     others = 1.5 * (both @ both.T) - alone @ alone.T
     assert np.allclose(np.diag(others), 0.5, atol=1e-4) and np.linalg.matrix_rank(others, tol=1e-2) <= states.shape[1]
+
+
+@pytest.mark.parametrize(("learned", "weight"), [(False, 0.0), (False, 0.7), (True, 0.7)])
+def test_the_teacher_is_what_its_parts_make(spaces, learned, weight):
+    vectors, states, _ = spaces
+    judged = normalize_rows(vectors + 0.3 * np.random.default_rng(1).normal(size=(1, 24))).astype(np.float32)
+    rows, white = center_rows(judged if learned else vectors), half_whiten(states)
+    blended = blend_views(rows, white, weight)
+    graph = connect_neighbors(blended, rows, white, max(weight, GATE_WEIGHT))
+    expected = fit_to_embedder(diffuse(blended, graph), vectors)  # the embedder that will be trained, not `judged`
+    evidence = Evidence(states, judged=judged if learned else None)
+    found = make_teacher(vectors, evidence, TeachSettings(weight=weight)).vectors
+    np.testing.assert_allclose(found, expected, atol=1e-6)

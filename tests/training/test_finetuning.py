@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 from helpers import limit_file_size, run_killed_when, run_stage, stage_command, stage_environment
+from safetensors.torch import load_file
 from transformers import Trainer
 
 from perspective.artifacts import (
@@ -116,7 +117,6 @@ def test_lora_is_merged(tmp_path, embedder_folder, triplets):
 
 
 def load_state(folder):
-    from safetensors.torch import load_file
 
     return load_file(folder / "model.safetensors")
 
@@ -400,3 +400,19 @@ def test_a_full_disk_ends_training_in_one_line_and_it_resumes(tmp_path, triplets
     again = Output(tmp_path / "model", "embedder", {})
     finetune_embedder(load_embedder(str(embedder_folder), device="cpu"), triplets, settings, again)
     assert again.is_finished() and not again.partial.exists()
+
+
+def test_texts_are_cut_in_training_and_after_it(tmp_path, embedder_folder):
+    def train(name, text, length):
+        triplets = [
+            TrainingTriplet("", f"card {i} {text}", f"card {i}", f"rain {i}", Triplet(0, 1, 2)) for i in range(8)
+        ]
+        settings = TrainSettings(num_train_epochs=1, per_device_train_batch_size=4, max_source_length=length)
+        model = load_embedder(str(embedder_folder), device="cpu")
+        finetune_embedder(model, triplets, settings, Output(tmp_path / name, "embedder", {}))
+        return hash_file(tmp_path / name / "model.safetensors")
+
+    ends = ("music " * 9, "money " * 9)  # beyond [CLS], "card", a number and [SEP]
+    cut, whole = ([train(f"{length} {end[:3]}", end, length) for end in ends] for length in (4, 64))
+    assert cut[0] == cut[1] and whole[0] != whole[1]
+    assert load_embedder(str(tmp_path / "4 mus"), device="cpu").max_seq_length == 4

@@ -10,12 +10,13 @@ from perspective.trust.evidence import (
     MAX_LOGIT,
     MAX_RELIABILITY,
     STATES,
+    TYPICAL_RELIABILITY,
     combine_sources,
     gather_evidence,
     is_noise,
     score_judgments,
 )
-from perspective.vectors import score_margins
+from perspective.vectors import half_whiten, score_margins
 
 N = 6000
 TRIPLET = Triplet(0, 1, 2)
@@ -233,3 +234,41 @@ def test_random_answers_are_noise_and_correlated_answers_are_not():
     assert not any(is_noise(answer(0.7), vectors) for _ in range(10))
     assert not is_noise(answer(0.2, n=50), vectors)
     assert is_noise([Judgment(triplet, ()) for triplet in triplets], vectors)
+
+
+def test_log_odds_grow_up_to_three_deviations():
+    _, sources = draw((0.4, 0.4))
+    evidence = combine_sources({"llm": sources[0], "embedder": sources[1]})
+    for name, x in zip(("llm", "embedder"), sources, strict=True):
+        mu, inner, outer = evidence.reliability[name], abs(x) < 2.8, x > 3.3
+        np.testing.assert_allclose(evidence.log_odds[name][inner], (2 * mu * x / (1 - mu**2))[inner], rtol=0.05)
+        assert np.ptp(evidence.log_odds[name][outer]) < 1e-9  # outliers count as much as one at 3
+
+
+def test_opposite_errors_are_taken_for_independent_ones():
+    _, sources = draw((0.5, 0.5, 0.5), shared=-0.4)
+    evidence = combine_sources(dict(zip(("llm", "embedder", "states"), sources, strict=True)))
+    for (name, mu), x in zip(evidence.reliability.items(), sources, strict=True):
+        middle = (abs(x) > 0.2) & (abs(x) < 2)
+        slopes = evidence.log_odds[name][middle] / (2 * mu * x / (1 - mu**2))[middle]
+        assert np.median(slopes) == pytest.approx(1, abs=0.05)
+
+
+def test_no_source_counts_against_its_own_answer():
+    _, (llm, embedder, states) = draw((0.5, 0.6, 0.2), shared=0.9)
+    evidence = combine_sources({"llm": llm, "embedder": embedder, "states": states})
+    assert (evidence.log_odds["states"] * states).min() >= 0
+    assert (evidence.log_odds["embedder"] * embedder).min() >= 0
+
+
+def test_embedder_and_states_establish_each_others_trust_and_states_are_whitened():
+    rng = np.random.default_rng(0)
+    meanings = rng.normal(size=(300, 8))
+    vectors = (meanings + 0.7 * rng.normal(size=meanings.shape)).astype(np.float32)
+    states = (50 + meanings + 0.7 * rng.normal(size=meanings.shape)).astype(np.float32)
+    triplets = [Triplet(*map(int, rng.choice(300, 3, replace=False))) for _ in range(1500)]
+    evidence = gather_evidence([Judgment(one, ("1",)) for one in triplets], vectors, states, judge=None)
+    # Their agreement says that they are better than chance, not by how much: the errors are shared.
+    assert evidence.reliability == pytest.approx({"embedder": TYPICAL_RELIABILITY, "states": TYPICAL_RELIABILITY})
+    whitened = score_margins(half_whiten(states), triplets)
+    assert (np.sign(evidence.log_odds[STATES]) == np.sign(whitened)).all()

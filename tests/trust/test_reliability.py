@@ -4,7 +4,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from perspective.artifacts import Judgment, Triplet
 from perspective.judging.protocol import judgment_from_probabilities
-from perspective.trust.reliability import assess_reliability
+from perspective.trust.reliability import Reliability, assess_reliability
 
 
 def judge(firsts, swappeds):
@@ -87,3 +87,22 @@ def test_with_one_order_or_few_judgments_kappa_is_none():
     assert not assess_reliability([Judgment(Triplet(0, 1, 2), ())] * 40).is_reliable  # abstentions only
     assert not assess_reliability([]).is_reliable
     assert assess_reliability([]).describe() == "0 of 0 judgments name one choice (0%)"
+
+
+@pytest.mark.parametrize(
+    ("kappa", "n_both", "n_decided", "is_reliable"),
+    [
+        (0.12, 10_000, 1000, True),
+        (0.08, 10_000, 1000, False),  # beyond chance, but too little to train on
+        (0.25, 50, 1000, False),  # no more than guesses reach
+        (None, 0, 120, True),
+        (None, 0, 80, False),  # hardly an answer
+    ],
+)
+def test_agreement_and_answers_must_be_enough(kappa, n_both, n_decided, is_reliable):
+    assert Reliability(1000, n_decided, kappa, 0.5, n_both).is_reliable is is_reliable
+
+
+@pytest.mark.parametrize(("n", "n_decided", "agrees"), [(100, 55, False), (100, 61, True), (10_000, 5200, True)])
+def test_agreement_of_words_must_exceed_a_coin_by_two_errors(n, n_decided, agrees):
+    assert Reliability(n, n_decided, None, None).agrees_beyond_guessing is agrees

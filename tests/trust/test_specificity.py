@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from perspective.errors import DataError
-from perspective.trust.specificity import MAX_WEIGHT, Trust, decide_trust, gather_control, sample_control_rows
+from perspective.trust.specificity import (
+    FULL_SPECIFICITY,
+    MAX_WEIGHT,
+    Trust,
+    decide_trust,
+    gather_control,
+    sample_control_rows,
+)
+from perspective.vectors import half_whiten
 
 N = 400
 
@@ -60,17 +68,6 @@ def test_states_of_other_texts_get_none(draw, kinds):
     assert max(seen) < 0.2 < half  # it moves with what they share
 
 
-def test_the_weight_moves_smoothly(draw, kinds):
-    """The same states plus rounding noise get nearly the same weight."""
-    asked, other = kinds
-    states = [draw(asked, other, noise=0.8) for _ in range(2)] + [draw(other, noise=0.8) for _ in range(2)]
-    before = decide_trust(states[0], states[0], states[1], states[2:])
-    rng = np.random.default_rng(2)
-    noisy = [one + rng.normal(scale=1e-2, size=one.shape).astype(np.float32) for one in states]
-    after = decide_trust(states[0], noisy[0], noisy[1], noisy[2:])
-    assert after.weight == pytest.approx(before.weight, abs=0.05)
-
-
 def test_few_texts_say_nothing(draw, kinds):
     few = [draw(kinds[0])[:50] for _ in range(4)]
     assert decide_trust(few[0], few[0], few[1], few[2:]) == Trust(0.0)
@@ -95,3 +92,49 @@ def test_control_states_are_gathered_by_question():
 def test_control_states_of_another_llm_are_refused(width):
     with pytest.raises(DataError, match=f"control states of {width} numbers a text do not belong"):
         gather_control(np.ones((600, 8)), np.ones((512, width)))
+
+
+def test_the_control_sample_is_that_of_the_files_that_exist():
+    """Another draw would compare finished control states with the states of other texts."""
+    assert sample_control_rows(600)[:6].tolist() == [0, 2, 4, 5, 6, 8]
+    assert sample_control_rows(10_000)[:4].tolist() == [36, 38, 42, 47]
+
+
+def find_by_hand(states):
+    rows = half_whiten(states)
+    cosines = rows @ rows.T
+    return [set(sorted(set(range(len(rows))) - {i}, key=lambda j: -cosines[i, j])[:10]) for i in range(len(rows))]
+
+
+@pytest.fixture
+def questions():
+    """States of a question, of it in other words, and of two others that partly see the same: a weight below 2."""
+    rng = np.random.default_rng(1)
+    asked, other = rng.integers(0, 20, 400), rng.integers(0, 6, 400)
+    drawn = np.random.default_rng(0)
+    of_asked, of_other = drawn.normal(size=(20, 64)), drawn.normal(size=(6, 64))
+    return [
+        (share * of_asked[asked] + of_other[other] + 0.5 * drawn.normal(size=(400, 64))).astype(np.float32)
+        for share in (0.3, 0.3, 0.0, 0.15)
+    ]
+
+
+def test_the_weight_is_that_computed_by_hand(questions):
+    asked, reworded, *others = map(find_by_hand, questions)
+
+    def share(one, other):
+        return np.mean([len(a & b) / 10 for a, b in zip(one, other, strict=True)])
+
+    consistency = share(asked, reworded)
+    background = np.mean([share(one, other) for one in (asked, reworded) for other in others])
+    trust = decide_trust(questions[0], questions[0], questions[1], questions[2:])
+    assert (trust.consistency, trust.background) == pytest.approx((consistency, background), abs=2e-4)
+    assert trust.weight == pytest.approx(((1 - background / consistency) / FULL_SPECIFICITY) ** 2, abs=0.02)
+    assert 0.5 < trust.weight < MAX_WEIGHT
+
+
+def test_the_weight_moves_smoothly(questions):
+    rng = np.random.default_rng(2)
+    noisy = [one + rng.normal(scale=1e-2, size=one.shape).astype(np.float32) for one in questions]
+    before, after = (decide_trust(questions[0], *some[:2], some[2:]).weight for some in (questions, noisy))
+    assert before < MAX_WEIGHT and after == pytest.approx(before, abs=0.05)

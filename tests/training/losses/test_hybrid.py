@@ -5,6 +5,9 @@ import math
 import pytest
 import torch
 
+from perspective.models.embedders import load_embedder
+from perspective.models.hybrid import Representations, add_heads, score_ways
+from perspective.training.losses.grouping import GROUP_SIZE
 from perspective.training.losses.hybrid import HybridLoss
 
 # Two queries, three documents: of each its own, and a hard negative.
@@ -68,3 +71,23 @@ def test_the_teacher_has_no_gradient():
     found = get_gradients(distill=True)
     torch.testing.assert_close(found, get_gradients(False, make_teacher=lambda teacher: teacher.detach()))
     assert (found - get_gradients(False, make_teacher=lambda teacher: teacher)).abs().max() > 0.01
+
+
+def test_the_loss_of_m3_is_over_the_texts_that_were_given(embedder_folder):
+    """Of unlike lengths, so that groups reorder them; with padded columns and weights; in half precision too."""
+    model = load_embedder(str(embedder_folder), device="cpu").eval()
+    torch.nn.init.normal_(add_heads(model, seed=1).lexical.weight, std=0.2)
+    n = GROUP_SIZE + 5
+    texts = [[f"{'card lost ' * ((7 * row + column) % 9)}{row} {name}" for row in range(n)]
+             for column, name in enumerate(("query", "document", "near", "far"))]  # fmt: skip
+    labels = torch.ones(n, 3)
+    labels[:, 0] = torch.arange(1, n + 1)
+    labels[::3, 1] = labels[::2, 2] = 0
+    candidates = texts[1] + [texts[1 + part][row] for part in (1, 2) for row in range(n) if labels[row, part]]
+    loss = HybridLoss(model, 0.1)
+    with torch.no_grad():
+        sides = [Representations.from_features(model(model.preprocess(some))) for some in (texts[0], candidates)]
+        losses = loss.compute_losses(score_ways(*sides))
+        expected = (losses * labels[:, 0]).sum() / labels[:, 0].sum()
+        found = loss([model.preprocess(column) for column in texts], labels)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)

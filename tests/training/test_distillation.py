@@ -1,0 +1,53 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from perspective.artifacts import Output, hash_file
+from perspective.models.embedders import load_embedder
+from perspective.training.distillation import _require_smaller_error, distill_embedder
+from perspective.training.run import DivergenceError
+from perspective.training.settings import TrainSettings
+
+
+@pytest.fixture
+def distill(embedder_folder, sentences):
+    """Train an embedder for 20 steps to give shifted vectors."""
+
+    def run(folder, base=embedder_folder, **settings):
+        texts = sentences(40)
+        vectors = load_embedder(str(embedder_folder), device="cpu").encode(texts)
+        teacher = vectors + 0.5 * np.random.default_rng(0).normal(size=(1, 32)).astype(np.float32)
+        chosen = TrainSettings(recipe="distill", num_train_epochs=4, per_device_train_batch_size=8, **settings)
+        distill_embedder(load_embedder(str(base), device="cpu"), texts, teacher, chosen, Output(folder, "embedder", {}))
+        return folder
+
+    return run
+
+
+def test_distillation_keeps_word_vectors_and_warms_up(tmp_path, distill, embedder_folder):
+    before, after = (load_file(one / "model.safetensors") for one in (embedder_folder, distill(tmp_path / "out")))
+    moved = {name for name in before if (after[name] != before[name]).any()}
+    assert "embeddings.word_embeddings.weight" not in moved and "encoder.layer.1.output.dense.weight" in moved
+    rates = np.genfromtxt(tmp_path / "out" / "loss.csv", delimiter=",", names=True)["learning_rate"]
+    assert rates[:3] == pytest.approx([0, 1.5e-4, 3e-4]) and (np.diff(rates[2:]) < 0).all()  # a tenth of 20 steps
+
+
+def test_distillation_is_without_dropout_which_the_saved_model_keeps(tmp_path, distill, embedder_folder):
+    plain = shutil.copytree(embedder_folder, tmp_path / "plain")
+    config = json.loads((plain / "config.json").read_text())
+    assert config["hidden_dropout_prob"] == config["attention_probs_dropout_prob"] == 0.1
+    off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (plain / "config.json").write_text(json.dumps(config | off))
+    one, other = distill(tmp_path / "one"), distill(tmp_path / "other", plain)
+    assert hash_file(one / "model.safetensors") == hash_file(other / "model.safetensors")
+    assert json.loads((one / "config.json").read_text())["hidden_dropout_prob"] == 0.1
+
+
+def test_an_error_that_is_no_number_is_no_smaller_error():
+    _require_smaller_error(0.1, 0.2, 1e-3)
+    for after in (float("nan"), 0.2, 0.3):
+        with pytest.raises(DivergenceError, match="led away from the teacher"):
+            _require_smaller_error(after, 0.2, 1e-3)
