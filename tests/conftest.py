@@ -7,10 +7,18 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("COMPUTE_DTYPE", "float32")  # the tolerances are those of single precision
 
 import string
+import tempfile
 import threading
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import settings
+
+# No model of the machine's own cache, in the tests' subprocesses neither; the folder goes when the tests end.
+empty_cache = tempfile.TemporaryDirectory()
+os.environ["HF_HOME"] = empty_cache.name
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"

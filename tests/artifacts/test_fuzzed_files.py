@@ -48,7 +48,7 @@ ODD_JSON = [
 ]
 MARK = "@odd@"
 
-fuzzed = settings(max_examples=150, derandomize=True, deadline=None, database=None)
+fuzzed = settings(max_examples=150)
 
 
 def list_places(value, path=()):

@@ -136,7 +136,8 @@ def test_the_same_texts_add_clusters_once_and_others_add_more(run):
 def test_added_clusters_stay_when_edits_change(run):
     run.assign([7] * 12, update=True)
     run.files.edits.write_text("merge:\n  - [0, 3]\n")
-    assert set(run.assign([7, 0], "later")["cluster"]) == {0, 5} or run.ids() == [0, 1, 2, 4, 5]
+    kept = int(read_clustering(run.files).assignment.cluster[0])
+    assert run.assign([7, 0], "later")["cluster"] == [5, 0 if kept == 3 else kept]
     assert run.ids() == [0, 1, 2, 4, 5]
     run.write()
     assert run.ids() == [0, 1, 2, 4, 5]

@@ -14,9 +14,7 @@ CLUSTERS = np.repeat([0, 1, 2], 4)
 def test_words_that_all_clusters_use_are_no_keywords():
     counts = TermCounts(TEXTS, CLUSTERS, 3)
     ranked = [counts.rank([cluster]) for cluster in range(3)]
-    assert [words[0].split()[-1] for words in ranked] == ["card", "rain", "music"] or ranked[0][0] == "card"
-    assert not {"the", "is", "my"} & {word for words in ranked for word in words}
-    assert "weather" in ranked[1] and {"song", "play"} <= set(ranked[2])
+    assert ranked == [["card", "lost"], ["weather", "rain"], ["music", "play", "song"]]
 
 
 def test_keywords_of_a_branch_are_those_of_its_clusters():
@@ -52,7 +50,9 @@ def test_sentences_of_scripts_without_spaces_are_no_long_words():
     cards = ["ฉันทำบัตรหายเมื่อวานนี้และต้องการบัตรใหม่โดยเร็วที่สุดเพื่อใช้จ่าย", "บัตรของฉันหายไปที่สนามบินและฉันต้องการยกเลิกบัตรทันทีตอนนี้เลย"]
     rain = ["วันนี้ฝนตกหนักมากทั้งวันและพรุ่งนี้ฝนจะตกอีกหรือเปล่าช่วยบอกหน่อย", "พรุ่งนี้ที่กรุงเทพฝนจะตกตอนเช้าหรือตอนเย็นช่วยบอกฉันหน่อยได้ไหม"]
     counts = TermCounts(cards + rain, np.repeat([0, 1], 2), 2)
-    assert any(term in "บัตร" or "บัตร" in term for term in counts.rank([0])) and counts.rank([1])
+    ranked = [counts.rank([cluster]) for cluster in range(2)]
+    assert "บัตร" in ranked[0] and "ฝนจะ" in ranked[1]  # card, and "rain will"
+    assert max(len(term) for words in ranked for term in words) <= 4
 
 
 def test_combining_marks_stay_in_their_words():

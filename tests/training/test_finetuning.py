@@ -185,8 +185,9 @@ def test_a_cpu_with_bfloat16_trains_in_it(tmp_path, embedder_folder, triplets, m
     folder = train(tmp_path / "out", embedder_folder, triplets)
     assert np.abs(encode(folder) - encode(embedder_folder)).max() > 1e-3
     assert "| training_dtype | bfloat16 |" in (folder / "README.md").read_text()
-    whole = encode(train(tmp_path / "float32", embedder_folder, triplets))
-    assert np.isfinite(whole).all()
+    monkeypatch.setattr("perspective.training.run.trains_in_bf16", lambda: False)
+    difference = np.abs(encode(folder) - encode(train(tmp_path / "float32", embedder_folder, triplets))).max()
+    assert 1e-5 < difference < 0.1  # rounded, but the same training
 
 
 def test_a_run_that_diverges_ends_in_one_line_and_leaves_nothing_to_go_on_from(tmp_path, embedder_folder, triplets):
