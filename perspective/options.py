@@ -128,13 +128,23 @@ class JudgedOptions(VectorOptions):
 
 
 @dataclass(frozen=True)
-class ModelOptions:
-    """How an embedder is loaded from the hub."""
+class CodeOptions:
+    """Whether a model may bring its own code."""
 
-    revision: str | None = option("branch, tag or commit of the embedder on the hub", default=None, group="model")
     trust_remote_code: bool = option(
         "run code from the model's repository; only if you trust it", default=False, group="model"
     )
+
+
+@dataclass(frozen=True)
+class ModelOptions(CodeOptions):
+    """How an embedder is loaded from the hub."""
+
+    revision: str | None = option("branch, tag or commit of the embedder on the hub", default=None, group="model")
+
+    def loading(self) -> dict[str, Any]:
+        """Return the keyword arguments that load the embedder."""
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
 
 
 @dataclass(frozen=True)
@@ -155,12 +165,11 @@ class BodyOptions(ModelOptions):
 
     def loading(self) -> dict[str, Any]:
         """Return the keyword arguments that load the embedder."""
-        names = ("revision", "trust_remote_code", "pooling", "load_in")
-        return {name: getattr(self, name) for name in names}
+        return {**super().loading(), "pooling": self.pooling, "load_in": self.load_in}
 
 
 @dataclass(frozen=True)
-class LLMOptions:
+class LLMOptions(CodeOptions):
     """Which LLM is used, and how a local one is loaded."""
 
     llm: str = option(
@@ -176,9 +185,6 @@ class LLMOptions:
         group="model",
     )
     llm_revision: str | None = option("branch, tag or commit of the LLM on the hub", default=None, group="model")
-    trust_remote_code: bool = option(
-        "run code from the model's repository; only if you trust it", default=False, group="model"
-    )
 
     def loading(self) -> dict[str, Any]:
         """Return the keyword arguments that load a local LLM."""

@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from perspective.training.distillation import distill_embedder
     from perspective.training.finetuning import finetune_embedder
 
-    model = load_embedder(files.embedder, revision=files.revision, trust_remote_code=files.trust_remote_code)
+    model = load_embedder(files.embedder, **files.loading())
     if by_teacher:
         texts = load_texts(corpus)
         teacher = read_vectors(train_file, len(texts))

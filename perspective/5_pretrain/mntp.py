@@ -37,9 +37,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = files.open_checkpoint(corpus, files.embedder, "mntp", {**objective, **settings.made_from()})
     if output is None:
         return
-    hub = {"revision": files.revision, "trust_remote_code": files.trust_remote_code}
-    model = load_embedder(files.embedder, pooling="mean", **hub)
-    pretrain_by_masking(model, load_head(files.embedder, model, **hub), load_texts(corpus), settings, output)
+    model = load_embedder(files.embedder, pooling="mean", **files.loading())
+    head = load_head(files.embedder, model, **files.loading())
+    pretrain_by_masking(model, head, load_texts(corpus), settings, output)
     losses = [output.facts.get(f"masked_loss_{when}", "-") for when in ("causal", "bidirectional", "trained")]
     logger.info("masked loss on held-out texts: %s as it comes, %s without the causal mask, %s trained", *losses)
 

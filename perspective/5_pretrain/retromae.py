@@ -36,9 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     from perspective.pretraining.retromae import load_rebuilder, pretrain_encoder
 
-    hub = {"revision": files.revision, "trust_remote_code": files.trust_remote_code}
-    model = load_embedder(files.embedder, **hub)
-    module = load_rebuilder(files.embedder, model, settings.seed, **hub)
+    model = load_embedder(files.embedder, **files.loading())
+    module = load_rebuilder(files.embedder, model, settings.seed, **files.loading())
     pretrain_encoder(model, module, load_texts(corpus), settings, output)
     losses = [output.facts[f"masked_loss_{when}"] for when in ("before", "trained")]
     logger.info("loss of masked tokens of held-out texts: %s before, %s trained", *losses)

@@ -60,12 +60,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     pairs = load_pairs(inputs["pairs"])
     corpus = list(read_texts(inputs["corpus"]).values()) if files.corpus_path else []
-    model = load_embedder(files.embedder, revision=files.revision, trust_remote_code=files.trust_remote_code)
+    model = load_embedder(files.embedder, **files.loading())
     set_retrieval_prompts(model, files.embedder, *prompts)
     embedded = embed_sides(model, (pair.query for pair in pairs), [*(pair.document for pair in pairs), *corpus])
     kept = filter_pairs(pairs, embedded, settings)
-    trust = files.trust_remote_code
-    reranker = load_reranker(settings.reranker, trust_remote_code=trust) if settings.reranker else None
+    reranker = None
+    if settings.reranker:
+        reranker = load_reranker(settings.reranker, trust_remote_code=files.trust_remote_code)
     mined = mine_negatives(kept, embedded, settings, reranker, dropped=pairs)
     output.facts |= {**describe_model(files.embedder), "n_dropped": len(pairs) - len(kept)}
     save_pairs(output, mined)

@@ -20,7 +20,7 @@ from perspective.cli import entry_point, parse_settings
 from perspective.data.pairs import load_pairs
 from perspective.models.embedding import BatchOptions
 from perspective.models.registry import describe_model, find_local
-from perspective.options import EmbedderOptions, OutputOptions, RetrievalSetOptions, option
+from perspective.options import CodeOptions, EmbedderOptions, OutputOptions, RetrievalSetOptions, option
 from perspective.reranking.scoring import score_pairs
 from perspective.retrieval.layout import mined_path, scored_path
 from perspective.runtime.devices import reading_precision
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TeacherOptions:
+class TeacherOptions(CodeOptions):
     """The reranker that scores."""
 
     reranker: str = option(
@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from perspective.reranking.loading import load_reranker
 
     output.facts |= describe_model(files.reranker)
-    score_pairs(load_pairs(train_file), partial(load_reranker, files.reranker), output, files.batch_size)
+    load = partial(load_reranker, files.reranker, trust_remote_code=files.trust_remote_code)
+    score_pairs(load_pairs(train_file), load, output, files.batch_size)
     logger.info("the document has the highest score of its group in %.1f%%", 100 * output.facts["top_is_document"])
 
 

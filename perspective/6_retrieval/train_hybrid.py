@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if output.is_finished(files.overwrite):
         return
     pairs = load_pairs(train_file)
-    model = load_embedder(files.embedder, revision=files.revision, trust_remote_code=files.trust_remote_code)
+    model = load_embedder(files.embedder, **files.loading())
     output.record.prompts = set_retrieval_prompts(model, files.embedder, *choose_prompts(settings))
     output.record.judge = read_record(train_file).judge
     output.facts |= describe_model(files.embedder)

@@ -97,5 +97,4 @@ def index_collection(
 
 
 def _load(settings: EvaluationSettings) -> SentenceTransformer:
-    trust = settings.trust_remote_code
-    return load_hybrid(settings.embedder, revision=settings.revision, reading=True, trust_remote_code=trust)
+    return load_hybrid(settings.embedder, reading=True, **settings.loading())

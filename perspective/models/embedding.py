@@ -106,7 +106,7 @@ def load_embedding(name: str, settings: EmbedSettings, instruction: str | None) 
         settings: Settings of the embedding.
         instruction: Prepended to each text, if given.
     """
-    model = load_embedder(name, revision=settings.revision, trust_remote_code=settings.trust_remote_code, reading=True)
+    model = load_embedder(name, reading=True, **settings.loading())
     if instruction:
         set_prompt(model, instruction)
     return LoadedEmbedding(model, settings.batch_size)

@@ -37,7 +37,7 @@ def embed_collection(collection: Collection, settings: EvaluationSettings) -> tu
         float32 arrays `(n_queries, dim)` and `(n_documents, dim)`, normalised if the model's
         similarity is the cosine.
     """
-    model = load_embedder(settings.embedder, revision=settings.revision, trust_remote_code=settings.trust_remote_code)
+    model = load_embedder(settings.embedder, **settings.loading())
     if model.similarity_fn_name not in ("cosine", "dot"):
         raise ModelError(f"{settings.embedder}: compares by {model.similarity_fn_name}; cosine or dot is needed here")
     prompts = find_prompts(model, settings.embedder, *choose_prompts(settings))
