@@ -52,15 +52,15 @@ print(json.dumps([name for name in {HEAVY} if name in sys.modules]))
 
 @pytest.fixture(scope="module")
 def helps() -> dict[str, dict]:
-    """What each script's --help shows, the seconds of starting it and the heavy libraries it imported."""
+    """What each script's --help shows, the processor seconds of starting it and the heavy libraries it imported."""
     code = f"""
 import contextlib, importlib, io, json, sys, time
-started = time.perf_counter()
+started = time.process_time()
 shown = io.StringIO()
 with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
     importlib.import_module(sys.argv[1]).main(["--help"])
 heavy = [name for name in {HEAVY} + ("sklearn", "scipy") if name in sys.modules]
-print(json.dumps({{"help": shown.getvalue(), "heavy": heavy, "seconds": time.perf_counter() - started}}))
+print(json.dumps({{"help": shown.getvalue(), "heavy": heavy, "seconds": time.process_time() - started}}))
 """
     return {name: json.loads(run(code, name)) for name in SCRIPTS}
 
@@ -73,7 +73,7 @@ def test_all_entry_scripts_are_looked_at():
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_help_loads_nothing_heavy(helps, name):
     assert helps[name]["heavy"] == []
-    assert helps[name]["seconds"] < 2  # far less; a busy machine may be slow
+    assert helps[name]["seconds"] < 2  # far less
 
 
 @pytest.mark.parametrize("name", [name for name in SCRIPTS if name not in WITHOUT_GROUPS])

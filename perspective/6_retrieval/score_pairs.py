@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TeacherOptions(CodeOptions):
+class TeacherOptions:
     """The reranker that scores."""
 
     reranker: str = option(
@@ -38,7 +38,7 @@ class TeacherOptions(CodeOptions):
 
 
 @dataclass(frozen=True)
-class ScoringFiles(EmbedderOptions, BatchOptions, OutputOptions, TeacherOptions, RetrievalSetOptions):
+class ScoringFiles(EmbedderOptions, BatchOptions, OutputOptions, CodeOptions, TeacherOptions, RetrievalSetOptions):
     """Pairs, reranker and output of scoring."""
 
     train_file: str | None = option("pairs with hard negatives; default the mined ones", default=None, group="input")

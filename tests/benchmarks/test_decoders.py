@@ -41,7 +41,6 @@ def test_a_killed_study_measures_the_rest(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return {"masked_loss": float(len(calls))}
 
-    monkeypatch.setattr(study, "FOLDER", tmp_path / "study")
     monkeypatch.setattr(study, "RESULTS", tmp_path / "study.json")
     monkeypatch.setattr(study, "CELLS", {"loss uni": measure, "loss bi": measure})
     monkeypatch.setattr(study.DecoderStudy, "texts", write_jsonl(tmp_path / "texts.jsonl", [{"input": "a"}]))

@@ -11,24 +11,23 @@ python -m perspective.benchmarks.decoders.study
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from perspective.artifacts import Output, dump_json, read_facts, read_json, write_text
+from perspective.artifacts import Output, read_facts
 from perspective.artifacts.jsonl import write_jsonl
+from perspective.benchmarks.cells import cell_path, check_cells, gather_cells, measure_cell
 from perspective.benchmarks.decoders import measuring
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import DATASETS, CorpusSettings, load_texts
 from perspective.data.docstrings import NAME
 from perspective.data.pairs import load_pairs
-from perspective.errors import DataError, suggest_name
 from perspective.layout import MEASURES
 from perspective.models.decoders import make_bidirectional, write_instruction
 from perspective.models.embedders import load_embedder
@@ -180,9 +179,7 @@ class DecoderStudySettings(OverwriteOptions):
 
     def __post_init__(self) -> None:
         """Check names."""
-        for name in self.cells:
-            if name not in CELLS:
-                raise DataError(f'--cells "{name}": {suggest_name(name, CELLS)}')
+        check_cells(self.cells, CELLS)
 
 
 def run_study(settings: DecoderStudySettings) -> dict[str, Any]:
@@ -191,31 +188,18 @@ def run_study(settings: DecoderStudySettings) -> dict[str, Any]:
     sizes = {name: getattr(measuring, name) for name in ("N_CLASSES", "N_TEXTS", "N_QUERIES", "N_DOCUMENTS")}
     for name in settings.cells:
         made_from = {"cell": name, "embedder": settings.embedder, "n_pairs": N_PAIRS, "n_simcse": N_SIMCSE, **sizes}
-        cell = Output(_cell_path(name), "decoder cell", made_from, {"texts": study.texts})
-        if cell.is_finished(settings.overwrite):
-            continue
-        started = time.process_time()
-        result = CELLS[name](study)
-        cell.write_json({**result, "processor_seconds": round(time.process_time() - started)})
-        write_text(RESULTS, dump_json(_gather()))
-    return _gather()
+        cell = Output(cell_path(RESULTS, name), "decoder cell", made_from, {"texts": study.texts})
+        if not cell.is_finished(settings.overwrite):
+            measure_cell(cell, partial(CELLS[name], study))
+            gather_cells(RESULTS, CELLS, SIZES)
+    return gather_cells(RESULTS, CELLS, SIZES)
 
 
-def _cell_path(name: str) -> Path:
-    return FOLDER / f"cell-{name.replace(' ', '_')}.json"
-
-
-def _gather() -> dict[str, Any]:
-    """Return all cells that are measured, those of earlier runs too, and the sizes of the study."""
-    earlier = read_json(RESULTS) if RESULTS.exists() else {}
-    cells = dict(earlier.get("cells", {}))
-    cells |= {name: read_json(_cell_path(name)) for name in CELLS if _cell_path(name).exists()}
-    sizes = {
-        **{"short texts": N_SHORT, "documents": N_LONG, "simcse texts": N_SIMCSE, "pairs": N_PAIRS},
-        **{"queries": measuring.N_QUERIES, "searched": measuring.N_DOCUMENTS},
-        **{"classes": measuring.N_CLASSES, "texts": measuring.N_TEXTS},
-    }
-    return {"sizes": sizes, "cells": {name: cells[name] for name in CELLS if name in cells}}
+SIZES = {
+    **{"short texts": N_SHORT, "documents": N_LONG, "simcse texts": N_SIMCSE, "pairs": N_PAIRS},
+    **{"queries": measuring.N_QUERIES, "searched": measuring.N_DOCUMENTS},
+    **{"classes": measuring.N_CLASSES, "texts": measuring.N_TEXTS},
+}
 
 
 @entry_point

@@ -13,12 +13,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from perspective.artifacts import Output, dump_json, read_facts, read_json, write_text
+from perspective.artifacts import Output, read_facts
+from perspective.benchmarks.cells import cell_path, check_cells, gather_cells, measure_cell
 from perspective.benchmarks.decoders.measuring import SAMPLE_SEED
 from perspective.benchmarks.reranking.models import (
     FOLDER,
@@ -40,7 +42,6 @@ from perspective.benchmarks.speed_table import describe_machine
 from perspective.cli import entry_point, parse_settings
 from perspective.data.collection import load_collection
 from perspective.data.pairs import Pair, load_pairs
-from perspective.errors import DataError, suggest_name
 from perspective.hybrid.encoding import encode_texts
 from perspective.hybrid.search import search_hybrid
 from perspective.models.embedders import load_embedder
@@ -262,32 +263,24 @@ class RerankingStudySettings(OverwriteOptions):
 
     def __post_init__(self) -> None:
         """Check names."""
-        for name in self.cells:
-            if name not in CELLS:
-                raise DataError(f'--cells "{name}": {suggest_name(name, CELLS)}')
+        check_cells(self.cells, CELLS)
 
 
 def run_study(settings: RerankingStudySettings) -> dict[str, Any]:
     """Measure every cell that is not finished; return all cells by name."""
     study = RerankingStudy(settings.student, settings.learning_rate)
     for name in settings.cells:
-        made_from = {"cell": name, **SIZES}
+        made_from: dict[str, Any] = {"cell": name, **SIZES}
+        inputs, shown = {}, {}
         if name not in RERANKER_CELLS:
             made_from |= {"student": settings.student, "learning_rate": settings.learning_rate}
-        cell = Output(
-            _cell_path(name),
-            "reranking cell",
-            made_from,
-            {} if name in RERANKER_CELLS else find_local(student=settings.student),
-        )
-        if cell.is_finished(settings.overwrite):
-            continue
-        started = time.process_time()
-        result = CELLS[name](study)
-        taught = {} if name in RERANKER_CELLS else {"student": settings.student.rpartition("/")[2]}
-        cell.write_json({**result, **taught, "processor_seconds": round(time.process_time() - started)})
-        write_text(RESULTS, dump_json(_gather()))
-    return _gather()
+            inputs = find_local(student=settings.student)
+            shown = {"student": settings.student.rpartition("/")[2]}
+        cell = Output(cell_path(RESULTS, name), "reranking cell", made_from, inputs)
+        if not cell.is_finished(settings.overwrite):
+            measure_cell(cell, partial(CELLS[name], study), **shown)
+            gather_cells(RESULTS, CELLS, SIZES)
+    return gather_cells(RESULTS, CELLS, SIZES)
 
 
 SIZES = {
@@ -295,21 +288,6 @@ SIZES = {
     **{"reranker pairs": N_RERANKER, "student pairs": N_STUDENT, "noisy pairs": N_NOISY, "negatives": N_NEGATIVES},
     **{"tokens": MAX_TOKENS, "pair tokens": MAX_PAIR_TOKENS, "timed": N_TIMED},
 }
-
-
-def _cell_path(name: str) -> Path:
-    return FOLDER / f"cell-{name.replace(' ', '_')}.json"
-
-
-def _gather() -> dict[str, Any]:
-    """Return all cells that are measured, those of earlier runs too, and the sizes of the study."""
-    earlier = read_json(RESULTS) if RESULTS.exists() else {}
-    cells = {**earlier.get("cells", {})}
-    cells |= {name: read_json(_cell_path(name)) for name in CELLS if _cell_path(name).exists()}
-    return {
-        "sizes": SIZES,
-        "cells": {name: cells[name] for name in CELLS if name in cells},
-    }
 
 
 @entry_point
