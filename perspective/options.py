@@ -127,7 +127,7 @@ class JudgedOptions(VectorOptions):
     states_path: str | None = option("answer states as .npy", default=None, group="input")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CodeOptions:
     """Whether a model may bring its own code."""
 

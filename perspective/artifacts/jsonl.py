@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from perspective.artifacts.provenance import display_path
 from perspective.artifacts.reading import parse_json
@@ -75,6 +76,19 @@ def is_blank(text: str) -> bool:
     (True, False, False)
     """
     return all(char in INVISIBLE or unicodedata.category(char) in INVISIBLE_CATEGORIES for char in text)
+
+
+def append_jsonl(log: TextIO, record: Mapping[str, Any]) -> None:
+    """Append one object, in one write that is flushed at once: a killed process loses nothing that was appended."""
+    log.write(json.dumps(record, ensure_ascii=False) + "\n")
+    log.flush()
+
+
+def drop_cut_line(path: Path) -> int:
+    """Remove the last line of a log if a killed process left it incomplete; return the bytes that are left."""
+    n_complete = path.read_bytes().rfind(b"\n") + 1
+    os.truncate(path, n_complete)
+    return n_complete
 
 
 def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import logging
-import math
 import os
 import platform
 from collections.abc import Generator, Iterator, Sequence
@@ -18,11 +16,11 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from perspective.artifacts import Judgment, Output, Triplet, judgment_record, read_judgment
-from perspective.artifacts.jsonl import read_jsonl
+from perspective.artifacts.jsonl import append_jsonl, drop_cut_line, read_jsonl
 from perspective.artifacts.sidecar import Fingerprint, validate_record
 from perspective.errors import DataError
 from perspective.judging.protocol import Judge, Question, is_unanswered
-from perspective.llm.server.budget import COUNTED
+from perspective.llm.server.budget import read_counts, take_counts
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +49,7 @@ def judge_triplets(
     """
     partial = partial_path(output.path)
     if earlier and output.record.judge:
-        judge.facts |= {name: value for name, value in output.record.judge.figures.items() if name in COUNTED}
+        judge.facts |= take_counts(output.record.judge.figures)
     known = {judgment.triplet.key: judgment for judgment in earlier if not is_unanswered(judgment)}
     known |= _read_partial(partial, output.fingerprint, judge.facts)
     if known:
@@ -83,18 +81,14 @@ def _record_answers(judge: Judge, questions: Sequence[Question], log: TextIO) ->
     try:
         for judgment in answers:
             if not is_unanswered(judgment):
-                written = _count(judge)
-                _append(log, {**judgment_record(judgment), "counted": written})
+                written = take_counts(judge.facts)
+                append_jsonl(log, {**judgment_record(judgment), "counted": written})
             yield judgment
     finally:
         if isinstance(answers, Generator):
             answers.close()  # counts the requests that are cancelled
-        if _count(judge) != written:
-            _append(log, {"counted": _count(judge)})
-
-
-def _count(judge: Judge) -> dict[str, Any]:
-    return {name: judge.facts[name] for name in COUNTED if name in judge.facts}
+        if take_counts(judge.facts) != written:
+            append_jsonl(log, {"counted": take_counts(judge.facts)})
 
 
 def is_complete(output: Output, limits: Sequence[float | None], overwrite: bool = False) -> bool:
@@ -183,12 +177,9 @@ def _open_locked(lock: Path, path: Path) -> TextIO:
 def _read_partial(path: Path, fingerprint: Fingerprint, facts: dict[str, Any]) -> dict[tuple[int, int, int], Judgment]:
     if not path.exists():
         return {}
-    # A killed run can leave an incomplete last line, which has no line feed.
-    n_complete = path.read_bytes().rfind(b"\n") + 1
-    if not n_complete:
+    if not drop_cut_line(path):
         path.unlink()
         return {}
-    os.truncate(path, n_complete)
     try:
         (_, header), *records = read_jsonl(path)
     except ValueError:
@@ -200,15 +191,10 @@ def _read_partial(path: Path, fingerprint: Fingerprint, facts: dict[str, Any]) -
             path.unlink()  # no answers yet: nothing is lost
             return {}
         raise DataError(f"{path}: an unfinished run with other inputs or settings; finish it, or remove the file")
-    counted = records[-1][1].get("counted") if records else None
-    if isinstance(counted, dict):
-        facts |= {name: counted[name] for name in COUNTED if _is_count(counted.get(name))}
+    if records:
+        facts |= read_counts(records[-1][1].get("counted"))
     judgments = (read_judgment(record, place) for place, record in answers)
     return {judgment.triplet.key: judgment for judgment in judgments if not is_unanswered(judgment)}
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int | float) and 0 <= value < math.inf
 
 
 def _open_partial(path: Path, fingerprint: Fingerprint) -> TextIO:
@@ -216,11 +202,5 @@ def _open_partial(path: Path, fingerprint: Fingerprint) -> TextIO:
     is_new = not path.exists()
     log = path.open("a", encoding="utf-8")
     if is_new:
-        _append(log, fingerprint.model_dump())
+        append_jsonl(log, fingerprint.model_dump())
     return log
-
-
-def _append(log: TextIO, record: dict[str, Any]) -> None:
-    # One write per line, flushed at once, so that a killed process loses no paid answers.
-    log.write(json.dumps(record, ensure_ascii=False) + "\n")
-    log.flush()

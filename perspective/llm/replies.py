@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from tqdm import tqdm
 
-from perspective.artifacts.jsonl import read_jsonl
+from perspective.artifacts.jsonl import append_jsonl, drop_cut_line, read_jsonl
 from perspective.artifacts.writing import replace_surrogates
-from perspective.llm.server.budget import COUNTED
+from perspective.llm.server.budget import read_counts, take_counts
 
 Ask = TypeVar("Ask", contravariant=True)
 
@@ -55,15 +54,14 @@ class ReplyLog:
         self._replies: dict[str, str] = {}
         if not path.exists():
             return
-        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)  # a killed run can leave an incomplete last line
+        drop_cut_line(path)
         counted: Any = {}
         for _, record in read_jsonl(path):
             if isinstance(record.get("reply"), str):
                 self._replies[str(record.get("key"))] = record["reply"]
             if record.get("identity") == self._identity:
                 counted = record.get("counted")
-        if isinstance(counted, dict):
-            facts |= {name: counted[name] for name in COUNTED if isinstance(counted.get(name), int | float)}
+        facts |= read_counts(counted)
 
     def find(self, llm: Replier[Ask], asks: Sequence[Ask]) -> list[str]:
         """Return the replies that are there already, in order; empty where there is none."""
@@ -83,29 +81,21 @@ class ReplyLog:
                 total=len(set(keys)), initial=len(set(keys)) - len(places), desc=self._purpose, unit="prompt"
             )
             with progress, self._path.open("a", encoding="utf-8") as log:
-                written = self._count()
+                written = take_counts(self._facts)
                 replies = llm.reply(open_asks)
                 try:
                     for place, reply in replies:
-                        written = self._count()
+                        written = take_counts(self._facts)
                         self._replies[open_keys[place]] = reply
                         record = {"key": open_keys[place], "reply": replace_surrogates(reply)}
-                        _append(log, {**record, "identity": self._identity, "counted": written})
+                        append_jsonl(log, {**record, "identity": self._identity, "counted": written})
                         progress.update()
                 finally:
                     if hasattr(replies, "close"):
                         replies.close()  # counts the requests that are cancelled
-                    if self._count() != written:
-                        _append(log, {"identity": self._identity, "counted": self._count()})
+                    if take_counts(self._facts) != written:
+                        append_jsonl(log, {"identity": self._identity, "counted": take_counts(self._facts)})
         return [self._replies.get(key) for key in keys]
 
     def _key(self, prompt: str) -> str:
         return hashlib.sha256(f"{self._identity}\n{prompt}".encode("utf-8", "replace")).hexdigest()
-
-    def _count(self) -> dict[str, Any]:
-        return {name: self._facts[name] for name in COUNTED if name in self._facts}
-
-
-def _append(log: Any, record: dict[str, Any]) -> None:  # noqa: ANN401
-    log.write(json.dumps(record, ensure_ascii=False) + "\n")
-    log.flush()

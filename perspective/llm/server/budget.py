@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perspective.llm.server.settings import ServerSettings
@@ -15,6 +15,22 @@ COUNTED = (
     *("token_ratio", "longest_answer"),
 )
 BYTES_PER_TOKEN = 3  # of UTF-8: English has four to five, Korean and Chinese about three
+
+
+def take_counts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the counts among the facts of an LLM, to be written beside its answers."""
+    return {name: facts[name] for name in COUNTED if name in facts}
+
+
+def read_counts(written: object) -> dict[str, Any]:
+    """Return the counts that an earlier run wrote, without what is no count."""
+    if not isinstance(written, dict):
+        return {}
+    return {
+        name: value
+        for name, value in take_counts(written).items()
+        if isinstance(value, int | float) and 0 <= value < math.inf
+    }
 
 
 class BudgetExhausted(Exception):
