@@ -45,7 +45,7 @@ from perspective.evaluation.labels import require_labels
 from perspective.judging.protocol import choose_wording
 from perspective.layout import MEASURES
 from perspective.llm.batching import batch_by_length, choose_limit
-from perspective.llm.chat import tokenize_beginning
+from perspective.llm.chat import tokenize_beginning, tokenize_continuations
 from perspective.llm.loading import load_llm
 from perspective.llm.writing import AnswerWriter
 from perspective.models.embedders import load_embedder
@@ -156,7 +156,7 @@ class ViewReader:
         llm = load_llm(self._run.settings.llm)
         rows, _ = StateReader(llm, [question]).arrange(self._texts)
         head = tokenize_beginning(llm.tokenizer, f"{EXAMPLES}Text:")
-        tail = llm.tokenizer(question, add_special_tokens=False)["input_ids"]
+        (tail,) = tokenize_continuations(llm.tokenizer, [question])
         writer = AnswerWriter(llm, LABEL_TOKENS, {"n_prompts": 0, "n_tokens": 0}, stop="\n")
         writer.begin(head)
         labels = [""] * len(rows)

@@ -88,6 +88,19 @@ def tokenize_beginning(tokenizer: PreTrainedTokenizerBase, text: str) -> list[in
     return list(with_special[: start + len(plain)])
 
 
+def tokenize_continuations(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Return the tokens of texts as they are after the beginning of a prompt.
+
+    SentencePiece puts a space before everything that it tokenizes, which would stand in the middle of the prompt here:
+    such tokenizers get a sign before each text, whose tokens are taken away again.
+    """
+    sign = tokenizer(":", add_special_tokens=False)["input_ids"]
+    adds_space = tokenizer.convert_ids_to_tokens(sign)[0].startswith("\u2581")
+    written = [f":{text}" for text in texts] if adds_space else list(texts)
+    rows = tokenizer(written, add_special_tokens=False)["input_ids"]
+    return [row[len(sign) :] for row in rows] if adds_space else rows
+
+
 def list_special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """Return the special tokens, which must not occur in texts, longest first."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}

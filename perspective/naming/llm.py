@@ -9,7 +9,13 @@ from typing import Any, Protocol
 
 from perspective.errors import ModelError
 from perspective.llm.batching import batch_by_length, choose_limit
-from perspective.llm.chat import MAX_PROMPT_TOKENS, list_special_tokens, render_chat, tokenize_beginning
+from perspective.llm.chat import (
+    MAX_PROMPT_TOKENS,
+    list_special_tokens,
+    render_chat,
+    tokenize_beginning,
+    tokenize_continuations,
+)
 from perspective.llm.loading import LLM
 from perspective.llm.packing import takes_packs
 from perspective.llm.server.asking import CONTROL_TOKEN, ServerAsker
@@ -116,7 +122,10 @@ class LocalNamer:
         def tokenize(texts: Sequence[str]) -> list[int]:
             n_own = len(ask.texts)
             shorter = Ask(tuple(texts[:n_own]), ask.keywords, tuple(texts[n_own:]), ask.other_name, ask.name)
-            return list(self._llm.tokenizer(self._split_prompt(shorter)[1], add_special_tokens=False)["input_ids"])
+            rest = self._split_prompt(shorter)[1]
+            if head:
+                return tokenize_continuations(self._llm.tokenizer, [rest])[0]
+            return list(self._llm.tokenizer(rest, add_special_tokens=False)["input_ids"])
 
         ids = tokenize(shorten_texts(tokenize, (*ask.texts, *ask.contrasts), room))
         if len(ids) > room:

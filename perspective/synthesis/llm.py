@@ -13,7 +13,14 @@ from typing import Any
 
 from perspective.errors import DataError
 from perspective.llm.batching import batch_by_length, choose_limit
-from perspective.llm.chat import MAX_PROMPT_TOKENS, fit_texts, list_special_tokens, render_chat, tokenize_beginning
+from perspective.llm.chat import (
+    MAX_PROMPT_TOKENS,
+    fit_texts,
+    list_special_tokens,
+    render_chat,
+    tokenize_beginning,
+    tokenize_continuations,
+)
 from perspective.llm.loading import LLM, load_llm
 from perspective.llm.packing import takes_packs
 from perspective.llm.replies import ReplyLog
@@ -95,7 +102,9 @@ class LocalWriter:
             return render_chat(tokenizer, rest) if self.is_chat else rest
 
         def tokenize(prompt: str) -> list[int]:
-            return list(tokenizer(prompt, add_special_tokens=not self.is_chat and not n_before)["input_ids"])
+            if n_before:
+                return tokenize_continuations(tokenizer, [prompt])[0]
+            return list(tokenizer(prompt, add_special_tokens=not self.is_chat)["input_ids"])
 
         text = ask.values[self.prompter.long_value(ask)] if ask.values else ""
         return fit_texts(self._llm, [text], write, tokenize, n_new + n_before)[1]

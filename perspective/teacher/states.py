@@ -19,7 +19,13 @@ from tqdm import tqdm
 
 from perspective.artifacts import Output, keep_block, read_vectors
 from perspective.errors import DataError, ModelError
-from perspective.llm.chat import MAX_TEXT_CHARS, list_special_tokens, make_harmless, tokenize_beginning
+from perspective.llm.chat import (
+    MAX_TEXT_CHARS,
+    list_special_tokens,
+    make_harmless,
+    tokenize_beginning,
+    tokenize_continuations,
+)
 from perspective.llm.loading import LLM
 from perspective.llm.packing import PromptReader
 from perspective.models.coverage import LLMS_THAT_FIT, Coverage
@@ -224,7 +230,7 @@ class _Frame:
     @classmethod
     def make(cls, llm: LLM, questions: Sequence[str], most: int) -> _Frame:
         head = tokenize_beginning(llm.tokenizer, f"{EXAMPLES}Text:")
-        tails = [tuple(llm.tokenizer(question, add_special_tokens=False)["input_ids"]) for question in questions]
+        tails = [tuple(row) for row in tokenize_continuations(llm.tokenizer, questions)]
         max_text_tokens = min(most, llm.max_tokens - len(head) - max(map(len, tails)))
         if max_text_tokens < 1:
             raise ModelError(f"{llm.name}: its context of {llm.max_tokens} tokens is too short for the prompt")
@@ -239,7 +245,7 @@ class _Frame:
         for start in range(0, len(texts), CHUNK_TEXTS):
             chunk = texts[start : start + CHUNK_TEXTS]
             clean = [f" {make_harmless(text, markers, max_chars)}" for text in chunk]
-            ids = self.llm.tokenizer(clean, add_special_tokens=False)["input_ids"]
+            ids = tokenize_continuations(self.llm.tokenizer, clean)
             for text, prepared, row in zip(chunk, clean, ids, strict=True):
                 is_cut = len(row) > most or len(text) > max_chars
                 coverage.add(len(prepared), len(row), 0 if unknown is None else row.count(unknown), is_cut)
