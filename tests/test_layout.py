@@ -1,6 +1,8 @@
+import ast
 import shutil
 import subprocess
 import unicodedata
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,9 @@ def test_no_stage_takes_a_name_that_leads_out_of_its_folders(stage, name, capsys
         run_stage(stage, "--dataset", name, *required)
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("error: --dataset ")
+
+
+def test_no_two_public_classes_share_a_name():
+    trees = (ast.parse(path.read_text()) for path in (ROOT / "perspective").rglob("*.py"))
+    names = Counter(node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef))
+    assert not [name for name, n in names.items() if n > 1 and not name.startswith("_")]

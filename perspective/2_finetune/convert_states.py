@@ -22,7 +22,7 @@ from perspective.errors import DataError
 from perspective.judging.settings import name_judge_files
 from perspective.layout import Layout, control_path, states_path
 from perspective.options import DatasetOptions, OutputOptions, RunOptions, VectorOptions, option
-from perspective.teacher.teacher import Evidence, TeachSettings, make_teacher
+from perspective.teacher.teacher import TeacherEvidence, TeachSettings, make_teacher
 from perspective.trust.specificity import gather_control, sample_control_rows
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output.write_vectors(teacher.vectors)
 
 
-def _read_evidence(inputs: dict[str, Path], n_texts: int) -> Evidence:
+def _read_evidence(inputs: dict[str, Path], n_texts: int) -> TeacherEvidence:
     states, control = None, []
     if "answer_states" in inputs:
         states = read_vectors(inputs["answer_states"], n_texts)
@@ -99,8 +99,8 @@ def _read_evidence(inputs: dict[str, Path], n_texts: int) -> Evidence:
         control = gather_control(states, read_vectors(inputs["control_states"], len(sample_control_rows(n_texts))))
     judged = inputs.get("judged_embeddings")
     if not judged or read_record(judged).unchanged:  # the judge was unreliable
-        return Evidence(states, control)
-    return Evidence(states, control, read_vectors(judged, n_texts))
+        return TeacherEvidence(states, control)
+    return TeacherEvidence(states, control, read_vectors(judged, n_texts))
 
 
 if __name__ == "__main__":

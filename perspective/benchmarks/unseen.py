@@ -29,7 +29,7 @@ from perspective.layout import control_path, study_folder
 from perspective.models.embedders import load_embedder
 from perspective.models.embedding import embed_texts
 from perspective.options import option
-from perspective.teacher.teacher import Evidence, TeachSettings, make_teacher
+from perspective.teacher.teacher import TeacherEvidence, TeachSettings, make_teacher
 from perspective.training.distillation import distill_embedder
 from perspective.training.settings import TrainSettings
 from perspective.trust.specificity import gather_control, sample_control_rows
@@ -110,11 +110,11 @@ def measure_unseen(run: StudyRun, seed: int, checkpoint: Output) -> dict[str, An
     }
 
 
-def _read_evidence(run: StudyRun, states: np.ndarray, seen: np.ndarray) -> Evidence:
+def _read_evidence(run: StudyRun, states: np.ndarray, seen: np.ndarray) -> TeacherEvidence:
     """Return the states of the seen texts, and of the control questions those about seen texts."""
     rows = sample_control_rows(len(states))
     control = gather_control(states, read_vectors(control_path(run.read_states()), len(rows)))
-    return Evidence(states[seen], [one[seen[rows]] for one in control])
+    return TeacherEvidence(states[seen], [one[seen[rows]] for one in control])
 
 
 if __name__ == "__main__":

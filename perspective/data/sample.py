@@ -26,7 +26,7 @@ SEED = 0
 
 
 @dataclass(frozen=True)
-class SampleSettings(OverwriteOptions):
+class TextSampleSettings(OverwriteOptions):
     """Which sample is drawn."""
 
     adapt_on: int = option("number of texts", default=20_000)
@@ -41,7 +41,7 @@ class SampleSettings(OverwriteOptions):
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw and write."""
-    corpus, settings = parse_settings((CorpusSettings, SampleSettings), argv, __doc__)
+    corpus, settings = parse_settings((CorpusSettings, TextSampleSettings), argv, __doc__)
     name = name_sample(corpus.dataset, settings.adapt_on)
     made_from = {"adapt_on": settings.adapt_on, "seed": SEED, "text_column": corpus.text_column}
     made_from["label_column"] = settings.label_column

@@ -32,7 +32,7 @@ PROBE: tuple[Tokens, ...] = ((4, 5, 6, 7), (4, 8, 9, 10, 11), (4, 8, 9, 6))  # i
 
 
 @dataclass(frozen=True)
-class Row:
+class PackedRow:
     """Prompts packed into one row: their indices, suffixes after the shared prefix, and total tokens."""
 
     places: list[int]
@@ -105,22 +105,22 @@ class PromptReader:
             (self._cache,) = self._begin_fitting([shared]) if shared else (None,)
             self.n_read += len(shared)
 
-    def _make_rows(self, ordered: Sequence[int], prompts: Sequence[Tokens]) -> Iterator[Row]:
+    def _make_rows(self, ordered: Sequence[int], prompts: Sequence[Tokens]) -> Iterator[PackedRow]:
         room = ROW_TOKENS if self.packs else 0
-        row: Row | None = None
+        row: PackedRow | None = None
         for place in ordered:
             rest = prompts[place][len(self._beginning) :]
             n_new = len(rest) - (_count_common(row.rests[-1], rest) if row else 0)
             if row and row.n_tokens + n_new <= room:
-                row = Row([*row.places, place], [*row.rests, rest], row.n_tokens + n_new)
+                row = PackedRow([*row.places, place], [*row.rests, rest], row.n_tokens + n_new)
                 continue
             if row:
                 yield row
-            row = Row([place], [rest], len(rest))
+            row = PackedRow([place], [rest], len(rest))
         if row:
             yield row
 
-    def _read_rows(self, rows: Sequence[Row]) -> list[torch.Tensor]:
+    def _read_rows(self, rows: Sequence[PackedRow]) -> list[torch.Tensor]:
         rests = [row.rests for row in rows]
         return run_rows(self._llm, self._forward, rests, self.packs, len(self._beginning), self._cache)
 

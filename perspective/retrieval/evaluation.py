@@ -11,7 +11,7 @@ from perspective.data.collection import Collection
 from perspective.errors import DataError
 from perspective.reranking.loading import load_reranker
 from perspective.retrieval.embedding import embed_collection
-from perspective.retrieval.metrics import RelevanceJudgments, find_interval, resample_means, score_rankings
+from perspective.retrieval.metrics import RelevanceJudgments, bootstrap_interval, resample_means, score_rankings
 from perspective.retrieval.results import VERSION
 from perspective.retrieval.search import Hits, fuse_rankings, rerank, search_bm25, search_dense
 from perspective.retrieval.settings import EvaluationSettings
@@ -59,7 +59,7 @@ def evaluate_retriever(
         reranker = load_reranker(settings.reranker, trust_remote_code=settings.trust_remote_code)
         hits = rerank(reranker, hits, settings.n_reranked, *texts, document_ids, settings.batch_size)
     values = score_rankings(hits.rows, judged, settings.cutoffs)
-    low, high = find_interval(resample_means(np.stack(list(values.values()), axis=1)))
+    low, high = bootstrap_interval(resample_means(np.stack(list(values.values()), axis=1)))
     return {
         "collection": collection.name,
         "fingerprint": collection.fingerprint,

@@ -148,7 +148,7 @@ def resample_means(values: np.ndarray, n_resamples: int = N_RESAMPLES, seed: int
     return means
 
 
-def find_interval(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def bootstrap_interval(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return both ends of the 95% percentile interval of resampled means `(n_resamples, ...)`."""
     tail = (1 - 0.95) / 2
     low, high = np.quantile(means, [tail, 1 - tail], axis=0)

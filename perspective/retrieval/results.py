@@ -14,7 +14,7 @@ import numpy as np
 from perspective.artifacts import read_json, read_object, sidecar_path
 from perspective.data.collection import Collection
 from perspective.errors import DataError
-from perspective.retrieval.metrics import METRICS, find_interval, find_p_value, resample_means
+from perspective.retrieval.metrics import METRICS, bootstrap_interval, find_p_value, resample_means
 
 VERSION = 1
 
@@ -76,7 +76,7 @@ def compare_results(one: Mapping[str, Any], other: Mapping[str, Any], metric: st
         raise DataError(f"{one['collection']}: the results differ in {n_different} queries; evaluate both again")
     difference = np.array([values[query_id] - other_values[query_id] for query_id in values])
     means = resample_means(difference[:, None])[:, 0]
-    low, high = find_interval(means)
+    low, high = bootstrap_interval(means)
     return Difference(
         metric, float(difference.mean()), (float(low), float(high)), find_p_value(means, difference.mean())
     )

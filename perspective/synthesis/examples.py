@@ -12,7 +12,7 @@ from perspective.artifacts.jsonl import read_jsonl, read_text, write_jsonl
 from perspective.artifacts.writing import replace_surrogates
 from perspective.errors import DataError
 from perspective.synthesis.forms import GROUNDED, TYPES, TypeName, read_reply
-from perspective.synthesis.questions import Prompter, Question
+from perspective.synthesis.questions import Prompter, WritingRequest
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,9 @@ class Example:
         return replace(self, fault=fault)
 
 
-def read_examples(questions: Sequence[Question], replies: Sequence[str | None], prompter: Prompter) -> list[Example]:
+def read_examples(
+    questions: Sequence[WritingRequest], replies: Sequence[str | None], prompter: Prompter
+) -> list[Example]:
     """Check all replies against their forms; questions without one (None) make no example."""
     known = {kind: prompter.known(kind) for kind in {question.kind for question in questions}}
     examples = []

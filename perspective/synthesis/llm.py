@@ -30,7 +30,7 @@ from perspective.llm.writing import AnswerWriter
 from perspective.models.registry import describe_model
 from perspective.options import LLMOptions
 from perspective.synthesis.forms import response_format
-from perspective.synthesis.questions import Prompter, Question
+from perspective.synthesis.questions import Prompter, WritingRequest
 from perspective.synthesis.recipe import Recipe
 from perspective.synthesis.settings import WritingSettings, describe_asking
 
@@ -59,12 +59,12 @@ class LocalWriter:
         self._limit = choose_limit(llm, settings.llm_batch_size)
         self._shares = takes_packs(llm, min(llm.max_tokens, MAX_PROMPT_TOKENS))
 
-    def write_prompt(self, ask: Question) -> str:
+    def write_prompt(self, ask: WritingRequest) -> str:
         """Return the prompt; with the number of the question if replies to equal prompts differ."""
         before, rest = self.prompter.split(ask)
         return f"{before}{rest}" + (f"\n#{ask.number}" if self._temperature else "")
 
-    def reply(self, asks: Sequence[Question]) -> Iterator[tuple[int, str]]:
+    def reply(self, asks: Sequence[WritingRequest]) -> Iterator[tuple[int, str]]:
         """Yield the replies, batch by batch; what the prompts of a type share is read once.
 
         Raises:
@@ -86,14 +86,14 @@ class LocalWriter:
                 replies = self._llm.tokenizer.batch_decode(written, skip_special_tokens=True)
                 yield from zip(batch, replies, strict=True)
 
-    def _count_new(self, ask: Question) -> int:
+    def _count_new(self, ask: WritingRequest) -> int:
         longest = ask.max_new_tokens
         if not self.is_chat and not ask.asks_tasks:  # twice an example: what is longer repeats itself
             replies = [json.dumps(shot.reply) for shot in self.prompter.recipe.types[ask.kind].shots]
             longest = min(longest, 2 * max(len(self._llm.tokenizer(reply)["input_ids"]) for reply in replies))
         return min(longest, self._llm.max_tokens // 2)
 
-    def _fit(self, ask: Question, n_before: int, n_new: int) -> tuple[int, ...]:
+    def _fit(self, ask: WritingRequest, n_before: int, n_new: int) -> tuple[int, ...]:
         tokenizer = self._llm.tokenizer
 
         def write(texts: Sequence[str]) -> str:
@@ -128,11 +128,11 @@ class ServerWriter:
         self.prompter = Prompter(recipe, self.is_chat)
         self.facts = ServerAsker(server, model, logprobs=False).facts  # a missing key shows before anything is read
 
-    def write_prompt(self, ask: Question) -> str:
+    def write_prompt(self, ask: WritingRequest) -> str:
         """Return the prompt; with the number of the question if replies to equal prompts differ."""
         return self._write(ask) + (f"\n#{ask.number}" if self._temperature else "")
 
-    def reply(self, asks: Sequence[Question]) -> Iterator[tuple[int, str]]:
+    def reply(self, asks: Sequence[WritingRequest]) -> Iterator[tuple[int, str]]:
         """Yield the replies in the order of completion.
 
         Raises:
@@ -153,7 +153,7 @@ class ServerWriter:
                     if failure is None:
                         yield places[place], replies[0].content
 
-    def _write(self, ask: Question) -> str:
+    def _write(self, ask: WritingRequest) -> str:
         text = "\n".join(ask.values.values())
         prompter = Prompter(self.prompter.recipe, self.is_chat, tuple(sorted(set(CONTROL_TOKEN.findall(text)))))
         return prompter.split(ask)[1]
@@ -174,7 +174,7 @@ def load_writer(llm: LLMOptions, server: ServerSettings, settings: WritingSettin
 
 
 def ask_all(
-    questions: Sequence[Question],
+    questions: Sequence[WritingRequest],
     log: Path,
     recipe: Recipe,
     llm: LLMOptions,

@@ -17,12 +17,12 @@ BRAINSTORM_TOKENS = 700  # 20 sentences
 
 
 @dataclass(frozen=True)
-class Question:
+class WritingRequest:
     """What an LLM is asked once.
 
     Attributes:
         kind: Type of the example.
-        number: Among the questions of its type.
+        number: Among the requests of its type.
         values: Sampled attributes; languages by code, the task and the document.
         passage: Id of the document of a grounded example.
     """
@@ -51,7 +51,7 @@ def plan_free(
     codes: Sequence[str],
     tasks: Mapping[str, Sequence[str]],
     seed: int,
-) -> list[Question]:
+) -> list[WritingRequest]:
     """Return the questions of examples whose documents are written too.
 
     Args:
@@ -78,13 +78,13 @@ def plan_free(
             values = sample_values(recipe, kind, codes, rng)
             if listed:
                 values["task"] = listed[int(rng.integers(len(listed)))]
-            questions.append(Question(kind, number, values))
+            questions.append(WritingRequest(kind, number, values))
     return questions
 
 
 def plan_grounded(
     recipe: Recipe, passages: Mapping[str, str], n: int, codes: Sequence[str], seed: int
-) -> list[Question]:
+) -> list[WritingRequest]:
     """Return the questions about real documents, in random order; every one is asked before any is asked again.
 
     Raises:
@@ -98,13 +98,13 @@ def plan_grounded(
     for number in range(n):
         passage = ids[order[number % len(ids)]]
         values = sample_values(recipe, GROUNDED, codes, seed_generator(seed, passage, number // len(ids)))
-        questions.append(Question(GROUNDED, number, {**values, "document": passages[passage]}, passage))
+        questions.append(WritingRequest(GROUNDED, number, {**values, "document": passages[passage]}, passage))
     return questions
 
 
-def plan_brainstorm(kinds: Iterable[TypeName], n_calls: int) -> list[Question]:
+def plan_brainstorm(kinds: Iterable[TypeName], n_calls: int) -> list[WritingRequest]:
     """Return the questions that ask for tasks."""
-    return [Question(kind, number, {}) for kind in kinds for number in range(n_calls)]
+    return [WritingRequest(kind, number, {}) for kind in kinds for number in range(n_calls)]
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Prompter:
     is_chat: bool
     markers: tuple[str, ...] = ()
 
-    def split(self, question: Question) -> tuple[str, str]:
+    def split(self, question: WritingRequest) -> tuple[str, str]:
         """Return the part of a prompt that others share, and the rest."""
         recipe = self.recipe.types[question.kind]
         if question.asks_tasks:
@@ -141,11 +141,11 @@ class Prompter:
         )
         return shots, f"{_list_given({name: values[name] for name in recipe.shots[0].given})}JSON:"
 
-    def shorten(self, question: Question, text: str) -> Question:
+    def shorten(self, question: WritingRequest, text: str) -> WritingRequest:
         """Return a question with another document or task, where there is one."""
-        return Question(question.kind, question.number, {**question.values, self.long_value(question): text})
+        return WritingRequest(question.kind, question.number, {**question.values, self.long_value(question): text})
 
-    def long_value(self, question: Question) -> str:
+    def long_value(self, question: WritingRequest) -> str:
         """Return the name of the longest value, which can be shortened."""
         return max(question.values, key=lambda name: len(question.values[name]))
 

@@ -50,7 +50,7 @@ class TeachSettings:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class TeacherEvidence:
     """What LLMs say about the texts; everything may be missing.
 
     Attributes:
@@ -77,7 +77,7 @@ class Teacher:
     vectors: np.ndarray
     trust: Trust
 
-    def describe(self, evidence: Evidence) -> str:
+    def describe(self, evidence: TeacherEvidence) -> str:
         """Return in one line what the teacher is made of."""
         parts = [self.trust.describe()] if evidence.states is not None else []
         if evidence.judged is not None:
@@ -85,7 +85,7 @@ class Teacher:
         return "; ".join(parts) or "the embedder alone"
 
 
-def make_teacher(vectors: np.ndarray, evidence: Evidence, settings: TeachSettings) -> Teacher:
+def make_teacher(vectors: np.ndarray, evidence: TeacherEvidence, settings: TeachSettings) -> Teacher:
     """Make the vectors that the embedder learns.
 
     Args:
@@ -124,7 +124,7 @@ def blend_views(rows: np.ndarray, states: np.ndarray, weight: float) -> np.ndarr
     return normalize_rows(blend_directions(rows, states, weight, rows.shape[1])) if weight else rows
 
 
-def _decide_trust(rows: np.ndarray, evidence: Evidence, settings: TeachSettings) -> Trust:
+def _decide_trust(rows: np.ndarray, evidence: TeacherEvidence, settings: TeachSettings) -> Trust:
     if settings.weight is not None:
         return Trust(settings.weight)
     if not evidence.control:

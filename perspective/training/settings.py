@@ -14,7 +14,7 @@ LossName = Literal["published", "infonce", "triplet", "distill"]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """Everything that determines a training run, apart from data, model and seed."""
 
     loss: LossName
@@ -28,8 +28,8 @@ class Recipe:
     lora_rank: int = 0
 
 
-RECIPES: dict[RecipeName, Recipe] = {
-    "standard": Recipe(
+RECIPES: dict[RecipeName, TrainingRecipe] = {
+    "standard": TrainingRecipe(
         loss="published",
         cl_temperature=0.1,
         learning_rate=2e-5,
@@ -40,7 +40,7 @@ RECIPES: dict[RecipeName, Recipe] = {
         shuffle=True,
     ),
     # Each text's target is its teacher's vector: no pairs, so no false negatives.
-    "distill": Recipe(
+    "distill": TrainingRecipe(
         loss="distill",
         cl_temperature=1.0,
         learning_rate=3e-4,
@@ -51,7 +51,7 @@ RECIPES: dict[RecipeName, Recipe] = {
         shuffle=True,
     ),
     # perspective/2_finetune/scripts/finetune_gte.sh of the published pipeline
-    "published": Recipe(
+    "published": TrainingRecipe(
         loss="published",
         cl_temperature=0.1,
         learning_rate=5e-7,
@@ -143,7 +143,7 @@ class TrainSettings(StepSettings, RecipeOptions):
         if self.lora_rank is not None and self.lora_rank < 0:
             raise DataError(f"--lora_rank {self.lora_rank}: must not be negative")
 
-    def resolve(self) -> Recipe:
+    def resolve(self) -> TrainingRecipe:
         """Return the recipe, overridden by the given options."""
         recipe = RECIPES[self.recipe or "standard"]
         given = {name: getattr(self, name) for name in asdict(recipe) if getattr(self, name, None) is not None}

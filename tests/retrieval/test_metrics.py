@@ -6,7 +6,7 @@ import pytest
 from perspective.errors import DataError
 from perspective.retrieval.metrics import (
     RelevanceJudgments,
-    find_interval,
+    bootstrap_interval,
     find_p_value,
     resample_means,
     score_rankings,
@@ -143,7 +143,7 @@ def test_refuses_what_has_no_meaning():
 def test_bootstrap_interval_is_that_of_the_mean():
     values = np.random.default_rng(0).normal(0.5, 0.2, size=(400, 1))
     means = resample_means(values)
-    low, high = find_interval(means)
+    low, high = bootstrap_interval(means)
     error = values.std() / np.sqrt(400)
     assert means.shape == (10_000, 1)
     assert low[0] == pytest.approx(values.mean() - 1.96 * error, abs=error / 5)

@@ -7,7 +7,7 @@ from perspective.errors import DataError
 from perspective.teacher.graph import connect_neighbors, diffuse
 from perspective.teacher.teacher import (
     GATE_WEIGHT,
-    Evidence,
+    TeacherEvidence,
     TeachSettings,
     blend_for_inference,
     blend_views,
@@ -38,17 +38,17 @@ def spaces():
 
 def test_the_teacher_has_the_shape_and_lengths_of_the_embedders_vectors(spaces):
     vectors, states, _ = spaces
-    teacher = make_teacher(vectors, Evidence(states), TeachSettings(weight=0.5))
+    teacher = make_teacher(vectors, TeacherEvidence(states), TeachSettings(weight=0.5))
     assert teacher.vectors.shape == vectors.shape and teacher.vectors.dtype == np.float32
     assert np.allclose(np.linalg.norm(teacher.vectors, axis=1), 1, atol=1e-5)
-    assert teacher.trust.weight == 0.5 and "at weight 0.5" in teacher.describe(Evidence(states))
+    assert teacher.trust.weight == 0.5 and "at weight 0.5" in teacher.describe(TeacherEvidence(states))
 
 
 def test_states_make_the_teacher_better_with_and_without_weight(spaces):
     vectors, states, kinds = spaces
-    alone = make_teacher(vectors, Evidence(), TeachSettings())
-    gated = make_teacher(vectors, Evidence(states), TeachSettings(weight=0))
-    beside = make_teacher(vectors, Evidence(states), TeachSettings(weight=1))
+    alone = make_teacher(vectors, TeacherEvidence(), TeachSettings())
+    gated = make_teacher(vectors, TeacherEvidence(states), TeachSettings(weight=0))
+    beside = make_teacher(vectors, TeacherEvidence(states), TeachSettings(weight=1))
     nmi = [cluster_nmi(rows, kinds) for rows in (alone.vectors, vectors, gated.vectors, beside.vectors)]
     assert nmi == sorted(nmi) and nmi[2] > nmi[1] + 2 and nmi[3] > nmi[2] + 2
 
@@ -57,8 +57,10 @@ def test_an_embedder_that_learned_triplets_makes_the_teacher_better(spaces):
     vectors, states, kinds = spaces
     centers = np.stack([vectors[kinds == kind].mean(axis=0) for kind in range(8)])
     learned = normalize_rows(vectors + 0.5 * centers[kinds])
-    evidence = Evidence(states, judged=learned)
-    judged, without = (make_teacher(vectors, given, TeachSettings(weight=0)) for given in (evidence, Evidence(states)))
+    evidence = TeacherEvidence(states, judged=learned)
+    judged, without = (
+        make_teacher(vectors, given, TeachSettings(weight=0)) for given in (evidence, TeacherEvidence(states))
+    )
     assert cluster_nmi(judged.vectors, kinds) > cluster_nmi(without.vectors, kinds) + 1
     assert judged.describe(evidence).endswith("; beside an embedder that learned judged triplets")
     # It is fitted to the embedder before that, which will be trained.
@@ -75,8 +77,8 @@ def test_states_of_an_unrelated_property_do_little_harm(seed):
     states, *control = (shared + 0.05 * rng.normal(size=shared.shape).astype(np.float32) for _ in range(4))
     rows = np.sort(np.random.default_rng(0).permutation(600)[:512])
     control = [states[rows], *(one[rows] for one in control)]
-    alone = make_teacher(vectors, Evidence(), TeachSettings())
-    teacher = make_teacher(vectors, Evidence(states, control), TeachSettings())
+    alone = make_teacher(vectors, TeacherEvidence(), TeachSettings())
+    teacher = make_teacher(vectors, TeacherEvidence(states, control), TeachSettings())
     assert teacher.trust.weight < 0.1
     # Beside the embedder's vectors with weight 1, such states take an NMI of 93 to 98 down to 15 to 18.
     assert cluster_nmi(teacher.vectors, kinds) > max(cluster_nmi(rows, kinds) for rows in (vectors, alone.vectors)) - 5
@@ -84,17 +86,17 @@ def test_states_of_an_unrelated_property_do_little_harm(seed):
 
 def test_without_control_questions_states_only_choose_neighbours(spaces):
     vectors, states, _ = spaces
-    teacher = make_teacher(vectors, Evidence(states), TeachSettings())
+    teacher = make_teacher(vectors, TeacherEvidence(states), TeachSettings())
     assert teacher.trust.weight == 0
-    same = make_teacher(vectors, Evidence(states), TeachSettings(weight=0))
+    same = make_teacher(vectors, TeacherEvidence(states), TeachSettings(weight=0))
     assert (teacher.vectors == same.vectors).all()
 
 
 def test_the_coordinate_system_is_not_rotated(spaces):
     vectors, _, _ = spaces
-    teacher = make_teacher(vectors, Evidence(), TeachSettings()).vectors
+    teacher = make_teacher(vectors, TeacherEvidence(), TeachSettings()).vectors
     assert ((teacher - teacher.mean(0)) * (vectors - vectors.mean(0))).sum(axis=1).mean() > 0
-    plain = make_teacher(vectors, Evidence(), TeachSettings(diffused=False)).vectors
+    plain = make_teacher(vectors, TeacherEvidence(), TeachSettings(diffused=False)).vectors
     assert np.mean((plain * vectors).sum(axis=1)) > 0.99
 
 
@@ -111,8 +113,8 @@ def test_fitting_keeps_cosines_and_undoes_rotations(spaces):
 
 def test_few_texts_and_negative_weights_are_refused(spaces):
     with pytest.raises(DataError, match="8 texts: too few"):
-        make_teacher(spaces[0][:8], Evidence(), TeachSettings())
-    assert np.isfinite(make_teacher(spaces[0][:9], Evidence(spaces[1][:9]), TeachSettings()).vectors).all()
+        make_teacher(spaces[0][:8], TeacherEvidence(), TeachSettings())
+    assert np.isfinite(make_teacher(spaces[0][:9], TeacherEvidence(spaces[1][:9]), TeachSettings()).vectors).all()
     with pytest.raises(DataError, match="--weight -1"):
         TeachSettings(weight=-1)
 
@@ -134,6 +136,6 @@ def test_the_teacher_is_what_its_parts_make(spaces, learned, weight):
     blended = blend_views(rows, white, weight)
     graph = connect_neighbors(blended, rows, white, max(weight, GATE_WEIGHT))
     expected = fit_to_embedder(diffuse(blended, graph), vectors)  # the embedder that will be trained, not `judged`
-    evidence = Evidence(states, judged=judged if learned else None)
+    evidence = TeacherEvidence(states, judged=judged if learned else None)
     found = make_teacher(vectors, evidence, TeachSettings(weight=weight)).vectors
     np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -13,7 +13,7 @@ from perspective.llm.loading import load_llm
 from perspective.models.embedders import load_embedder
 from perspective.models.embedding import embed_texts
 from perspective.teacher.states import read_states, write_control_questions
-from perspective.teacher.teacher import Evidence, TeachSettings, make_teacher
+from perspective.teacher.teacher import TeacherEvidence, TeachSettings, make_teacher
 
 DEMO = Path(__file__).parents[2] / "datasets/demo/small.jsonl"
 FRAMES = {
@@ -58,8 +58,8 @@ def test_language_length_and_register_do_little_harm(tmp_path):
     for name, texts, rows in zip(framed, framed.values(), np.split(states, len(framed)), strict=True):
         asked, *others = np.split(rows, len(questions), axis=1)
         vectors = embed_texts(embedder, texts)
-        alone = make_teacher(vectors, Evidence(), TeachSettings())
-        teacher = make_teacher(vectors, Evidence(asked, (asked, *others)), TeachSettings())
+        alone = make_teacher(vectors, TeacherEvidence(), TeachSettings())
+        teacher = make_teacher(vectors, TeacherEvidence(asked, (asked, *others)), TeachSettings())
         # The states do show the property, more than the intents.
         assert cluster_nmi(asked, frames_of) > cluster_nmi(asked, kinds), name
         best = max(cluster_nmi(one, kinds) for one in (vectors, alone.vectors))

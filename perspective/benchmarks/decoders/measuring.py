@@ -18,7 +18,7 @@ from perspective.models.decoders import POOLINGS
 from perspective.models.embedding import EncoderSide, embed_texts
 from perspective.options import PoolingName
 from perspective.retrieval.evaluation import score_vectors
-from perspective.retrieval.metrics import find_interval, resample_means
+from perspective.retrieval.metrics import bootstrap_interval, resample_means
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -113,7 +113,7 @@ def measure_retrieval(model: SentenceTransformer, query_prompt: str = "") -> dic
     found: dict[str, Any] = {}
     for pooling, vectors in queries.items():
         values = score_vectors(collection, vectors, documents[pooling])
-        low, high = find_interval(resample_means(values[:, None]))
+        low, high = bootstrap_interval(resample_means(values[:, None]))
         found[pooling] = {
             "NDCG@10": round(float(values.mean()), 4),
             "interval": [round(float(low[0]), 4), round(float(high[0]), 4)],

@@ -43,7 +43,7 @@ from perspective.models.prompts import set_retrieval_prompts
 from perspective.options import option
 from perspective.retrieval.embedding import embed_sides
 from perspective.retrieval.evaluation import score_all
-from perspective.retrieval.metrics import find_interval, resample_means
+from perspective.retrieval.metrics import bootstrap_interval, resample_means
 from perspective.retrieval.mining import MineSettings, mine_negatives
 from perspective.retrieval.search import Hits, fuse_rankings, search_bm25, search_dense
 
@@ -295,7 +295,7 @@ def summarize(cells: Sequence[dict[str, Any]], collection: str) -> dict[str, Any
 
 
 def _interval(values: np.ndarray) -> list[float]:
-    low, high = find_interval(resample_means(values[:, None]))
+    low, high = bootstrap_interval(resample_means(values[:, None]))
     return [round(float(low[0]), 3), round(float(high[0]), 3)]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from perspective.artifacts.markdown import format_interval, format_table
 from perspective.layout import MEASURES
 from perspective.leaderboard.measured import load
-from perspective.retrieval.metrics import find_interval, resample_means
+from perspective.retrieval.metrics import bootstrap_interval, resample_means
 
 RERANKING = MEASURES / "benchmark_reranking.json"
 HELP_PAGES = MEASURES / "retrieval_help.json"
@@ -158,7 +158,7 @@ def _tabulate_arms(
 def _show_difference(differences: Sequence[np.ndarray]) -> str:
     """The mean over seeds and queries, with the 95% interval of the bootstrap over queries."""
     mean = np.mean(differences, axis=0)
-    ends = find_interval(resample_means(mean[:, None]))
+    ends = bootstrap_interval(resample_means(mean[:, None]))
     return f"{mean.mean():+.2f} {format_interval((end[0] for end in ends), '+.2f')}"
 
 
