@@ -41,3 +41,27 @@ def suggest_name(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
+
+
+def require_known(option: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raise DataError if one of the names given for an option is not known."""
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise DataError(f'--{option} "{name}": {suggest_name(name, known)}')
+
+
+def require_least(settings: object, **limits: int) -> None:
+    """Raise DataError if a setting is below its limit; settings may be None or missing."""
+    for name, least in limits.items():
+        value = getattr(settings, name, None)
+        if value is not None and value < least:
+            raise DataError(f"--{name} {value}: must be at least {least}")
+
+
+def require_above_zero(settings: object, *names: str) -> None:
+    """Raise DataError if a setting is 0, below, or NaN; settings may be None."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not value > 0:
+            raise DataError(f"--{name} {value}: must be above 0")

@@ -19,7 +19,7 @@ from perspective.artifacts.names import slugify_model
 from perspective.cli import entry_point, parse_settings
 from perspective.data.documents import load_passages
 from perspective.data.pairs import Pair
-from perspective.errors import DataError
+from perspective.errors import DataError, require_least
 from perspective.models.registry import find_local
 from perspective.options import EmbedderOptions, OverwriteOptions, option
 from perspective.synthesis.settings import SetOptions, SynthesisFiles
@@ -38,9 +38,7 @@ class FilterSettings(EmbedderOptions, OverwriteOptions):
 
     def __post_init__(self) -> None:
         """Check values."""
-        for name in ("keep_top_k", "n_held_out"):
-            if getattr(self, name) < 0:
-                raise DataError(f"--{name} {getattr(self, name)}: must not be negative")
+        require_least(self, keep_top_k=0, n_held_out=0)
 
     def find(self, pairs: Sequence[Pair], documents: Sequence[str], seed: int) -> list[Pair]:
         """Return the pairs whose document the embedder finds by its query."""

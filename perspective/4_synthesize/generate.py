@@ -19,7 +19,7 @@ from typing import Literal
 from perspective.artifacts import Output, display_path, read_facts
 from perspective.cli import entry_point, parse_settings
 from perspective.data.documents import PassageSettings, read_passages, write_passages
-from perspective.errors import DataError
+from perspective.errors import require_least
 from perspective.judging.session import lock_judgments
 from perspective.llm.server.settings import ServerSettings
 from perspective.options import LLMOptions, option
@@ -45,8 +45,7 @@ class GenerateSettings(PassageSettings):
     def __post_init__(self) -> None:
         """Check values."""
         super().__post_init__()
-        if self.n_examples < 1:
-            raise DataError(f"--n_examples {self.n_examples}: must be at least 1")
+        require_least(self, n_examples=1)
 
 
 @entry_point

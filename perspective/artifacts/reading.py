@@ -136,8 +136,5 @@ def hash_file(path: Path) -> str:
         parts = sorted(part for part in path.rglob("*") if part.is_file() and part.name != "README.md")
         listing = "\n".join(f"{part.relative_to(path).as_posix()} {hash_file(part)}" for part in parts)
         return hashlib.sha256(listing.encode()).hexdigest()
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,14 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from perspective.artifacts import Output, dump_json, read_json, write_text
-from perspective.errors import DataError, suggest_name
-
-
-def check_cells(names: Collection[str], cells: Collection[str]) -> None:
-    """Raise DataError if one of the names is no cell of the study."""
-    for name in names:
-        if name not in cells:
-            raise DataError(f'--cells "{name}": {suggest_name(name, cells)}')
 
 
 def cell_path(results: Path, name: str) -> Path:

@@ -28,7 +28,7 @@ from perspective.artifacts.markdown import format_table
 from perspective.benchmarks.random_models import SIZES, Size, count_parameters, make_llm, save_embedder
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
-from perspective.errors import DataError, ModelError, suggest_name
+from perspective.errors import ModelError, require_known
 from perspective.judging.choice import ChoiceJudge
 from perspective.judging.protocol import Question
 from perspective.layout import MEASURES
@@ -66,11 +66,8 @@ class GpuSettings(FolderOptions):
 
     def __post_init__(self) -> None:
         """Check names, and that the size fits the machine."""
-        if self.size not in SIZES:
-            raise DataError(f'--size "{self.size}": {suggest_name(self.size, SIZES)}')
-        for part in self.parts or []:
-            if part not in PARTS:
-                raise DataError(f'--parts "{part}": {suggest_name(part, PARTS)}')
+        require_known("size", [self.size], SIZES)
+        require_known("parts", self.parts or [], PARTS)
         if self.size == "real" and pick_device() != "cuda":
             raise ModelError("--size real needs a CUDA GPU, and there is none; try the code with --size tiny")
 
@@ -110,9 +107,9 @@ class Bench:
         """The LLM that judges."""
         return make_llm([*self.messages, INSTRUCTION], self.size.llm)
 
-    def write_texts(self, n: int, seed: int = 0) -> list[str]:
+    def write_texts(self, n: int) -> list[str]:
         """Join one to six messages to a text: 10 to 80 tokens."""
-        rng = random.Random(seed)
+        rng = random.Random(0)
         return [" ".join(rng.choices(self.messages, k=rng.randint(1, 6))) for _ in range(n)]
 
     def output(self, name: str) -> Output:
@@ -214,22 +211,19 @@ def run_benchmark(settings: GpuSettings) -> dict[str, Any]:
     }
 
 
-def measure_matrix_rate(
-    shape: tuple[int, int, int], device: str = "cpu", dtype: torch.dtype = torch.float32, n_repeats: int = 9
-) -> float:
-    """Return the operations per second of a matrix product: the median of several, after a warm-up.
+def measure_matrix_rate(shape: tuple[int, int, int], device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
+    """Return the operations per second of a matrix product: the median of nine, after a warm-up.
 
     Args:
         shape: (n, k, m) of an `n` x `k` matrix times a `k` x `m` one.
         device: Type of the device.
         dtype: Precision.
-        n_repeats: Number of timed products.
     """
     n, k, m = shape
     left, right = torch.randn(n, k, device=device).to(dtype), torch.randn(k, m, device=device).to(dtype)
     for _ in range(3):
         left @ right
-    seconds = statistics.median(_time(lambda: left @ right) for _ in range(n_repeats))
+    seconds = statistics.median(_time(lambda: left @ right) for _ in range(9))
     return 2.0 * n * k * m / seconds
 
 

@@ -22,7 +22,6 @@ import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +32,10 @@ from perspective.artifacts.jsonl import is_blank, write_jsonl
 from perspective.artifacts.markdown import format_table
 from perspective.artifacts.names import slugify_model
 from perspective.artifacts.provenance import METHOD_VERSIONS
+from perspective.benchmarks.stages import run_stage
 from perspective.cli import entry_point, parse_settings
 from perspective.data.mteb_tasks import REQUIREMENTS
-from perspective.errors import DataError, suggest_name
+from perspective.errors import DataError, require_least, suggest_name
 from perspective.judging.settings import name_judge_files
 from perspective.layout import STUDY_PAIR, Layout, states_path, study_folder
 from perspective.models.embedding import EmbedSettings, load_embedding
@@ -78,8 +78,7 @@ class MtebSettings(OutputOptions):
 
     def __post_init__(self) -> None:
         """Check the range of numbers."""
-        if self.adapt_on < 9:
-            raise DataError(f"--adapt_on {self.adapt_on}: must be at least 9")
+        require_least(self, adapt_on=9)
 
     @property
     def folder(self) -> Path:
@@ -134,7 +133,7 @@ class TaskRun:
 
     def _call(self, stage: str, *options: object) -> None:
         overwrite = ["--overwrite"] if self.settings.overwrite else []
-        import_module(f"perspective.{stage}").main(["--dataset", self.name, *map(str, options), *overwrite])
+        run_stage(stage, "--dataset", self.name, *options, *overwrite)
 
     def measure(self, checkpoint: Path | None = None) -> None:
         """Score the untouched embedder or an adapted one with mteb, and write the result."""

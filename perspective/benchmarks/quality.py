@@ -37,7 +37,7 @@ from perspective.benchmarks.study_run import StudyOptions, StudyRun
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings
 from perspective.data.held_out import SETS as HELD_OUT_SETS
-from perspective.errors import DataError, suggest_name
+from perspective.errors import DataError, require_known
 from perspective.evaluation.clustering_scores import METRICS, pair_gains, score_clustering
 from perspective.evaluation.intervals import format_gain
 from perspective.evaluation.labels import require_labels
@@ -73,10 +73,8 @@ class StudySettings(StudyOptions):
         """Check names."""
         if self.recorded and not Path(self.recorded).is_dir():
             raise DataError(f"--recorded {self.recorded}: no such folder")
-        for name_of, names, known in (("arm", self.arms or [], ARMS), ("dataset", self.datasets, DATASETS)):
-            for name in names:
-                if name not in known:
-                    raise DataError(f'--{name_of} "{name}": {suggest_name(name, known)}')
+        require_known("arm", self.arms or [], ARMS)
+        require_known("dataset", self.datasets, DATASETS)
 
 
 # Each returns vectors of all texts; labels are only read to score these.

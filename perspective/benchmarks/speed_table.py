@@ -37,7 +37,7 @@ from perspective.benchmarks.speed.teaching import bench_teacher
 from perspective.benchmarks.speed.training import bench_loss, bench_training
 from perspective.benchmarks.speed.writing import bench_writing
 from perspective.cli import entry_point, parse_settings
-from perspective.errors import DataError, suggest_name
+from perspective.errors import require_known
 from perspective.layout import MEASURES
 from perspective.options import option
 
@@ -74,9 +74,7 @@ class StageSettings:
 
     def __post_init__(self) -> None:
         """Check names."""
-        for name in self.stages:
-            if name not in STAGES:
-                raise DataError(f'stage "{name}": {suggest_name(name, STAGES)}')
+        require_known("stages", self.stages, STAGES)
 
 
 def count_cores() -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
 from perspective.artifacts import Output, hash_file, load_judgments, read_record, read_vectors, save_training_triplets
+from perspective.benchmarks.stages import run_stage
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.judging.settings import name_judge_files
 from perspective.layout import (
@@ -68,7 +68,7 @@ class StudyRun:
         call = (stage, *map(str, options))
         if call not in self._called:
             overwrite = ["--overwrite"] if self.settings.overwrite else []
-            import_module(f"perspective.{stage}").main(["--dataset", self.dataset, *call[1:], *overwrite])
+            run_stage(stage, "--dataset", self.dataset, *options, *overwrite)
             self._called.add(call)
 
     def embed(self, checkpoint: Path | None = None) -> Path:

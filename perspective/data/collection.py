@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -86,10 +86,9 @@ def keep_answerable(collection: Collection) -> Collection:
         n_left_out,
         len(collection.queries),
     )
-    fields = {name: getattr(collection, name) for name in Collection.__dataclass_fields__}
-    fields["queries"] = {key: text for key, text in collection.queries.items() if key in answerable}
-    fields["qrels"] = {key: grades for key, grades in collection.qrels.items() if key in answerable}
-    return Collection(**fields)
+    queries = {key: text for key, text in collection.queries.items() if key in answerable}
+    qrels = {key: grades for key, grades in collection.qrels.items() if key in answerable}
+    return replace(collection, queries=queries, qrels=qrels)
 
 
 def load_collection(folder: Path) -> Collection:

@@ -12,7 +12,7 @@ from perspective.artifacts import Output
 from perspective.artifacts.jsonl import is_blank, read_jsonl, read_text, write_jsonl
 from perspective.data.corpus import read_texts
 from perspective.data.pairs import Pair
-from perspective.errors import DataError
+from perspective.errors import DataError, require_least
 from perspective.options import option
 
 logger = logging.getLogger(__name__)
@@ -34,8 +34,7 @@ class PassageSettings:
 
     def __post_init__(self) -> None:
         """Check the length."""
-        if self.passage_chars < 100:
-            raise DataError(f"--passage_chars {self.passage_chars}: must be at least 100")
+        require_least(self, passage_chars=100)
 
 
 @dataclass(frozen=True)

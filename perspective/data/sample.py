@@ -18,7 +18,7 @@ from perspective.artifacts.jsonl import write_jsonl
 from perspective.artifacts.names import name_sample
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import DATASETS, CorpusSettings, load_texts, read_column
-from perspective.errors import DataError
+from perspective.errors import DataError, require_least
 from perspective.options import OverwriteOptions, option
 from perspective.vectors import sample_rows
 
@@ -34,8 +34,7 @@ class TextSampleSettings(OverwriteOptions):
 
     def __post_init__(self) -> None:
         """Check the number."""
-        if self.adapt_on < 2:
-            raise DataError(f"--adapt_on {self.adapt_on}: must be at least 2")
+        require_least(self, adapt_on=2)
 
 
 @entry_point

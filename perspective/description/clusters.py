@@ -123,7 +123,6 @@ def build_clustering(
     method: Method,
     edits: Edits,
     added: AddedClusters | None = None,
-    seed: int = 0,
 ) -> tuple[Clustering, Anchors, list[str]]:
     """Apply edits, then compute centres, outliers, confidence and the tree.
 
@@ -134,13 +133,12 @@ def build_clustering(
         method: How they were found; with "hdbscan" a text may have none.
         edits: A person's edits.
         added: Clusters that were added later.
-        seed: Random seed of splitting clusters.
 
     Returns:
         The clusters, the centres by which texts are assigned, and a line for each edit that does not fit.
     """
     unit = normalize_rows(np.asarray(vectors, dtype=np.float32))
-    edited = apply_edits(edits, unit, texts, found, seed, {one.id for one in added.clusters} if added else ())
+    edited = apply_edits(edits, unit, texts, found, 0, {one.id for one in added.clusters} if added else ())
     cluster, remarks = edited.cluster, edited.remarks
     ids = np.unique(cluster[cluster != NOWHERE])
     if not len(ids):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from perspective.errors import DataError
+from perspective.errors import require_least
 from perspective.options import option
 
 Criterion = Literal["views", "words", "llm", "silhouette", "stability", "eigengap", "hdbscan"]
@@ -28,7 +28,7 @@ class CountSettings:
 
     def __post_init__(self) -> None:
         """Check values."""
-        _check_least(self, n_clusters=1)
+        require_least(self, n_clusters=1)
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,4 @@ class ClusterSettings:
 
     def __post_init__(self) -> None:
         """Check values."""
-        _check_least(self, n_clusters=1, min_cluster_size=2)
-
-
-def _check_least(settings: CountSettings | ClusterSettings, **limits: int) -> None:
-    """Refuse a number that is too small.
-
-    Raises:
-        DataError: Names the option.
-    """
-    for name, least in limits.items():
-        value = getattr(settings, name)
-        if value is not None and value < least:
-            raise DataError(f"--{name} {value}: must be at least {least}")
+        require_least(self, n_clusters=1, min_cluster_size=2)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from perspective.artifacts import Output, discard_result
 from perspective.data.pairs import Pair
+from perspective.errors import require_above_zero, require_least
 from perspective.options import PromptOptions, option
 from perspective.retrieval.training import make_dataset, prompts_by_column, sample_pairs, write_retriever_card
 from perspective.training.run import RunSettings, run_training, save_trained
@@ -44,8 +45,11 @@ class HybridTrainSettings(PromptOptions, WarmedUpSettings):
     def __post_init__(self) -> None:
         """Check values."""
         learning = ("temperature", "learning_rate", "head_learning_rate", "num_train_epochs", "head_epochs")
-        sizes = ("max_source_length", "save_steps", "per_device_train_batch_size", "max_pairs")
-        self.check((*learning, *sizes), ("num_negatives",))
+        require_above_zero(self, *learning)
+        require_least(
+            self, max_source_length=1, save_steps=1, max_pairs=1, per_device_train_batch_size=1, num_negatives=0
+        )
+        self.check_warmup()
 
 
 def train_hybrid(

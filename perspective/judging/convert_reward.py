@@ -9,7 +9,6 @@ python -m perspective.judging.convert_reward --checkpoint pytorch_model.bin --ou
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from perspective.artifacts import atomic_path
 from perspective.cli import entry_point, parse_settings
 from perspective.errors import DataError
+from perspective.models.pickles import read_tensors
 from perspective.options import option
 
 
@@ -32,15 +32,9 @@ class ConvertRewardSettings:
 def main(argv: Sequence[str] | None = None) -> None:
     """Convert one checkpoint."""
     settings = parse_settings(ConvertRewardSettings, argv, __doc__)
-    import torch
     from safetensors.torch import save_file
 
-    try:
-        weights = torch.load(settings.checkpoint, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise DataError(f"{settings.checkpoint}: not a checkpoint of tensors only ({error})") from None
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise DataError(f"{settings.checkpoint}: not a checkpoint of tensors only")
+    weights = read_tensors(Path(settings.checkpoint))
     if "v_head.weight" not in weights:
         raise DataError(f"{settings.checkpoint}: no reward head (v_head.weight); is this Starling-RM?")
     if not any(key.startswith("transformer.") for key in weights):

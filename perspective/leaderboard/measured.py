@@ -160,6 +160,18 @@ def show_retrieval(key: str) -> str:
     return f"{row['mean']:+.2f} {format_interval(row['interval'], '+.2f')}"
 
 
+def show_size(path: Path, *words: str) -> str:
+    """A size of a study, by its name in the file."""
+    return f"{load(path)['sizes'][' '.join(words)]:,}"
+
+
+def show_minutes(path: Path) -> str:
+    """Processor minutes of the cells of a study that are measured."""
+    cells = load(path)["cells"]  # by name, or a list
+    cells = cells.values() if isinstance(cells, dict) else cells
+    return f"{sum(cell['processor_seconds'] for cell in cells) / 60:.0f}"
+
+
 def show_speed(stage: str, row: str, name: str) -> str:
     """59.7x, or seconds."""
     rows = find(load(SPEED), "stages", stage, of=SPEED.name)

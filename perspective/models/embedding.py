@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from perspective.errors import DataError
+from perspective.errors import DataError, require_least
 from perspective.models.coverage import Coverage
 from perspective.models.embedders import load_embedder
 from perspective.models.prompts import set_prompt
@@ -38,8 +38,7 @@ class BatchOptions:
 
     def __post_init__(self) -> None:
         """Check the range of the batch size."""
-        if self.batch_size is not None and self.batch_size < 1:
-            raise DataError(f"--batch_size {self.batch_size}: must be at least 1")
+        require_least(self, batch_size=1)
 
 
 @dataclass(frozen=True)

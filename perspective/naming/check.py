@@ -20,12 +20,11 @@ class NameCheck:
         vectors: Array `(n_texts, dim)` of the texts, by the embedder that embeds the names.
         clusters: `(n_texts,)` position of each text's cluster; negative for texts of none.
         n_clusters: Number of clusters.
-        seed: Random seed of the sample.
     """
 
-    def __init__(self, vectors: np.ndarray, clusters: np.ndarray, n_clusters: int, seed: int = 0) -> None:
+    def __init__(self, vectors: np.ndarray, clusters: np.ndarray, n_clusters: int) -> None:
         self._unit = normalize_rows(np.asarray(vectors, dtype=np.float32))
-        self._rng = np.random.default_rng(seed)
+        self._rng = np.random.default_rng(0)
         # Shuffled once: the first rows of a cluster check, the others choose.
         shuffled = self._rng.permutation(np.flatnonzero(clusters >= 0))
         self._rows = [shuffled[clusters[shuffled] == cluster] for cluster in range(n_clusters)]

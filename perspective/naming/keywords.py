@@ -21,6 +21,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from perspective.llm.chat import make_harmless
 
 N_KEYWORDS = 8
+MAX_PHRASES = 5
 MAX_CHARS = 2000  # of a text
 MAX_TERM_CHARS = 40  # longer ones are addresses, hashes and the like
 MIN_LIFT = 1.3  # of the share of a cluster's texts that hold a term, over the share of all texts
@@ -118,15 +119,14 @@ class TermCounts:
         self._n_texts = len(texts)
         self._is_common = self._find_common()
 
-    def find_phrases(self, texts: Iterable[str], keywords: Sequence[str], n_phrases: int = 5) -> list[str]:
-        """Return phrases of two or three words that texts of a cluster use and that hold its keywords.
+    def find_phrases(self, texts: Iterable[str], keywords: Sequence[str]) -> list[str]:
+        """Return at most five phrases of two or three words that texts of a cluster use and that hold its keywords.
 
         They begin and end with words that are not common to all clusters. Scripts without spaces have none.
 
         Args:
             texts: Texts of the cluster.
             keywords: Its keywords.
-            n_phrases: Number of phrases.
         """
         weights: dict[str, float] = {}
         for place, keyword in enumerate(keywords):
@@ -143,7 +143,7 @@ class TermCounts:
             for span, count in counts.items()
             if count >= max(2, MIN_PHRASE_SHARE * len(texts))
         }
-        best = sorted(scores, key=lambda span: (-scores[span], span))[:n_phrases]
+        best = sorted(scores, key=lambda span: (-scores[span], span))[:MAX_PHRASES]
         return [make_harmless(" ".join(span)) for span in best]
 
     def trim(self, name: str) -> str:

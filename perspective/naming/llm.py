@@ -18,6 +18,7 @@ from perspective.llm.chat import (
 )
 from perspective.llm.loading import LLM
 from perspective.llm.packing import takes_packs
+from perspective.llm.replies import Replier
 from perspective.llm.server.asking import CONTROL_TOKEN, ServerAsker
 from perspective.llm.server.settings import ServerSettings
 from perspective.llm.writing import AnswerWriter
@@ -36,25 +37,17 @@ from perspective.naming.prompts import (
 CHAT_PARAMETERS = 10**9  # LLMs with fewer follow an instruction less reliably than they continue examples
 
 
-class NamingLLM(Protocol):
+class NamingLLM(Replier[Ask], Protocol):
     """An LLM that is asked for names.
 
     Attributes:
         is_chat: Whether it answers a question with name and sentence; otherwise it continues examples, with one
             of both at a time.
         identity: What decides its replies, apart from the prompt.
-        facts: Figures recorded after naming.
     """
 
     is_chat: bool
     identity: dict[str, Any]
-    facts: dict[str, Any]
-
-    def write_prompt(self, ask: Ask) -> str:
-        """Return the prompt of what is asked; equal prompts get equal replies."""
-
-    def reply(self, asks: Sequence[Ask]) -> Iterator[tuple[int, str]]:
-        """Yield (position, reply) in any order, each as soon as it is there; those that failed are left out."""
 
 
 class LocalNamer:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from perspective.clustering.neighbors import ROWS_AT_A_TIME, find_neighbors
-from perspective.errors import DataError
+from perspective.errors import DataError, require_least
 from perspective.options import option
 from perspective.vectors import center_rows, normalize_rows, sample_rows
 
@@ -44,8 +44,7 @@ class MapSettings:
 
     def __post_init__(self) -> None:
         """Check values."""
-        if self.map_texts < 2:
-            raise DataError(f"--map_texts {self.map_texts}: must be at least 2")
+        require_least(self, map_texts=2)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +13,7 @@ from perspective.artifacts import ROOT, Output, display_path
 from perspective.artifacts.names import slugify_model
 from perspective.data.collection import QRELS_PLACES
 from perspective.data.corpus import CorpusSettings
-from perspective.errors import DataError
+from perspective.errors import DataError, require_above_zero, require_least
 from perspective.models.registry import describe_model, find_local
 from perspective.options import TRAINED_ALIASES, ModelOptions, OutputOptions, TrainedEmbedderOptions, option
 from perspective.runtime.devices import training_precision
@@ -47,11 +47,9 @@ class PretrainSettings(WarmedUpSettings):
 
     def __post_init__(self) -> None:
         """Check values."""
-        values = asdict(self)
-        for name, least in (("max_source_length", 3), ("max_texts", 4), ("lora_rank", 0), ("save_steps", 1)):
-            if values.get(name) is not None and values[name] < least:
-                raise DataError(f"--{name} {values[name]}: must be at least {least}")
-        self.check(("num_train_epochs", "learning_rate", "per_device_train_batch_size"))
+        require_least(self, max_source_length=3, max_texts=4, lora_rank=0, save_steps=1)
+        require_above_zero(self, "num_train_epochs", "learning_rate", "per_device_train_batch_size")
+        self.check_warmup()
 
 
 @dataclass(frozen=True)
@@ -99,10 +97,8 @@ class SimcseSettings(AdapterSettings, PretrainSettings):
     def __post_init__(self) -> None:
         """Check values."""
         super().__post_init__()
-        if not self.temperature > 0:
-            raise DataError(f"--temperature {self.temperature}: must be above 0")
-        if self.mini_batch_size < 0:
-            raise DataError(f"--mini_batch_size {self.mini_batch_size}: must not be negative")
+        require_above_zero(self, "temperature")
+        require_least(self, mini_batch_size=0)
 
 
 @dataclass(frozen=True)

@@ -66,13 +66,13 @@ def pretrain_by_simcse(
 
 
 @contextmanager
-def set_dropout(model: SentenceTransformer, share: float = DROPOUT) -> Iterator[None]:
+def set_dropout(model: SentenceTransformer) -> Iterator[None]:
     """Set the dropout of attention in all layers that have none, inside the block."""
     layers = [
         module for module in model.transformers_model.modules() if getattr(module, "attention_dropout", None) == 0
     ]
     for layer in layers:
-        layer.attention_dropout = share
+        layer.attention_dropout = DROPOUT
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from perspective.artifacts import Output
 from perspective.data.pairs import Pair
-from perspective.errors import DataError, ModelError
+from perspective.errors import DataError, ModelError, require_above_zero, require_least
 from perspective.models.decoders import is_bare_decoder
 from perspective.models.folders import check_folder
 from perspective.models.registry import EMBEDDERS, explain_loading, find_source
@@ -51,8 +51,11 @@ class RerankerTrainSettings(WarmedUpSettings):
 
     def __post_init__(self) -> None:
         """Check values."""
-        sizes = ("per_device_train_batch_size", "max_source_length", "num_negatives", "max_pairs", "save_steps")
-        self.check(("learning_rate", "num_train_epochs", *sizes))
+        require_above_zero(self, "learning_rate", "num_train_epochs")
+        require_least(
+            self, max_source_length=1, save_steps=1, max_pairs=1, per_device_train_batch_size=1, num_negatives=1
+        )
+        self.check_warmup()
 
 
 def load_body(name: str, seed: int) -> CrossEncoder:

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from perspective.data.pairs import Pair
-from perspective.errors import DataError
+from perspective.errors import DataError, require_least
 from perspective.options import option
 from perspective.retrieval.embedding import EmbeddedTexts
 
@@ -52,11 +52,7 @@ class MineSettings:
 
     def __post_init__(self) -> None:
         """Check values."""
-        for name in ("keep_top_k", "num_negatives", "range_min"):
-            if getattr(self, name) < 0:
-                raise DataError(f"--{name} {getattr(self, name)}: must not be negative")
-        if self.pool_size < 1:
-            raise DataError(f"--pool_size {self.pool_size}: must be at least 1")
+        require_least(self, keep_top_k=0, num_negatives=0, range_min=0, pool_size=1)
         if self.range_max is not None and self.range_max - self.range_min < self.num_negatives:
             raise DataError(
                 f"--range_min {self.range_min} --range_max {self.range_max}: leave no room for "

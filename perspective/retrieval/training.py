@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from perspective.artifacts import Output
 from perspective.data.pairs import Pair
-from perspective.errors import DataError
+from perspective.errors import DataError, require_above_zero, require_least
 from perspective.options import PromptOptions, option
 from perspective.runtime.distributed import n_processes
 from perspective.training.model_card import write_card
@@ -55,18 +55,12 @@ class RetrieverTrainSettings(PromptOptions, WarmedUpSettings):
 
     def __post_init__(self) -> None:
         """Check values."""
-        learning = (
-            "temperature",
-            "learning_rate",
-            "num_train_epochs",
-            "max_source_length",
-            "save_steps",
-            "warmup_steps",
+        require_above_zero(self, "temperature", "learning_rate", "num_train_epochs")
+        require_least(
+            self, max_source_length=1, save_steps=1, max_pairs=1, warmup_steps=1, per_device_train_batch_size=1
         )
-        self.check(
-            (*learning, "per_device_train_batch_size", "max_pairs"),
-            ("mini_batch_size", "num_negatives", "lora_rank", "weight_decay"),
-        )
+        require_least(self, mini_batch_size=0, num_negatives=0, lora_rank=0, weight_decay=0)
+        self.check_warmup()
 
     def made_from(self) -> dict[str, Any]:
         """Return the settings that change the model, for the fingerprint."""

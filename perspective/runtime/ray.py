@@ -26,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from perspective.artifacts import ROOT, Output, atomic_path
-from perspective.errors import DataError, ModelError, PerspectiveError
+from perspective.errors import DataError, ModelError, PerspectiveError, require_least
 from perspective.options import option
 from perspective.runtime.devices import reading_precision
 
@@ -56,10 +56,7 @@ class EngineSettings:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        if self.workers is not None and self.workers < 1:
-            raise DataError(f"--workers {self.workers}: must be at least 1")
-        if self.shard_texts < 1:
-            raise DataError(f"--shard_texts {self.shard_texts}: must be at least 1")
+        require_least(self, workers=1, shard_texts=1)
 
 
 def write_vectors_on_ray(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -74,11 +75,7 @@ def make_pairs(examples: Sequence[Example], passages: Mapping[str, str]) -> dict
 
 def count_faults(examples: Sequence[Example]) -> dict[str, int]:
     """Return how many examples have each fault, most frequent first."""
-    counts: dict[str, int] = {}
-    for example in examples:
-        if example.fault:
-            counts[example.fault] = counts.get(example.fault, 0) + 1
-    return dict(sorted(counts.items(), key=lambda item: -item[1]))
+    return dict(Counter(example.fault for example in examples if example.fault).most_common())
 
 
 def is_other_language(example: Example) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from perspective.artifacts import ROOT, hash_file
 from perspective.artifacts.names import slugify_model
-from perspective.errors import DataError, suggest_name
+from perspective.errors import DataError, require_known, require_least
 from perspective.llm.server.settings import ServerSettings
 from perspective.models.registry import find_local
 from perspective.options import FolderOptions, LLMOptions, option
@@ -57,9 +57,7 @@ class SynthesisSettings(SetOptions):
         """
         recipe = load_recipe(self.recipe)
         codes = recipe.choose_languages(self.languages)
-        for name in self.types or ():
-            if name not in FREE:
-                raise DataError(f'--types "{name}": {suggest_name(name, FREE)}')
+        require_known("types", self.types or (), FREE)
         default = [kind for kind in FREE if kind in recipe.types and (kind != "bitext" or len(codes) > 1)]
         return recipe, [kind for kind in FREE if kind in self.types] if self.types else default, codes
 
@@ -91,8 +89,7 @@ class WritingSettings:
         """Check values."""
         if self.temperature is not None and not 0 <= self.temperature <= 2:
             raise DataError(f"--temperature {self.temperature}: must lie between 0 and 2")
-        if self.llm_batch_size is not None and self.llm_batch_size < 1:
-            raise DataError(f"--llm_batch_size {self.llm_batch_size}: must be at least 1")
+        require_least(self, llm_batch_size=1)
 
 
 @dataclass(frozen=True)

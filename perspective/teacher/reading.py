@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from perspective.errors import DataError
+from perspective.errors import require_least
 from perspective.options import option
 
 MAX_TEXT_TOKENS = 256
@@ -20,8 +20,7 @@ class ReadSettings:
 
     def __post_init__(self) -> None:
         """Check the range."""
-        if self.max_text_tokens < 1:
-            raise DataError(f"--max_text_tokens {self.max_text_tokens}: must be at least 1")
+        require_least(self, max_text_tokens=1)
 
     def made_from(self) -> dict[str, int]:
         """Return what changes the numbers: nothing by default, as in files from before there was a choice.

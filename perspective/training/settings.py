@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from perspective.errors import DataError
+from perspective.errors import DataError, require_above_zero, require_least
 from perspective.options import RecipeName, RecipeOptions, option
 from perspective.runtime.distributed import n_processes
 
@@ -80,23 +79,8 @@ class WarmedUpSettings(StepSettings):
 
     warmup_ratio: float = option("fraction of the steps in which the learning rate rises", default=0.1)
 
-    def check(self, above_zero: Sequence[str], not_negative: Sequence[str] = ()) -> None:
-        """Check numbers, and the share of warm-up.
-
-        Args:
-            above_zero: Names of settings that are None or above 0.
-            not_negative: Names of settings that are 0 or above.
-
-        Raises:
-            DataError: One is not.
-        """
-        for name in above_zero:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise DataError(f"--{name} {value}: must be above 0")
-        for name in not_negative:
-            if getattr(self, name) < 0:
-                raise DataError(f"--{name} {getattr(self, name)}: must not be negative")
+    def check_warmup(self) -> None:
+        """Raise DataError if the share of warm-up is none."""
         if not 0 <= self.warmup_ratio < 1:
             raise DataError(f"--warmup_ratio {self.warmup_ratio}: must be at least 0 and below 1")
 
@@ -129,19 +113,8 @@ class TrainSettings(StepSettings, RecipeOptions):
 
     def __post_init__(self) -> None:
         """Check values."""
-        for name in (
-            "cl_temperature",
-            "learning_rate",
-            "num_train_epochs",
-            "per_device_train_batch_size",
-            "max_source_length",
-            "save_steps",
-        ):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise DataError(f"--{name} {value}: must be above 0")
-        if self.lora_rank is not None and self.lora_rank < 0:
-            raise DataError(f"--lora_rank {self.lora_rank}: must not be negative")
+        require_above_zero(self, "cl_temperature", "learning_rate", "num_train_epochs")
+        require_least(self, per_device_train_batch_size=1, max_source_length=1, save_steps=1, lora_rank=0)
 
     def resolve(self) -> TrainingRecipe:
         """Return the recipe, overridden by the given options."""

@@ -53,7 +53,7 @@ def test_a_killed_study_measures_the_rest(tmp_path, monkeypatch):
     monkeypatch.setattr(decoder_tables, "DECODERS", tmp_path / "study.json")
     measured.load.cache_clear()
     assert "| Uni | 1.00 | 33.0 |" in decoder_tables.tabulate_masked_loss()
-    assert decoder_tables.show_size("pairs") == "320"
+    assert measured.show_size(tmp_path / "study.json", "pairs") == "320"
 
 
 def test_the_sample_of_classes_is_that_of_every_run(tmp_path, monkeypatch):

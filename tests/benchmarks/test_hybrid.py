@@ -6,6 +6,7 @@ import pytest
 
 from perspective.benchmarks.retrieval import hybrid
 from perspective.errors import DataError
+from perspective.leaderboard import measured
 from perspective.leaderboard.pages import hybrid_tables
 
 
@@ -63,7 +64,7 @@ def test_tables_show_what_is_measured(gathered):
     gains = hybrid_tables.tabulate_hybrid_gains("docstrings")
     assert "| with self-distillation: all three | +14.0 (+9.0 to +19.0) |" in gains and "dense |" not in gains
     assert hybrid_tables.tabulate_hybrid("gnome-help-ko").count("\n") <= 2  # no rows
-    assert (hybrid_tables.show_seeds("docstrings"), hybrid_tables.show_minutes()) == ("2", "3")
+    assert (hybrid_tables.show_seeds("docstrings"), measured.show_minutes(hybrid_tables.HYBRID)) == ("2", "3")
 
 
 def test_help_pages_train_in_three_roles_and_share_no_page(monkeypatch, tmp_path):

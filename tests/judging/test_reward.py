@@ -141,11 +141,11 @@ class Bomb:
 def test_what_is_no_checkpoint_is_refused(tmp_path, capsys):
     path = tmp_path / "checkpoint.pt"
     for saved, message in (
-        ({"v_head.weight": Bomb()}, "not a checkpoint of tensors only"),
+        ({"v_head.weight": Bomb()}, "holds more than"),
         ({"transformer.x": torch.ones(2)}, "no reward head (v_head.weight)"),
         ({"v_head.weight": torch.ones(2)}, "no body (transformer.*)"),
-        (torch.ones(2), "not a checkpoint of tensors only"),
-        ({"v_head.weight": "text", "transformer.x": torch.ones(2)}, "not a checkpoint of tensors only"),
+        (torch.ones(2), "holds more than"),
+        ({"v_head.weight": "text", "transformer.x": torch.ones(2)}, "holds more than"),
     ):
         torch.save(saved, path)
         with pytest.raises(SystemExit) as stop:

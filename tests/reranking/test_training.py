@@ -116,7 +116,7 @@ def test_a_decoder_is_not_trained(llm_folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--num_negatives", "0"], "--num_negatives 0: must be above 0"),
+        (["--num_negatives", "0"], "--num_negatives 0: must be at least 1"),
         (["--learning_rate", "0"], "--learning_rate 0.0: must be above 0"),
         (["--warmup_ratio", "1"], "--warmup_ratio 1.0: must be at least 0 and below 1"),
         ([], "mined_results/nowhere_minilm.jsonl: no such file (training pairs); run the stage that makes it first"),

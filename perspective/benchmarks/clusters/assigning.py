@@ -20,7 +20,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ import numpy as np
 
 from perspective.artifacts import dump_json, read_json, read_vectors, write_text
 from perspective.benchmarks.speed.comparison import run_alone
+from perspective.benchmarks.stages import run_stage
 from perspective.cli import entry_point, parse_settings
 from perspective.clustering.kmeans import cluster_vectors
 from perspective.data.corpus import CorpusSettings
@@ -173,23 +173,18 @@ def measure_size(n_vectors: int) -> dict[str, Any]:
             block = whole[start : start + 2**15]
             block[:] = rng.standard_normal(block.shape, dtype=np.float32)
         whole.flush()
-        given = ["--data_path", f"{few}.jsonl", "--feat_path", f"{few}.npy", "--n_clusters", str(N_CLUSTERS)]
-        run_stage("cluster", folder, *given)
-        seconds, peak = run_alone(partial(assign_all, folder, str(many)), n_vectors)
+        run = ("--dataset", "random", "--output_path", folder)
+        given = ("--data_path", f"{few}.jsonl", "--feat_path", f"{few}.npy", "--n_clusters", N_CLUSTERS)
+        run_stage("3_describe.cluster", *run, *given)
+        seconds, peak = run_alone(partial(assign_all, (*run, "--feat_path", many)), n_vectors)
     sizes = {"n_vectors": n_vectors, "dim": DIM, "n_clusters": N_CLUSTERS}
     return {**sizes, "cpu_seconds": round(seconds, 1), "peak_gib": round(peak / 2**30, 2)}
 
 
-def assign_all(folder: str, vectors: str, _: int) -> float:
-    """Assign a file of vectors; return the CPU seconds of this process."""
-    run_stage("assign", folder, "--feat_path", vectors)
+def assign_all(options: tuple[object, ...], _: int) -> float:
+    """Assign the vectors that the options name; return the CPU seconds of this process."""
+    run_stage("3_describe.assign", *options)
     return time.process_time()
-
-
-def run_stage(stage: str, folder: str, *arguments: str) -> None:
-    """Run an entry script of stage 3 in this process."""
-    main = import_module(f"perspective.3_describe.{stage}").main
-    main(["--dataset", "random", "--output_path", folder, *arguments])
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from perspective.artifacts import dump_json, read_json, read_vectors, write_text
+from perspective.benchmarks.stages import run_stage
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.description.counting import count_clusters
@@ -89,11 +89,6 @@ def measure(name: str, settings: CountingSettings) -> dict[str, Any]:
         "criterion": count.criterion,
         "estimates": estimates,
     }
-
-
-def run_stage(name: str, *arguments: str) -> None:
-    """Run an entry script in this process."""
-    import_module(f"perspective.{name}").main(list(arguments))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,14 @@ import numpy as np
 
 from perspective.artifacts import Output, read_facts
 from perspective.artifacts.jsonl import write_jsonl
-from perspective.benchmarks.cells import cell_path, check_cells, gather_cells, measure_cell
+from perspective.benchmarks.cells import cell_path, gather_cells, measure_cell
 from perspective.benchmarks.decoders import measuring
+from perspective.benchmarks.stages import run_stage
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import DATASETS, CorpusSettings, load_texts
 from perspective.data.docstrings import NAME
 from perspective.data.pairs import load_pairs
+from perspective.errors import require_known
 from perspective.layout import MEASURES
 from perspective.models.decoders import make_bidirectional, write_instruction
 from perspective.models.embedders import load_embedder
@@ -85,9 +86,7 @@ class DecoderStudy:
         name = f"{embedder.name}-{objective}{'-causal' if '--no_bidirectional' in options else ''}"
         call = ("--dataset", "mixed", "--data_path", self.texts, "--embedder", embedder, "--max_source_length", 64)
         into = FOLDER / name
-        import_module(f"perspective.5_pretrain.{objective}").main(
-            [str(one) for one in (*call, *options, "--output_path", into)]
-        )
+        run_stage(f"5_pretrain.{objective}", *call, *options, "--output_path", into)
         return checkpoint_path("mixed", str(embedder), objective, into)
 
     def mntp(self) -> Path:
@@ -108,7 +107,7 @@ class DecoderStudy:
             *("--per_device_train_batch_size", 32, "--mini_batch_size", 0, "--max_source_length", 64),
             *("--learning_rate", 5e-4, "--weight_decay", 0.1, "--temperature", 0.02, *options),
         )
-        import_module("perspective.6_retrieval.train").main([str(one) for one in call])
+        run_stage("6_retrieval.train", *call)
         return FOLDER / f"tuned-{name}"
 
 
@@ -179,7 +178,7 @@ class DecoderStudySettings(OverwriteOptions):
 
     def __post_init__(self) -> None:
         """Check names."""
-        check_cells(self.cells, CELLS)
+        require_known("cells", self.cells, CELLS)
 
 
 def run_study(settings: DecoderStudySettings) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from perspective.benchmarks.reranking.samples import (
     sample_pairs,
     shuffle_scores,
 )
+from perspective.benchmarks.stages import run_stage
 from perspective.data.collection import QRELS_PLACES, save_collection
 from perspective.data.corpus import DATASETS
 from perspective.data.docstrings import NAME
@@ -96,21 +96,30 @@ class RerankingStudy:
     def mined(self) -> Path:
         """Pairs with the retriever's hard negatives."""
         pairs = self.pairs("pairs", lambda: sample_pairs()[:N_RERANKER], n=N_RERANKER)
-        _run("mine_negatives", "--train_file", pairs, "--num_negatives", N_MINED, "--output_path", FOLDER, *self._set)
+        run_stage(
+            "6_retrieval.mine_negatives",
+            "--train_file",
+            pairs,
+            "--num_negatives",
+            N_MINED,
+            "--output_path",
+            FOLDER,
+            *self._set,
+        )
         return mined_path(NAME, str(self.base), FOLDER)
 
     @cached_property
     def reranker(self) -> Path:
         """The reranker of the retriever's hits, from the same body."""
         call = ("--train_file", self.mined, "--num_negatives", N_NEGATIVES, "--max_source_length", MAX_PAIR_TOKENS)
-        _run("train_reranker", *call, "--output_dir", FOLDER / "reranker", *self._set)
+        run_stage("6_retrieval.train_reranker", *call, "--output_dir", FOLDER / "reranker", *self._set)
         return FOLDER / "reranker"
 
     @cached_property
     def m3(self) -> Path:
         """The retriever with M3's heads, trained on the pairs that the reranker learns from."""
         call = ("--train_file", self.mined, "--max_source_length", MAX_TOKENS, "--learning_rate", M3_LEARNING_RATE)
-        _run("train_hybrid", *call, "--output_dir", FOLDER / "m3", *self._set)
+        run_stage("6_retrieval.train_hybrid", *call, "--output_dir", FOLDER / "m3", *self._set)
         return FOLDER / "m3"
 
     def scored(self, negatives: str) -> Path:
@@ -119,7 +128,16 @@ class RerankingStudy:
         makers = {"mined": lambda: keep_negatives(mined), "random": lambda: draw_negatives(mined)}
         pairs = self.pairs(f"student-{negatives}", makers[negatives], n=N_STUDENT, n_negatives=N_NEGATIVES)
         folder = FOLDER / f"scored-{negatives}"
-        _run("score_pairs", "--train_file", pairs, "--reranker", self.reranker, "--output_path", folder, *self._set)
+        run_stage(
+            "6_retrieval.score_pairs",
+            "--train_file",
+            pairs,
+            "--reranker",
+            self.reranker,
+            "--output_path",
+            folder,
+            *self._set,
+        )
         return scored_path(NAME, str(self.base), folder)
 
     def shuffled(self) -> Path:
@@ -134,14 +152,14 @@ class RerankingStudy:
             *("--max_source_length", MAX_TOKENS, "--per_device_train_batch_size", 32, "--mini_batch_size", 0),
             *("--learning_rate", self.learning_rate, "--num_train_epochs", N_EPOCHS, *options),
         )
-        _run("train", "--dataset", NAME, "--embedder", self.student, *call)
+        run_stage("6_retrieval.train", "--dataset", NAME, "--embedder", self.student, *call)
         return FOLDER / f"{name}-{seed}"
 
     def evaluate(self, embedder: Path, *options: str) -> dict[str, Any]:
         """Return scores, interval and the queries' NDCG@10 of a retriever, from the result file of `evaluate`."""
         folder = FOLDER / "results"
         call = ("--collection", self.collection(), "--embedder", embedder, "--output_path", folder)
-        _run("evaluate", *call, "--cutoffs", 1, 10, *options)
+        run_stage("6_retrieval.evaluate", *call, "--cutoffs", 1, 10, *options)
         kind = options[options.index("--retriever") + 1] if "--retriever" in options else "dense"
         if "--reranker" in options:
             kind += f"+rerank-{slugify_model(options[options.index('--reranker') + 1])}"
@@ -161,7 +179,3 @@ class RerankingStudy:
 def _strip_folder(first_stage: dict[str, Any]) -> dict[str, Any]:
     """Name the reranker as in file names: the folder is a different one on every machine."""
     return {**first_stage, "reranker": slugify_model(first_stage["reranker"])}
-
-
-def _run(stage: str, *options: object) -> None:
-    import_module(f"perspective.6_retrieval.{stage}").main([str(one) for one in options])

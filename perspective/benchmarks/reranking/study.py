@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from perspective.artifacts import Output, read_facts
-from perspective.benchmarks.cells import cell_path, check_cells, gather_cells, measure_cell
+from perspective.benchmarks.cells import cell_path, gather_cells, measure_cell
 from perspective.benchmarks.decoders.measuring import SAMPLE_SEED
 from perspective.benchmarks.reranking.models import (
     FOLDER,
@@ -42,6 +42,7 @@ from perspective.benchmarks.speed_table import describe_machine
 from perspective.cli import entry_point, parse_settings
 from perspective.data.collection import load_collection
 from perspective.data.pairs import Pair, load_pairs
+from perspective.errors import require_known
 from perspective.hybrid.encoding import encode_texts
 from perspective.hybrid.search import search_hybrid
 from perspective.models.embedders import load_embedder
@@ -263,7 +264,7 @@ class RerankingStudySettings(OverwriteOptions):
 
     def __post_init__(self) -> None:
         """Check names."""
-        check_cells(self.cells, CELLS)
+        require_known("cells", self.cells, CELLS)
 
 
 def run_study(settings: RerankingStudySettings) -> dict[str, Any]:

@@ -19,7 +19,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,13 @@ import numpy as np
 
 from perspective.artifacts import Output, dump_json, read_facts, read_json, write_text
 from perspective.benchmarks.decoders.measuring import sample_collection
+from perspective.benchmarks.stages import run_stage
 from perspective.cli import entry_point, parse_settings
 from perspective.data.collection import Collection, load_collection
 from perspective.data.corpus import DATASETS
 from perspective.data.docstrings import NAME
 from perspective.data.pairs import Pair, load_pairs, save_pairs
-from perspective.errors import DataError
+from perspective.errors import require_known
 from perspective.hybrid.encoding import encode_texts
 from perspective.hybrid.search import HYBRID_WAYS, search_hybrid
 from perspective.layout import MEASURES
@@ -76,10 +76,8 @@ class HybridBenchmark:
 
     def __post_init__(self) -> None:
         """Check names."""
-        for field, known in (("sets", COLLECTIONS), ("arms", ARMS)):
-            for name in getattr(self, field):
-                if name not in known:
-                    raise DataError(f'--{field} "{name}": choose {" or ".join(known)}')
+        require_known("sets", self.sets, COLLECTIONS)
+        require_known("arms", self.arms, ARMS)
 
 
 @entry_point
@@ -128,7 +126,7 @@ def train(name: str, embedder: str, arm: str, seed: int) -> Path:
         *("--dataset", name, "--train_file", find_pairs(name, embedder), "--embedder", embedder),
         *("--output_dir", folder, "--seed", seed, *TRAINING, *choose_prompt_options(name), *ARMS[arm]),
     )
-    import_module("perspective.6_retrieval.train_hybrid").main([str(one) for one in call])
+    run_stage("6_retrieval.train_hybrid", *call)
     return folder
 
 

@@ -17,7 +17,6 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from perspective.artifacts.jsonl import write_jsonl
 from perspective.artifacts.writing import dump_json
 from perspective.benchmarks.retrieval.synthesis import METRIC, compare_runs, score_collection
 from perspective.benchmarks.speed.comparison import time_cpu
+from perspective.benchmarks.stages import run_stage
 from perspective.cli import entry_point, parse_settings
 from perspective.data.collection import Collection, load_collection
 from perspective.data.corpus import DATASETS, read_texts
@@ -125,8 +125,7 @@ def _pretrain(arm: str, seed: int, body: str) -> tuple[str, dict[str, Any]]:
         **{"max_texts": N_TEXTS, "max_source_length": MAX_TOKENS, "learning_rate": RATE, "seed": seed},
     }
     started = time.process_time()
-    call = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    import_module("perspective.5_pretrain.retromae").main(call)
+    run_stage("5_pretrain.retromae", *(part for name, value in options.items() for part in (f"--{name}", value)))
     folder = checkpoint_path("docs", body, arm, into)
     names = ("masked_loss_before", "masked_loss_trained", "first_loss", "final_loss")
     facts = {name: read_facts(folder)[name] for name in names}

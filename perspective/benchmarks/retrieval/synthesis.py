@@ -30,7 +30,7 @@ from perspective.cli import entry_point, parse_settings
 from perspective.data.collection import Collection, load_collection
 from perspective.data.corpus import DATASETS
 from perspective.data.pairs import Pair, load_pairs
-from perspective.errors import DataError
+from perspective.errors import DataError, require_known
 from perspective.evaluation.intervals import find_interval
 from perspective.layout import MEASURES
 from perspective.models.embedders import load_embedder
@@ -71,9 +71,7 @@ class SynthesisBenchmark:
 
     def __post_init__(self) -> None:
         """Check the arms."""
-        for arm in self.arms:
-            if arm not in ARMS:
-                raise DataError(f'--arms "{arm}": choose {", ".join(ARMS)}')
+        require_known("arms", self.arms, ARMS)
 
 
 @entry_point

@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ import numpy as np
 from perspective.artifacts import ROOT, Output, read_vectors
 from perspective.benchmarks.baselines import bertopic_topics, plain_judging
 from perspective.benchmarks.speed.comparison import Row, SpeedSettings, embed_dataset, read_texts, run_alone, time_cpu
+from perspective.benchmarks.stages import run_stage
 from perspective.clustering.kmeans import cluster_vectors
 from perspective.description.clusters import build_clustering, find_free_id, write_clusters
 from perspective.description.counting import count_clusters
@@ -225,12 +225,9 @@ def cluster_repeated(folder: Path, embeddings: Path, texts: list[str]) -> Cluste
 
 def run_describe(stage: str, folder: Path, vectors: Path, after: Path | None, _: int) -> float:
     """Run an entry script of stage 3 in this process; return its CPU seconds."""
-    options = ["--after_path", str(after)] if after else []
-    return time_cpu(
-        lambda: import_module(f"perspective.3_describe.{stage}").main(
-            ["--dataset", DATASET, "--output_path", str(folder), "--feat_path", str(vectors), *options]
-        )
-    )
+    options = ["--after_path", after] if after else []
+    call = ("--dataset", DATASET, "--output_path", folder, "--feat_path", vectors, *options)
+    return time_cpu(lambda: run_stage(f"3_describe.{stage}", *call))
 
 
 def time_scripts(texts: list[str], vectors: np.ndarray, after: np.ndarray, states: np.ndarray) -> float:

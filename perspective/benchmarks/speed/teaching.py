@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
 from perspective.benchmarks.speed.comparison import Row, SpeedSettings, run_alone, time_once
+from perspective.benchmarks.stages import run_stage
 from perspective.layout import control_path
 from perspective.trust.specificity import sample_control_rows
 
@@ -51,5 +51,5 @@ def write_evidence(folder: Path, n_texts: int) -> None:
 def convert(folder: Path, n_texts: int) -> float:
     """Make the teacher; return the seconds."""
     inputs = ("--feat_path", folder / "vectors.npy", "--states_path", folder / "states.npy")
-    call = [str(one) for one in ("--dataset", "synthetic", *inputs, "--output_path", folder / "teacher")]
-    return time_once(lambda: import_module("perspective.2_finetune.convert_states").main(call))
+    call = ("--dataset", "synthetic", *inputs, "--output_path", folder / "teacher")
+    return time_once(lambda: run_stage("2_finetune.convert_states", *call))

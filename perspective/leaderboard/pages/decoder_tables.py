@@ -76,16 +76,6 @@ def tabulate_tuned() -> str:
     return format_table(["pooling", "rank", "instruction", "NDCG@10", "loss"], rows)
 
 
-def show_size(*words: str) -> str:
-    """A number of texts of the study, by its name in the JSON."""
-    return f"{load(DECODERS)['sizes'][' '.join(words)]:,}"
-
-
-def show_minutes() -> str:
-    """Processor minutes of the cells that are measured."""
-    return f"{sum(cell['processor_seconds'] for cell in load(DECODERS)['cells'].values()) / 60:.0f}"
-
-
 def _show(found: dict[str, Any]) -> str:
     if "NDCG@10" in found:
         return f"{found['NDCG@10']:.1f} {format_interval(found['interval'])}"

@@ -74,20 +74,10 @@ def tabulate_published_way(collection: str) -> str:
     return format_table([COLLECTIONS[collection], *published["metrics"]], rows)
 
 
-def show_size(*words: str) -> str:
-    """A size of the study, by its name in the JSON."""
-    return f"{load(HYBRID)['sizes'][' '.join(words)]:,}"
-
-
 def show_seeds(collection: str) -> str:
     """The number of training seeds on a collection."""
     arms = load(HYBRID)["summary"][collection]
     return " and ".join(sorted({str(arms[arm]["all"]["n_seeds"]) for arm in ARMS if "all" in arms.get(arm, {})})) or "0"
-
-
-def show_minutes() -> str:
-    """Processor minutes of the cells that are measured."""
-    return f"{sum(cell['processor_seconds'] for cell in load(HYBRID)['cells']) / 60:.0f}"
 
 
 def show_terms(collection: str, arm: str) -> str:

@@ -101,11 +101,6 @@ def tabulate_help_pages() -> str:
     return format_table(["NDCG@10", *names], rows)
 
 
-def show_size(*words: str) -> str:
-    """A size of the study, by its name in the JSON."""
-    return f"{load(RERANKING)['sizes'][' '.join(words)]:,}"
-
-
 def show_help_size(name: str) -> str:
     """A count of the help pages: n_queries or n_documents."""
     return f"{load(HELP_PAGES)[name]:,}"

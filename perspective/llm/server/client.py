@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import openai
 
+from perspective.artifacts.writing import replace_surrogates
 from perspective.errors import JudgeError
 from perspective.llm.server.budget import BYTES_PER_TOKEN, Account, Reservation, estimate_tokens
 from perspective.llm.server.reply import Failure, FailureKind, Reply, read_reply, read_usage, read_words
@@ -229,7 +230,7 @@ class ChatClient:
     def _scrub(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        return text.encode("utf-8", "replace").decode()  # half of an emoji cannot be saved
+        return replace_surrogates(text)
 
 
 def connect(base_url: str, key: str | None, timeout_seconds: float) -> openai.AsyncOpenAI:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from perspective.artifacts.writing import replace_surrogates
+
 MAX_COUNT = 10**8
 REASONING_BEGIN, REASONING_END = "<think>", "</think>"
 
@@ -89,7 +91,7 @@ def read_reply(body: Any) -> Reply:  # noqa: ANN401  any JSON
         raise Failure(FailureKind.BROKEN, "the reply holds no message") from None
     if not isinstance(content, str) or not content.strip():
         raise Failure(FailureKind.BROKEN, "the reply is empty")
-    content = content.encode("utf-8", "replace").decode()  # a reply truncated within an emoji cannot be saved
+    content = replace_surrogates(content)  # of a reply truncated within an emoji
     answer = skip_reasoning(content).strip()
     if not answer or REASONING_BEGIN in answer:
         raise Failure(

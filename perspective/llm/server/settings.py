@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from perspective.errors import DataError
+from perspective.errors import DataError, require_least
 from perspective.options import option
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -42,12 +42,9 @@ class ServerSettings:
         """Check ranges and addresses."""
         for base_url in self.base_url or ():
             check_url(base_url)
-        if self.concurrency < 1:
-            raise DataError(f"--concurrency {self.concurrency}: must be at least 1")
+        require_least(self, concurrency=1, max_retries=0)
         if not MIN_TIMEOUT_SECONDS <= self.timeout_seconds < math.inf:
             raise DataError(f"--timeout_seconds {self.timeout_seconds}: must be at least 0.1 and finite")
-        if self.max_retries < 0:
-            raise DataError(f"--max_retries {self.max_retries}: must not be negative")
         for name, price in (("price_in", self.price_in), ("price_out", self.price_out)):
             if price is not None and not 0 <= price < math.inf:
                 raise DataError(f"--{name} {price}: must be finite and not negative")
