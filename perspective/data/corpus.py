@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import random
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from perspective.artifacts import ROOT, display_path, read_json
 from perspective.artifacts.jsonl import check_text, read_field, read_jsonl
@@ -15,6 +16,7 @@ from perspective.errors import DataError, suggest_name
 from perspective.options import DatasetOptions, option
 
 logger = logging.getLogger(__name__)
+Item = TypeVar("Item")
 
 DATASETS = ROOT / "datasets"
 
@@ -135,3 +137,10 @@ def _read_table_column(path: Path, column: str, required: bool) -> list[tuple[st
         values = table[column].astype(object).where(table[column].notna(), None)
     shown = display_path(path)
     return [(f"{shown}: row {i}", value) for i, value in enumerate(values, start=1)]
+
+
+def sample_in_order(items: Sequence[Item], n: int | None, seed: int) -> list[Item]:
+    """Return a random sample of at most n items (all, if n is None), in their order."""
+    if n is None or n >= len(items):
+        return list(items)
+    return [items[row] for row in sorted(random.Random(seed).sample(range(len(items)), n))]

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from perspective.artifacts import Output, discard_result
+from perspective.data.corpus import sample_in_order
 from perspective.data.pairs import Pair
 from perspective.errors import require_above_zero, require_least
 from perspective.options import PromptOptions, option
-from perspective.retrieval.training import make_dataset, prompts_by_column, sample_pairs, write_retriever_card
+from perspective.retrieval.training import make_dataset, prompts_by_column, write_retriever_card
 from perspective.training.run import RunSettings, run_training, save_trained
 from perspective.training.settings import WarmedUpSettings
 
@@ -75,7 +76,7 @@ def train_hybrid(
     from perspective.training.batch_samplers import PairLengthBatchSampler
     from perspective.training.losses.hybrid import HybridLoss
 
-    pairs = sample_pairs(pairs, settings.max_pairs, settings.seed)
+    pairs = sample_in_order(pairs, settings.max_pairs, settings.seed)
     dataset = make_dataset(pairs, settings.num_negatives, weighted=True)
     output.facts |= {"n_pairs": len(pairs), "n_hard_negatives": int(sum(sum(row[1:]) for row in dataset["label"]))}
     prompts = prompts_by_column(model, dataset.column_names)

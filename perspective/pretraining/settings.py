@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from perspective.artifacts import ROOT, Output, display_path
 from perspective.artifacts.names import slugify_model
 from perspective.data.collection import QRELS_PLACES
-from perspective.data.corpus import CorpusSettings
+from perspective.data.corpus import CorpusSettings, sample_in_order
 from perspective.errors import DataError, require_above_zero, require_least
 from perspective.models.registry import describe_model, find_local
 from perspective.options import TRAINED_ALIASES, ModelOptions, OutputOptions, TrainedEmbedderOptions, option
@@ -194,7 +193,4 @@ def describe_texts(path: Path) -> dict[str, Any]:
 
 def sample_texts(texts: Sequence[str], max_texts: int | None, seed: int) -> list[str]:
     """Return the distinct texts, or a random sample of at most `max_texts` of them, in file order."""
-    distinct = list(dict.fromkeys(texts))
-    if max_texts is None or max_texts >= len(distinct):
-        return distinct
-    return [distinct[row] for row in sorted(random.Random(seed).sample(range(len(distinct)), max_texts))]
+    return sample_in_order(list(dict.fromkeys(texts)), max_texts, seed)

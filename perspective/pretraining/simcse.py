@@ -11,7 +11,6 @@ from perspective.errors import DataError, ModelError
 from perspective.models.decoders import make_bidirectional
 from perspective.pretraining.mntp import describe_pretrained
 from perspective.pretraining.settings import SimcseSettings, sample_texts
-from perspective.runtime.distributed import n_processes
 from perspective.training.run import RunSettings, run_training, save_trained
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def pretrain_by_simcse(
     from datasets import Dataset
     from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 
-    from perspective.training.losses.ranking import CachedRankingLoss, RankingLoss
+    from perspective.training.losses.distilled_ranking import build_ranking_loss
 
     texts = sample_texts(texts, settings.max_texts, settings.seed)
     if len(texts) < 2:
@@ -51,12 +50,7 @@ def pretrain_by_simcse(
     output.facts["n_texts"] = len(texts)
     if settings.bidirectional:
         make_bidirectional(model)
-    gather = n_processes() > 1
-    loss = (
-        CachedRankingLoss(model, settings.temperature, settings.mini_batch_size, gather)
-        if settings.mini_batch_size
-        else RankingLoss(model, settings.temperature, gather)
-    )
+    loss = build_ranking_loss(model, settings.temperature, settings.mini_batch_size)
     dataset = Dataset.from_dict({"view_1": texts, "view_2": texts, "label": [[1.0]] * len(texts)})
     with set_dropout(model):
         require_different_views(model, texts[:2])

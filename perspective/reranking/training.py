@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perspective.artifacts import Output
+from perspective.data.corpus import sample_in_order
 from perspective.data.pairs import Pair
 from perspective.errors import DataError, ModelError, require_above_zero, require_least
 from perspective.models.decoders import is_bare_decoder
@@ -121,9 +122,7 @@ def make_groups(pairs: Sequence[Pair], settings: RerankerTrainSettings) -> Datas
     """
     from datasets import Dataset
 
-    if settings.max_pairs is not None and settings.max_pairs < len(pairs):
-        rows = sorted(random.Random(settings.seed).sample(range(len(pairs)), settings.max_pairs))
-        pairs = [pairs[row] for row in rows]
+    pairs = sample_in_order(pairs, settings.max_pairs, settings.seed)
     groups = [pair for pair in pairs if pair.hard_negatives]
     if not groups:
         raise DataError("no pair has a hard negative to rank the document against; run mine_negatives first")

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
 from perspective.artifacts import Output
+from perspective.data.corpus import sample_in_order
 from perspective.data.pairs import Pair
 from perspective.errors import DataError, require_above_zero, require_least
 from perspective.options import PromptOptions, option
-from perspective.runtime.distributed import n_processes
 from perspective.training.model_card import write_card
 from perspective.training.run import RunSettings, run_training, save_trained
 from perspective.training.settings import WarmedUpSettings
 
 if TYPE_CHECKING:
-    import torch
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer
 
@@ -90,37 +88,18 @@ def train_retriever(
     """
     from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 
-    pairs = sample_pairs(pairs, settings.max_pairs, settings.seed)
+    from perspective.training.losses.distilled_ranking import build_ranking_loss
+
+    pairs = sample_in_order(pairs, settings.max_pairs, settings.seed)
     dataset = make_dataset(pairs, settings.num_negatives, settings.weighted, settings.distill)
     used = [pair.hard_negatives[: settings.num_negatives] for pair in pairs]
     output.facts |= {"n_pairs": len(pairs), "n_hard_negatives": sum(map(len, used))}
-    loss = build_loss(model, settings.temperature, settings.mini_batch_size, settings.distill)
+    loss = build_ranking_loss(model, settings.temperature, settings.mini_batch_size, settings.distill)
     # A text that is one query's document and another's negative must not be in a batch twice.
     sampler = BatchSamplers.NO_DUPLICATES
     prompts = prompts_by_column(model, dataset.column_names)
     history = run_training(model, dataset, loss, sampler, prompts, RunSettings.collect(settings), output)
     save_trained(model, history, output, describe_retriever)
-
-
-def build_loss(
-    model: SentenceTransformer, temperature: float, mini_batch_size: int, distill: bool = False
-) -> torch.nn.Module:
-    """Return the loss: with gradient caching, or without if `mini_batch_size` is 0."""
-    from perspective.training.losses.distilled_ranking import CachedDistilledRankingLoss, DistilledRankingLoss
-    from perspective.training.losses.ranking import CachedRankingLoss, RankingLoss
-
-    gather = n_processes() > 1  # each process then sees the whole batch
-    if mini_batch_size:
-        cached = CachedDistilledRankingLoss if distill else CachedRankingLoss
-        return cached(model, temperature, mini_batch_size, gather)
-    return (DistilledRankingLoss if distill else RankingLoss)(model, temperature, gather)
-
-
-def sample_pairs(pairs: Sequence[Pair], max_pairs: int | None, seed: int) -> list[Pair]:
-    """Return a random sample of at most `max_pairs` pairs, in file order."""
-    if max_pairs is None or max_pairs >= len(pairs):
-        return list(pairs)
-    return [pairs[row] for row in sorted(random.Random(seed).sample(range(len(pairs)), max_pairs))]
 
 
 def make_dataset(pairs: Sequence[Pair], num_negatives: int, weighted: bool, distill: bool = False) -> Dataset:

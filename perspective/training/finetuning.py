@@ -50,7 +50,7 @@ def finetune_embedder(
         save_unchanged_embedder(model, output)
         return
     _set_instruction_as_prompt(model, triplets)
-    gather = settings.gather_negatives and n_processes() > 1
+    gather = n_processes() > 1
     loss = LOSSES[recipe.loss](model, temperature=recipe.cl_temperature, gather=gather)
     sampler = BatchSamplers.NO_DUPLICATES if recipe.shuffle else keep_order
     dataset = _make_dataset(triplets, recipe.weighted)

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from perspective.errors import DataError, require_above_zero, require_least
 from perspective.options import RecipeName, RecipeOptions, option
-from perspective.runtime.distributed import n_processes
 
 LossName = Literal["published", "infonce", "triplet", "distill"]
 
@@ -107,9 +106,6 @@ class TrainSettings(StepSettings, RecipeOptions):
     lora_rank: int | None = option(
         "train LoRA adapters of this rank on all linear layers, merged at the end; 0 trains all weights", default=None
     )
-    gather_negatives: bool = option(
-        "with several processes: take negatives from all of them, as one process would", default=True, group="scale"
-    )
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -127,7 +123,4 @@ class TrainSettings(StepSettings, RecipeOptions):
 
     def made_from(self) -> dict[str, Any]:
         """Return the settings that change the model, for the fingerprint."""
-        settings = {**asdict(self.resolve()), "max_source_length": self.max_source_length, "seed": self.seed}
-        if n_processes() > 1 and not self.gather_negatives:
-            settings |= {"gather_negatives": False, "n_processes": n_processes()}
-        return settings
+        return {**asdict(self.resolve()), "max_source_length": self.max_source_length, "seed": self.seed}

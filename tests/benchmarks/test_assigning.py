@@ -52,6 +52,6 @@ def test_counting_compares_with_the_labels(classes, tmp_path, monkeypatch):
     assert (result["n_texts"], result["n_classes"], result["use"]) == (300, 10, "confirmation")
     assert result["chosen"] in (9, 11) and result["criterion"] == "views"  # beside 10 in the grid
     write_jsonl(path, [{"input": f"{row}"} for row in range(300)])
-    with pytest.raises(DataError, match="no labels to compare with"):
+    with pytest.raises(DataError, match="the study needs labels"):
         measure("mine", CountingSettings(data_folder=str(tmp_path)))
     assert set(counting.TUNING).isdisjoint(counting.CONFIRMATION)

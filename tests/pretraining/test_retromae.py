@@ -174,7 +174,9 @@ def test_a_killed_training_resumes_to_the_same_encoder(folder, objective, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["retromae", "mlm"])
+@pytest.mark.parametrize(
+    ("folder", "objective"), [("BertForMaskedLM", "retromae"), ("XLMRobertaForMaskedLM", "mlm")], indirect=["folder"]
+)
 def test_two_processes_train_one_encoder(folder, objective, tmp_path, sentences):
     texts = write_jsonl(tmp_path / "texts.jsonl", [{"input": text} for text in sentences(40)])
     options = ["--dataset", "tiny", "--data_path", texts, "--embedder", folder, "--objective", objective]

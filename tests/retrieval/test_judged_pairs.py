@@ -246,18 +246,18 @@ def test_other_recorded_answers_are_noticed(tmp_path, llm_folder, pairs, capsys)
 
 @pytest.mark.real
 def test_stage_on_a_corpus(tmp_path, llm_folder, capsys):
-    texts = [record["input"] for _, record in read_jsonl(ROOT / "datasets" / "demo" / "small.jsonl")]
+    texts = [record["input"] for _, record in read_jsonl(ROOT / "datasets" / "demo" / "small.jsonl")][::2]
     corpus = write_jsonl(
-        tmp_path / "corpus.jsonl", [{"_id": str(i), "text": text} for i, text in enumerate(texts[60:])]
+        tmp_path / "corpus.jsonl", [{"_id": str(i), "text": text} for i, text in enumerate(texts[40:])]
     )
-    queries = write_jsonl(tmp_path / "queries.jsonl", [{"_id": str(i), "text": t} for i, t in enumerate(texts[:60])])
+    queries = write_jsonl(tmp_path / "queries.jsonl", [{"_id": str(i), "text": t} for i, t in enumerate(texts[:40])])
     options = ["--dataset", "tiny", "--embedder", "minilm", "--judge", "answer", "--perspective", "intent"]
     options += ["--corpus_path", corpus, "--queries_path", queries, "--output_path", tmp_path / "out"]
     options += ["--top_k", 40, "--triplets_per_query", 5]
     run(*options, "--llm", "smollm2")
     (path,) = (tmp_path / "out").glob("*.jsonl")
     judged = load_pairs(path)
-    assert len(judged) > 30 and all(len(pair.hard_negatives) == 1 and pair.source == "judged" for pair in judged)
+    assert len(judged) > 20 and all(len(pair.hard_negatives) == 1 and pair.source == "judged" for pair in judged)
     with pytest.raises(SystemExit, match="2"):
         run(*options, "--llm", llm_folder)  # random weights: its answers agree with nothing
     assert "no training pairs: this judge is unreliable here" in capsys.readouterr().err

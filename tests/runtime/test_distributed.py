@@ -34,7 +34,6 @@ VARIANTS = {
     "triplet": {"loss": "triplet", "weighted": True},
     "in_order": {"recipe": "published", "learning_rate": 1e-3},
     "distill": {"recipe": "distill"},
-    "apart": {"loss": "infonce", "gather_negatives": False},
 }
 RETRIEVERS = {"cached": {"mini_batch_size": 3}, "ranking": {"mini_batch_size": 0}}
 # A decoder with all its weights, and with adapters, whose dropout no two processes share.
@@ -182,7 +181,7 @@ def load_moves(folder, made, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in (*VARIANTS, *RETRIEVERS, "decoder") if name != "apart"])
+@pytest.mark.parametrize("name", [*VARIANTS, *RETRIEVERS, "decoder"])
 def test_two_processes_train_as_one(folder, by_one, by_two, name):
     one, two = load_moves(folder, by_one, name), load_moves(folder, by_two, name)
     for key in one:
@@ -192,15 +191,6 @@ def test_two_processes_train_as_one(folder, by_one, by_two, name):
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
     settings = [json.loads((made / f"{name}.meta.json").read_text())["settings"] for made in (by_one, by_two)]
     assert settings[0] == settings[1]
-
-
-@pytest.mark.slow
-def test_negatives_that_are_not_gathered_change_training_and_are_recorded(folder, by_one, by_two):
-    one, two = load_moves(folder, by_one, "apart"), load_moves(folder, by_two, "apart")
-    key = "encoder.layer.1.output.dense.weight"
-    assert np.linalg.norm(two[key] - one[key]) > 0.05 * np.linalg.norm(one[key])
-    settings = json.loads((by_two / "apart.meta.json").read_text())["settings"]
-    assert (settings["gather_negatives"], settings["n_processes"]) == (False, 2)
 
 
 @pytest.mark.slow

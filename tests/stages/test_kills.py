@@ -18,7 +18,7 @@ from helpers import STAGES, make_vectors, run_stage_into, write_jsonl
 from perspective.artifacts import hash_file, read_sidecar, sidecar_path
 
 N_TEXTS = 320  # two blocks of answer states
-N_KILLS = 3  # a stage
+N_KILLS = 2  # a stage
 RUN = "tiny_small_embedder_m=60_seed=100"
 RANDOM_RUN = "tiny_small_random_m=60_seed=100"
 TEACHER = "tiny_small_embedder-llm-teacher.npy"

@@ -1,28 +1,6 @@
 import json
 
-import pytest
-from helpers import ROOT, copy_repository
-
-
-@pytest.mark.slow
-@pytest.mark.real
-def test_notebook_runs_whole_on_the_demo(tmp_path, monkeypatch):
-    import nbformat
-    from nbclient import NotebookClient
-
-    repository = tmp_path / "EMB with LLM"
-    repository.mkdir()
-    copy_repository(repository)
-    for name, value in {"DATASETS": "demo", "PYTHONPATH": str(repository)}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("MPLBACKEND", raising=False)  # streamlit, in tests before, sets one without pictures
-    notebook = nbformat.read(repository / "run.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(repository)}}).execute()
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
-    assert len(pictures) == 2  # the bar chart and the two-dimensional picture
-    text = "".join(output.get("text", "") for output in outputs)
-    assert "answer states trusted with weight" in text and "minilm    smollm2  ACC" in text
+from helpers import ROOT
 
 
 def test_notebook_is_committed_executed_and_small():

@@ -51,7 +51,7 @@ def run(repository, *options):
     return done.stdout, done.stderr
 
 
-def write_feelings(path, n_texts=300):
+def write_feelings(path, n_texts=200):
     """Texts about many things, each with one of four emotions: things are what the embedder sees first."""
     rng = random.Random(0)
     records = []

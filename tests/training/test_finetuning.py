@@ -1,14 +1,11 @@
 import itertools
 import json
-import random
 import re
-import time
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
-from helpers import limit_file_size, run_killed_when, run_stage, stage_command, stage_environment
+from helpers import limit_file_size
 from safetensors.torch import load_file
 from transformers import Trainer
 
@@ -44,24 +41,6 @@ def triplets(sentences):
         )
         for i in range(30)
     ]
-
-
-@pytest.fixture
-def train_file(tmp_path, triplets):
-    path = tmp_path / "tiny-train.json"
-    records = [
-        {
-            "query": ["", one.anchor],
-            "pos": ["", one.positive],
-            "neg": ["", one.negative],
-            "query_idx": 0,
-            "choice1_idx": 1,
-            "choice2_idx": 2,
-        }
-        for one in triplets
-    ]
-    path.write_text(json.dumps(records))
-    return path
 
 
 def train(folder, embedder_folder, triplets, **settings):
@@ -343,35 +322,6 @@ def test_unfinished_run_of_other_settings_is_refused(tmp_path, embedder_folder, 
     Output(tmp_path / "out", "embedder", {"seed": 7}).open_partial()
     with pytest.raises(DataError, match="unfinished run with other"):
         train(tmp_path / "out", embedder_folder, triplets)
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments_ends_the_same(tmp_path, embedder_folder, train_file):
-    options = ["--dataset", "tiny", "--embedder", embedder_folder, "--train_file", train_file]
-    options += ["--num_train_epochs", 40, "--per_device_train_batch_size", 4, "--save_steps", 20]
-    run_stage("finetune", *options, "--output_dir", tmp_path / "whole")
-    command = stage_command("finetune", *options, "--output_dir", tmp_path / "killed")
-    rng = random.Random(5)
-    n_kills = 0
-
-    def find_newest():
-        steps = (path.name.rpartition("-")[2] for path in (tmp_path / "killed.partial").glob("checkpoint-*"))
-        return max(map(int, steps), default=0)
-
-    def is_past(step):
-        if find_newest() < step:
-            return False
-        time.sleep(rng.uniform(0, 0.3))  # while the checkpoint is written, or some steps after it
-        return True
-
-    # By the steps done, not by seconds: slow machines come to their first, and fast ones are caught.
-    while not run_killed_when(partial(is_past, find_newest() + rng.randint(60, 140)), command, env=stage_environment()):
-        n_kills += 1
-        assert n_kills < 30
-    assert n_kills >= 1
-    for name in ("model.safetensors", "loss.csv"):
-        assert hash_file(tmp_path / "killed" / name) == hash_file(tmp_path / "whole" / name)
-    assert not (tmp_path / "killed.partial").exists()
 
 
 def test_a_checkpoint_cut_short_is_passed_over(tmp_path):

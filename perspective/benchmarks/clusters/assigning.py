@@ -38,9 +38,8 @@ from perspective.description.files import Anchors
 from perspective.description.finding import find_clusters
 from perspective.description.new_texts import NewTexts, find_added
 from perspective.description.settings import ClusterSettings
-from perspective.errors import DataError
 from perspective.evaluation.clustering_scores import clustering_accuracy
-from perspective.evaluation.labels import load_labels
+from perspective.evaluation.labels import require_labels
 from perspective.layout import MEASURES, Layout
 from perspective.options import option
 from perspective.vectors import normalize_rows
@@ -57,9 +56,6 @@ class AssigningSettings:
     """What is measured."""
 
     datasets: list[str] = option("data sets", default=["banking77", "clinc"], group="input", aliases=("--dataset",))
-    data_folder: str | None = option(
-        "folder with <dataset>/small.jsonl; default: datasets/ of this repository", default=None, group="input"
-    )
     embedder: str = option("the embedder", default="minilm", group="model")
     seeds: list[int] = option("seeds of the split and of k-means", default=[100, 13, 21])
     n_vectors: int = option("number of random vectors; 0 leaves them out", default=10**6)
@@ -87,16 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def load(name: str, settings: AssigningSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Return unit rows and the class numbers of a data set.
-
-    Raises:
-        DataError: It has no labels.
-    """
-    given = ["--data_path", str(Path(settings.data_folder) / name / "small.jsonl")] if settings.data_folder else []
-    corpus = parse_settings(CorpusSettings, ["--dataset", name, *given])
-    labels = load_labels(corpus)
-    if labels is None:
-        raise DataError(f"{corpus.path}: no labels to compare with")
+    """Return unit rows and the class numbers of a data set."""
+    labels = require_labels(CorpusSettings(name))
     vectors = read_vectors(Layout(name, "small", settings.embedder).embeds, len(labels))
     return normalize_rows(vectors), np.unique(np.array(labels, dtype=str), return_inverse=True)[1]
 

@@ -22,8 +22,7 @@ from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.description.counting import count_clusters
 from perspective.description.settings import CountSettings
-from perspective.errors import DataError
-from perspective.evaluation.labels import load_labels
+from perspective.evaluation.labels import require_labels
 from perspective.layout import MEASURES, Layout
 from perspective.options import option
 
@@ -41,9 +40,6 @@ class CountingSettings:
     )
     embedder: str = option("the embedder", default="minilm", group="model")
     llm: str = option("the LLM", default="smollm2", group="model")
-    perspectives: list[str] = option(
-        "perspectives as dataset=words, for data sets that prompts.json does not know", default=[]
-    )
 
 
 @entry_point
@@ -58,11 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def measure(name: str, settings: CountingSettings) -> dict[str, Any]:
-    """Return the number of classes of a data set, and what each criterion estimates.
-
-    Raises:
-        DataError: The data set has no labels.
-    """
+    """Return the number of classes of a data set, and what each criterion estimates."""
     given = ["--data_path", str(Path(settings.data_folder) / name / "small.jsonl")] if settings.data_folder else []
     data = ["--dataset", name, *given]
     corpus = parse_settings(CorpusSettings, data)
@@ -70,12 +62,8 @@ def measure(name: str, settings: CountingSettings) -> dict[str, Any]:
     if not layout.embeds.exists():
         run_stage("2_finetune.get_embedding", *data, "--embedder", settings.embedder, "--no_measure")
     if not layout.states.exists():
-        words = dict(pair.split("=", 1) for pair in settings.perspectives).get(name)
-        more = ["--perspective", words] if words else []
-        run_stage("1_predict_triplet.read_states", *data, "--llm", settings.llm, *more)
-    texts, labels = load_texts(corpus), load_labels(corpus)
-    if labels is None:
-        raise DataError(f"{corpus.path}: no labels to compare with")
+        run_stage("1_predict_triplet.read_states", *data, "--llm", settings.llm)
+    texts, labels = load_texts(corpus), require_labels(corpus)
     vectors, states = read_vectors(layout.embeds, len(texts)), read_vectors(layout.states, len(texts))
     count = count_clusters(vectors, texts, states, CountSettings())
     estimates = {

@@ -19,11 +19,12 @@ from pathlib import Path
 import torch
 
 from perspective.cli import entry_point, parse_settings
-from perspective.data.corpus import DATASETS
+from perspective.data.corpus import DATASETS, sample_in_order
 from perspective.data.pairs import load_pairs
 from perspective.models.embedders import load_embedder
 from perspective.options import option
-from perspective.retrieval.training import build_loss, make_dataset, sample_pairs
+from perspective.retrieval.training import make_dataset
+from perspective.training.losses.distilled_ranking import build_ranking_loss
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure one training step."""
     settings = parse_settings(CachingSettings, argv, __doc__)
     pairs = load_pairs(Path(settings.train_file or DATASETS / settings.dataset / "train.jsonl"))
-    data = make_dataset(sample_pairs(pairs, settings.batch_size, settings.seed), num_negatives=1, weighted=False)
+    data = make_dataset(sample_in_order(pairs, settings.batch_size, settings.seed), num_negatives=1, weighted=False)
     model = load_embedder(settings.embedder).train()
     model.max_seq_length = settings.max_source_length
-    loss = build_loss(model, 0.02, settings.mini_batch_size)
+    loss = build_ranking_loss(model, 0.02, settings.mini_batch_size)
     texts = [list(data[name]) for name in data.column_names if name != "label"]
     features = [
         {key: value.to(model.device) for key, value in model.preprocess(part).items() if hasattr(value, "to")}

@@ -10,17 +10,14 @@ from sklearn.cluster import KMeans
 from perspective.benchmarks.speed.comparison import DATASETS, Row, SpeedSettings, embed_dataset, time_pairs
 from perspective.clustering.kmeans import SEEDS, cluster_by_seed
 from perspective.data.corpus import CorpusSettings
-from perspective.errors import DataError
 from perspective.evaluation.clustering_scores import clustering_accuracy
-from perspective.evaluation.labels import load_labels
+from perspective.evaluation.labels import require_labels
 
 
 def bench_kmeans(settings: SpeedSettings) -> list[Row]:
     """Cluster the vectors of banking77, and 10^5 noisy ones, with both."""
     texts_vectors = embed_dataset("banking77")
-    names = load_labels(CorpusSettings("banking77"))
-    if names is None:
-        raise DataError("banking77: no labels; fetch it with scripts/fetch_datasets.sh")
+    names = require_labels(CorpusSettings("banking77"))
     labels = np.unique(np.asarray(names, dtype=str), return_inverse=True)[1]
     rng = np.random.default_rng(0)
     large = np.concatenate([embed_dataset(dataset) for dataset in DATASETS])

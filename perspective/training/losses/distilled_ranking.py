@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from torch.nn.functional import log_softmax, normalize, softmax
 
+from perspective.runtime.distributed import n_processes
 from perspective.training.losses.ranking import CachedRankingLoss, RankingLoss, compute_ranking_losses
 
 INFONCE_SHARE = 0.2  # of E5 and SimLM
@@ -82,3 +84,14 @@ def compute_distilled_losses(embeddings: Sequence[Tensor], labels: Tensor, rows:
         parts = softmax(target, dim=-1) * (log_softmax(target, dim=-1) - student)
         divergence = parts.masked_fill(is_padding, 0.0).sum(dim=-1)
     return divergence + INFONCE_SHARE * infonce
+
+
+def build_ranking_loss(
+    model: SentenceTransformer, temperature: float, mini_batch_size: int, distill: bool = False
+) -> RankingLoss | CachedRankingLoss:
+    """Return the loss of pairs: with gradient caching, or without if `mini_batch_size` is 0; over all processes."""
+    gather = n_processes() > 1
+    if mini_batch_size:
+        cached = CachedDistilledRankingLoss if distill else CachedRankingLoss
+        return cached(model, temperature, mini_batch_size, gather)
+    return (DistilledRankingLoss if distill else RankingLoss)(model, temperature, gather)
