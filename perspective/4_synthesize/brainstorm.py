@@ -53,9 +53,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         questions = plan_brainstorm(asked, settings.n_calls)
         from perspective.synthesis.llm import ask_all
 
-        replies, _, facts = ask_all(questions, files.replies, recipe, llm, server, writing, "brainstorm")
+        replies, prompter, facts = ask_all(questions, files.replies, recipe, llm, server, writing, "brainstorm")
         pooled = pool_tasks(
-            ((question.kind, reply or "") for question, reply in zip(questions, replies, strict=True)),
+            (
+                # A prompt without a chat ends in the first task's dash.
+                (question.kind, (reply or "") if prompter.is_chat else f"-{reply or ''}")
+                for question, reply in zip(questions, replies, strict=True)
+            ),
             {kind: recipe.types[kind].tasks for kind in asked},
         )
         output.facts |= {**pooled["facts"], **facts}

@@ -2,7 +2,7 @@
 
 Reads:  results/<dataset>_<llm>/examples.jsonl and corpus.jsonl of generate.sh
 Writes: beside them pairs.jsonl, for stage 6; filtered.jsonl: every example with why it is left out; report.json,
-        .md and .png; of a grounded set control.jsonl: as many pairs of the same documents without an LLM (headings, or
+        .md and .png; of a grounded set control.jsonl: a pair of each of the same documents without an LLM (headings, or
         first sentences), and held_out/, a collection of queries that are not trained on
 
 python -m perspective.4_synthesize.filter --dataset notes --embedder minilm

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from perspective.artifacts import ROOT, Output
+from perspective.artifacts import ROOT, Output, hash_texts
 from perspective.cli import entry_point, parse_settings
 from perspective.data.documents import PassageSettings, make_title_pairs, read_passages, write_passages
 from perspective.data.likeness import find_similar, keep_distinct
@@ -51,8 +51,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{documents.documents_path}: {len(pairs)} pair(s) from {len(passages)} passage(s); "
             "documents need headings, titles, or more than one sentence"
         )
-    corpus = Output(folder / "corpus.jsonl", "passages", {"passage_chars": settings.passage_chars})
-    write_passages(corpus, passages)
+    made_from = {"passage_chars": settings.passage_chars, "texts": hash_texts(passage.text for passage in passages)}
+    corpus = Output(folder / "corpus.jsonl", "passages", made_from)
+    if not corpus.is_finished(files.overwrite, quiet=True):
+        write_passages(corpus, passages)
     output = Output(folder / "pairs.jsonl", "weak pairs", asdict(settings), {"corpus": corpus.path})
     if output.is_finished(files.overwrite):
         return

@@ -1,7 +1,7 @@
 """Files that stages exchange: schemas, atomic writes, provenance."""
 
 from perspective.artifacts.provenance import ROOT, Output, discard_result, display_path
-from perspective.artifacts.reading import hash_file, read_json, read_object, read_vectors
+from perspective.artifacts.reading import hash_file, hash_texts, read_json, read_object, read_vectors
 from perspective.artifacts.records import (
     LABELS,
     Judgment,
@@ -53,6 +53,7 @@ __all__ = [
     "dump_json",
     "explain_full_disk",
     "hash_file",
+    "hash_texts",
     "judgment_record",
     "keep_block",
     "load_judgments",

@@ -6,6 +6,7 @@ import hashlib
 import json
 import mmap
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,11 @@ def forget_pages(vectors: np.ndarray) -> None:
     mapped = getattr(vectors.base, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def hash_texts(texts: Iterable[str]) -> str:
+    """Return the sha256 of texts in their order."""
+    return hashlib.sha256("\0".join(texts).encode("utf-8", "replace")).hexdigest()
 
 
 def hash_file(path: Path) -> str:

@@ -29,7 +29,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,7 +42,7 @@ from perspective.data.corpus import load_texts
 from perspective.evaluation.clustering_scores import METRICS, cluster_labelled, score_clusterings
 from perspective.evaluation.labels import require_labels
 from perspective.judging.protocol import choose_wording
-from perspective.layout import MEASURES
+from perspective.layout import study_folder
 from perspective.llm.batching import batch_by_length, choose_limit
 from perspective.llm.chat import tokenize_beginning, tokenize_continuations
 from perspective.llm.loading import load_llm
@@ -228,7 +227,8 @@ VIEWS: dict[str, Callable[[ViewReader], np.ndarray]] = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure."""
     settings = parse_settings(ViewSettings, argv, __doc__)
-    path = Path(settings.output_path or MEASURES) / "benchmark_views.json"
+    folder = study_folder(settings.embedder, settings.llm, "benchmark_views", settings.output_path)
+    path = folder.with_name(f"{folder.name}.json")
     results: dict[str, Any] = read_json(path) if path.exists() else {}
     get_reader = cache(lambda dataset: ViewReader(StudyRun(dataset, settings)))
     for name, make in VIEWS.items():

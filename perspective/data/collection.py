@@ -149,7 +149,7 @@ def read_texts(path: Path, may_be_empty: bool = False) -> dict[str, str]:
         key = _read_id(record, place)
         if key in texts:
             raise DataError(f'{place}: id "{key}" is given twice; ids must differ')
-        title, text = record.get("title") or "", record.get("text")
+        title, text = str(record.get("title") or "").strip(), record.get("text")
         if (
             may_be_empty
             and not title

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import zlib
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from perspective.artifacts import Output, display_path, hash_file, read_facts, read_sidecar, read_vectors
+from perspective.artifacts import Output, display_path, hash_file, hash_texts, read_facts, read_sidecar, read_vectors
 from perspective.description.added import AddedClusters, join_added
 from perspective.description.assignment import assign_vectors, find_outlier_cosine
 from perspective.description.edits import Edits, apply_edits, list_unknown_names, load_edits
@@ -112,6 +111,7 @@ def write_clusters(
     for remark in remarks:
         logger.warning("%s: %s (the edit is kept, but has no effect here)", display_path(files.edits), remark)
     output.facts |= {"n_texts": len(texts), "edits_without_effect": remarks, "updated_from": sources}
+    output.facts["highest_id"] = max(find_free_id(files) - 1, *(one.id for one in clustering.record.clusters))
     table = make_table(everything.texts, everything.assignment, len(texts)) if everything else None
     write_clustering(output, files, clustering, anchors, table)
 
@@ -197,10 +197,11 @@ def find_free_id(files: ClusterFiles) -> int:
     """Return the first id that no cluster has or had, and that no edit mentions."""
     # Not those of branches, which a person may have renamed.
     used = {NOWHERE, *(one for one in load_edits(files.edits).list_ids() if one < FIRST_BRANCH)}
-    try:
-        used.add(int(read_facts(files.found).get("highest_id", NOWHERE)))
-    except DataError as error:  # a damaged sidecar
-        logger.warning("%s", error)
+    for path in (files.found, files.clusters):  # the latter of those that a person's edits made
+        try:
+            used.add(int(read_facts(path).get("highest_id", NOWHERE)))
+        except DataError as error:  # a damaged sidecar
+            logger.warning("%s", error)
     if earlier := _read_earlier(files):
         used.add(int(earlier[0].max()))
     if old := _read_if_whole(files):
@@ -238,11 +239,6 @@ def apply_changed_edits(files: ClusterFiles) -> None:
     check_embeddings(files)
     if made and made.inputs.get("edits") != hash_file(files.edits):
         write_clusters(files, embeddings, read_rows(files.texts)[0])
-
-
-def hash_texts(texts: Sequence[str]) -> str:
-    """Return the sha256 of texts in their order."""
-    return hashlib.sha256("\0".join(texts).encode("utf-8", "replace")).hexdigest()
 
 
 def _is_current(output: Output, files: ClusterFiles) -> bool:

@@ -38,12 +38,15 @@ pin:
 #  120: 7
 #  "where is my card?": 7
 """
+MAX_ID = 2**31
 HINT = 'the comments of a new file show how it is written: move this one away and run cluster.sh, or write "key: value"'
 
 
 def _need_two(ids: list[int]) -> list[int]:
     if len(set(ids)) < 2 or len(set(ids)) < len(ids):
         raise ValueError(f"{ids} must be two or more different ids")
+    if not all(0 <= one < MAX_ID for one in ids):
+        raise ValueError(f"{ids} must be ids of clusters, from 0 on")
     return ids
 
 
@@ -157,7 +160,7 @@ def apply_edits(
         missing = [part for part in group if part not in known]
         if missing:
             remarks.append(f"merge {group}: there is no cluster {', '.join(map(str, missing))}")
-        if group[0] in known or len(set(group) & known) > 1:
+        if group[0] in known:
             cluster[np.isin(cluster, group)] = group[0]
     pinned = np.zeros(len(cluster), dtype=bool)
     known = {*cluster.tolist(), NOWHERE}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from perspective.artifacts import Output, atomic_path, hash_file, keep_block, read_vectors
+from perspective.artifacts import Output, atomic_path, hash_file, hash_texts, keep_block, read_vectors
 from perspective.artifacts.reading import forget_pages
 from perspective.clustering.distances import square_lengths
 from perspective.description.added import AddedClusters
@@ -21,7 +21,6 @@ from perspective.description.clusters import (
     N_REPRESENTATIVES,
     apply_changed_edits,
     find_free_id,
-    hash_texts,
     read_sources,
     write_clusters,
 )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from perspective.artifacts import display_path, read_sidecar
 from perspective.description.files import make_table, read_clustering, read_names
+from perspective.errors import DataError
 from perspective.layout import ClusterFiles
 from perspective.page.map import read_map
 
@@ -16,10 +18,16 @@ def make_map_table(files: ClusterFiles) -> pa.Table:
     """Return the rows of texts with the name of their cluster and their places before and after.
 
     Texts that the map leaves out are left out here too.
+
+    Raises:
+        DataError: The map was drawn of other vectors than those that the clusters were found in.
     """
     import pyarrow as pa
 
     clustering, names = read_clustering(files), read_names(files)
+    drawn, clustered = read_sidecar(files.map), read_sidecar(files.clusters)
+    if drawn and clustered and clustered.inputs.get("embeddings") not in drawn.inputs.values():
+        raise DataError(f"{display_path(files.map)}: of other vectors than the clusters; run draw_map.sh again")
     text_map = read_map(files.map, len(clustering.texts))
     table = make_table(clustering.texts, clustering.assignment).take(text_map.rows)
     ids = table["cluster"].to_pylist()

@@ -43,7 +43,8 @@ const COLUMNS = [
     help: "Mean cosine of its texts to their centre: 1 if all are the same",
   },
   {
-    key: "again", title: "found again", value: (cluster) => cluster.again, show: (cluster) => share(cluster.again),
+    key: "again", title: "found again", value: (cluster) => cluster.again ?? -1,
+    show: (cluster) => (cluster.again === null ? "–" : share(cluster.again)),
     help: "Overlap with the most similar cluster when k-means starts elsewhere, mean of several starts",
   },
   {

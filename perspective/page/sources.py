@@ -75,7 +75,8 @@ def describe_run(
     unchanged = before.shape == after.shape and np.array_equal(before, after)
     origins = places if unchanged else find_origins(before, after, places, n_clusters)
     rows = sample_rows(len(before), MAX_ROWS)
-    runs = tuple(cluster_again(vectors, rows, n_clusters) for vectors in (before, after))
+    n_found = len(np.unique(places[places >= 0]))  # without those that were added for other texts
+    runs = tuple(cluster_again(vectors, rows, n_found) for vectors in (before, after))
     judgments: list[Judgment] = load_judgments(sources["judgments"], len(before)) if "judgments" in sources else []
     trust = read_facts(sources["training_data"]).get("trust") if "training_data" in sources else None
     verdict = make_verdict(

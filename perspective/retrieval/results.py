@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from perspective.artifacts import read_json, read_object, sidecar_path
 from perspective.data.collection import Collection
 from perspective.errors import DataError
 from perspective.retrieval.metrics import METRICS, bootstrap_interval, find_p_value, resample_means
+
+logger = logging.getLogger(__name__)
 
 VERSION = 1
 
@@ -111,19 +114,34 @@ def format_task_result(collection: Collection, scores: Mapping[str, float], seco
     """
     version = importlib.metadata.version("mteb") if collection.revision else None
     values = {_mteb_name(name): round(value / 100, 6) for name, value in scores.items()}
-    deepest = max(int(name.split("@")[1]) for name in scores)
-    main = values.get("ndcg_at_10", values[f"ndcg_at_{deepest}"])
+    name = collection.name.removesuffix(f"-{collection.subset}")
+    main = _find_main_score(name, values) if collection.revision else None
+    if main is None:
+        deepest = max(int(name.split("@")[1]) for name in scores)
+        main = values.get("ndcg_at_10", values[f"ndcg_at_{deepest}"])
     languages = list(collection.languages) or ["und-Zyyy"]  # unknown, in ISO 639 and 15924
     part = {**values, "main_score": main, "hf_subset": collection.subset, "languages": languages}
     return {
         "dataset_revision": collection.revision or collection.fingerprint[:40],
-        "task_name": collection.name.removesuffix(f"-{collection.subset}"),
+        "task_name": name,
         "mteb_version": version,
         "scores": {collection.split: [{**part, "mteb_version": version}]},
         "evaluation_time": seconds,
         "kg_co2_emissions": None,
         "date": datetime.now(UTC).timestamp(),
     }
+
+
+def _find_main_score(task_name: str, values: Mapping[str, float]) -> float | None:
+    """Return the value that mteb ranks models by; None, with a warning, if it was not measured."""
+    import mteb
+
+    wanted = mteb.get_task(task_name).metadata.main_score
+    if wanted not in values:
+        logger.warning(
+            "%s: ranked by %s, which was not measured; main_score is NDCG (see --cutoffs)", task_name, wanted
+        )
+    return values.get(wanted)
 
 
 def _mteb_name(name: str) -> str:

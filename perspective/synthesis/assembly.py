@@ -76,12 +76,16 @@ def assemble_set(
 
 
 def hold_out(pairs: Sequence[Pair], n: int, seed: int) -> list[Pair]:
-    """Return a random sample of at most n grounded pairs, and at most half of them.
+    """Return a pair of each of at most n documents, drawn at random, and of at most half of all documents.
 
     Raises:
         DataError: No pair has a real document.
     """
-    grounded = [pair for pair in pairs if pair.source == GROUNDED]
+    first: dict[str, Pair] = {}
+    for pair in pairs:
+        if pair.source == GROUNDED:
+            first.setdefault(pair.document, pair)  # a document may have several queries
+    grounded = list(first.values())
     if n and not grounded:
         raise DataError(f"--n_held_out {n}: only queries of real documents can be held out; see --documents_path")
     rows = np.random.default_rng(seed).permutation(len(grounded))[: min(n, len(grounded) // 2)]
@@ -101,6 +105,7 @@ def save_set(
         llm: Name of the LLM, for the report.
         style: How it was asked.
     """
+    discard_result(output.path)  # until all that belongs to the pairs is written
     rows = count_steps(made.examples, llm, style)
     by_type = sum_languages(rows)
     save_examples(output.beside(files.filtered, "filtered examples"), made.examples)
@@ -112,7 +117,6 @@ def save_set(
         apart = {pair.document for pair in made.held_out}
         trained = [passage for passage in passages if passage.text not in apart]
         write_passages(output.beside(files.train_corpus, "passages"), trained)
-    # Before the pairs: queries of an earlier set may be among these now.
     shutil.rmtree(files.held_out, ignore_errors=True)
     if made.held_out:
         ids = {passage.text: passage.id for passage in passages}

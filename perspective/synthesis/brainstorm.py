@@ -28,7 +28,7 @@ def read_tasks(reply: str, is_whole: bool = True) -> tuple[list[str], int]:
     r"""Return the tasks of a reply, and the number of lines that are none.
 
     Args:
-        reply: A task a line, each after a dash or a number; the first line may lack it.
+        reply: A task a line, each after a dash or a number.
         is_whole: Whether the reply ended by itself; otherwise its last line may be cut off.
 
     >>> read_tasks("- Given a symptom, find its cause.\n2. Given a city, find its river.\nHere you are!")

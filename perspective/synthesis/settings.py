@@ -140,7 +140,7 @@ class SynthesisFiles:
 
     @property
     def control(self) -> Path:
-        """As many pairs of the same documents, made without an LLM."""
+        """A pair of each of the same documents, made without an LLM."""
         return self.folder / "control.jsonl"
 
     @property

@@ -63,6 +63,8 @@ def test_the_examples_of_the_template_can_be_used(tmp_path):
         ("rename:\n  three: a\n", 2, "ids are whole numbers"),
         ("merge:\n  - [1, 2]\n  - [4]\n", 3, "two or more different ids"),
         ("merge:\n  - [1, 2]\n  - [4, x]\n", 3, "ids are whole numbers"),
+        ("merge:\n  - [-7, 1, 2]\n", 2, "ids of clusters, from 0 on"),
+        ("split:\n  3: [3, 100000000000000000000]\n", 2, "ids of clusters, from 0 on"),
         ("split:\n  5: [5, 5]\n", 2, "two or more different ids"),
         ("pin:\n  120: there\n", 2, "ids are whole numbers"),
         ("rename:\n  3: a\n  3: b\n", 3, '"3" is given twice'),
@@ -124,7 +126,7 @@ def test_pins_go_by_row_and_by_text_and_last():
 @pytest.mark.parametrize(
     ("edits", "remark"),
     [
-        ({"merge": [[0, 33]]}, "merge [0, 33]: there is no cluster 33"),
+        ({"merge": [[33, 0, 1]]}, "merge [33, 0, 1]: there is no cluster 33"),
         ({"split": {33: [33, 34]}}, "split 33: [33, 34]: there is no cluster 33"),
         ({"split": {0: [0, 7]}}, "split 0: [0, 7]: id 7 is taken; take 8 and above"),
         ({"pin": {60: 1}}, "pin 60: 1: there is no such row among those that were clustered"),

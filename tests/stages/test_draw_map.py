@@ -1,5 +1,8 @@
 """The map and the page, from the command line to the files."""
 
+import json
+import re
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -106,6 +109,34 @@ def test_a_sample_is_shown_of_many_texts(run):
     run_stage("export_map", *run.data)
     table = pq.read_table(run.files.explore)
     assert len(table) == 20 and {"text", "name", "x", "y", "x_before"} < set(table.column_names)
+
+
+def test_a_map_of_other_vectors_than_the_clusters_is_not_exported(run, capsys):
+    run.cluster()
+    run.draw()
+    np.save(run.after, np.load(run.after)[::-1])
+    run.cluster("--overwrite")
+    assert "of other vectors than the clusters; run draw_map.sh again" in refuse(
+        capsys, lambda: run_stage("export_map", *run.data)
+    )
+
+
+def test_clusters_that_were_added_are_not_looked_for_among_the_texts_of_the_map(run, tmp_path):
+    rng, centers = np.random.default_rng(0), np.eye(6, 32) * 4
+
+    def draw(groups):
+        return (centers[groups] + 0.1 * rng.normal(size=(len(groups), 32))).astype(np.float32)
+
+    for path in (run.before, run.after):
+        np.save(path, draw(np.arange(N_TEXTS) % 4))
+    run.cluster()
+    new = write_jsonl(tmp_path / "new.jsonl", [{"input": f"new {row}"} for row in range(20)])
+    np.save(tmp_path / "new.npy", draw(4 + np.arange(20) % 2))
+    run_stage("assign", *run.data, "--data_path", new, "--feat_path", tmp_path / "new.npy", "--update")
+    run.draw()
+    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', run.page(), re.DOTALL)
+    again = [cluster["again"] for cluster in json.loads(found)["clusters"]]
+    assert len(again) == 6 and [value for value in again if value is not None] == [1.0] * 4
 
 
 @pytest.mark.parametrize("n_clusters", ["1", "2"])

@@ -90,7 +90,11 @@ def test_weak_pairs_are_headings_with_their_passages(tmp_path, capsys):
     pairs = load_pairs(tmp_path / "notes" / "pairs.jsonl")
     assert {(pair.query, pair.source) for pair in pairs} == {("Bowline", "title"), ("Reefing a sail", "title")}
     assert read_facts(tmp_path / "notes" / "pairs.jsonl")["n_near_duplicates"] == 1
+    corpus = (tmp_path / "notes" / "corpus.jsonl").read_bytes()
     (notes / "again.md").write_text("# Anchors\nLet out five times as much chain as the water is deep.\n")
+    with pytest.raises(SystemExit):
+        run_stage("weak_pairs", *options)
+    assert (tmp_path / "notes" / "corpus.jsonl").read_bytes() == corpus
     run_stage("weak_pairs", *options, "--overwrite")
     assert "Anchors" in {pair.query for pair in load_pairs(tmp_path / "notes" / "pairs.jsonl")}
     capsys.readouterr()

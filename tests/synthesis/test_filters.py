@@ -98,6 +98,29 @@ def test_a_set_is_made_and_reported(tmp_path):
     assert not files.held_out.exists() and not files.control.exists()
 
 
+def test_of_a_document_with_several_queries_one_is_held_out():
+    """All of a document's queries leave the training pairs, so that documents are counted."""
+    pairs = [Pair(f"query {row} of it", f"document {row // 8}", source="grounded") for row in range(320)]
+    held_out = hold_out(pairs, 10, 0)
+    assert len(held_out) == len({pair.document for pair in held_out}) == 10
+    assert len(hold_out(pairs, 100, 0)) == 20
+
+
+def test_pairs_of_a_set_that_was_not_finished_are_gone(tmp_path, monkeypatch):
+    """The held-out queries are of the new set then, and their documents among the pairs of the old one."""
+    files, examples = SynthesisFiles(tmp_path), [grounded(row, query, f"p{row}") for row, query in enumerate(QUERIES)]
+    made = assemble_set(examples, PASSAGES, lambda pairs, _: list(pairs), n_held_out=1, seed=0)
+    save_set(made, PASSAGES, files, Output(files.pairs, "synthetic pairs", {"n": 1}), "tiny", "shots")
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("perspective.synthesis.assembly.draw_report", stop)
+    with pytest.raises(KeyboardInterrupt):
+        save_set(made, PASSAGES, files, Output(files.pairs, "synthetic pairs", {"n": 2}), "tiny", "shots")
+    assert not Output(files.pairs, "synthetic pairs", {"n": 1}).is_finished()
+
+
 def test_queries_of_no_documents_cannot_be_held_out():
     with pytest.raises(DataError, match="only queries of real documents"):
         hold_out([], 3, 0)

@@ -95,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _keep_cell(name: str, embedder: str, arm: str, seed: int) -> None:
     """Measure a cell, if it is not finished: its scores by collection and way."""
-    made_from = {"set": name, "arm": arm, "seed": seed, "queries": N_QUERIES, "documents": N_DOCUMENTS}
+    made_from: dict[str, Any] = {"set": name, "arm": arm, "seed": seed, "embedder": Path(embedder).name}
+    made_from |= {"queries": N_QUERIES, "documents": N_DOCUMENTS}
     if arm != "base":
         made_from |= {"n_pairs": N_PAIRS[name], "training": list(TRAINING)}
     inputs = {collection: DATASETS / collection / "corpus.jsonl" for collection in COLLECTIONS[name]}
@@ -112,7 +113,7 @@ def _keep_cell(name: str, embedder: str, arm: str, seed: int) -> None:
             shutil.rmtree(folder)
             folder.with_name(f"{folder.name}.meta.json").unlink()
         seconds = round(time.process_time() - started)
-        cell.write_json({**made_from, "embedder": Path(embedder).name, **found, "processor_seconds": seconds})
+        cell.write_json({**made_from, **found, "processor_seconds": seconds})
     write_text(RESULTS, dump_json(gather()))
 
 
