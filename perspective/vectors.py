@@ -9,6 +9,7 @@ import numpy as np
 from perspective.artifacts import Triplet, stack_rows
 from perspective.artifacts.reading import forget_pages
 
+MAX_COPIES, MIN_DISTINCT = 0.02, 9
 ROWS_AT_A_TIME = 2**16  # bounds memory beyond arguments and results; fewer rows are one chunk
 
 
@@ -21,6 +22,25 @@ def sample_rows(n_rows: int, n_kept: int, seed: int = 0) -> np.ndarray:
     if n_rows <= n_kept:
         return np.arange(n_rows)
     return np.sort(np.random.default_rng(seed).choice(n_rows, n_kept, replace=False))
+
+
+def find_distinct(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray] | tuple[slice, slice]:
+    """Return the first row of each of the distinct rows, and for every row the position of its own among these.
+
+    Copies of a text are one another's nearest neighbours, and say nothing about other texts. Slices of all rows are
+    returned where so few are copies that it makes no difference, or nearly all.
+
+    >>> rows = np.repeat(np.eye(12), 2, axis=0)
+    >>> first, position = find_distinct(rows)
+    >>> first[:3], position[:6], find_distinct(rows[::2])
+    (array([0, 2, 4]), array([0, 0, 1, 1, 2, 2]), (slice(None, None, None), slice(None, None, None)))
+    """
+    hashes = np.array([hash(row.tobytes()) for row in vectors])
+    _, found, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    if not MIN_DISTINCT <= len(found) < (1 - MAX_COPIES) * len(vectors):
+        return slice(None), slice(None)
+    order = np.argsort(found)
+    return found[order], np.argsort(order)[inverse]
 
 
 def normalize_rows(vectors: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from perspective.layout import Layout, checkpoint_path
 from perspective.models.registry import describe_model, find_local
 from perspective.options import ModelOptions, OverwriteOptions, RunOptions, TrainedEmbedderOptions, option
 from perspective.runtime.devices import training_precision
-from perspective.runtime.distributed import broadcast_from_main
+from perspective.runtime.distributed import broadcast_from_main, is_main
 from perspective.training.settings import TrainSettings
 
 
@@ -72,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     inputs |= find_local(embedder=files.embedder)
     output = Output(path, "embedder", made_from, inputs, precision=training_precision())
     if broadcast_from_main(lambda: output.is_finished(files.overwrite)):
+        if is_main():
+            output.discard_partial()  # of a run that was killed when all was written
         return
     output.record = record
     trained_before = read_record(Path(files.embedder)).judge

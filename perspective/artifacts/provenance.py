@@ -42,7 +42,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Versions of the methods by schema; 1 if not listed. Raise one when a change of code changes the numbers that the
 # same settings give: prompts and their examples, token limits, the trust rule, neighbours ...
 METHOD_VERSIONS = {
-    **{"answer states": 2, "teacher": 3, "embedder": 3},
+    **{"answer states": 2, "teacher": 4, "embedder": 3},
     **{"number of clusters": 2, "clusters": 2, "cluster names": 3, "map": 2},
 }
 

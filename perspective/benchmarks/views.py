@@ -126,7 +126,7 @@ class ViewReader:
     def _read_after(self, share: float) -> np.ndarray:
         """Return the states after a share of the layers, `(n_texts, hidden)`."""
         llm = load_llm(self._run.settings.llm)
-        body = llm.model.base_model
+        body = llm.body
         n_layers = round(share * len(body.layers))
         body.layers = body.layers[:n_layers]
         body.config.num_hidden_layers = n_layers

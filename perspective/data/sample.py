@@ -52,9 +52,13 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"--adapt_on {settings.adapt_on}: {corpus.path} has {len(texts)} texts; leave the option out"
             )
         labels = read_column(corpus.path, settings.label_column, required=False)
+        if settings.label_column != "label" and all(label is None for _, label in labels):
+            raise DataError(f'{corpus.path}: no text has a value in "{settings.label_column}"; see --label_column')
         records = []
         for row in sample_rows(len(texts), settings.adapt_on, SEED).tolist():
             label = labels[row][1]
+            if not isinstance(label, str | int | float | list | dict | None):
+                label = str(label)  # a date or a decimal number of a parquet file
             records.append(
                 {"task": name, "input": texts[row], **({} if label is None else {"label": label}), "row": row}
             )

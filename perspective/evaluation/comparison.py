@@ -127,7 +127,7 @@ def load_comparison(
 
 def _check_origins(before: Path, after: Sequence[Path], checkpoints: Sequence[Path]) -> None:
     """Compare what the sidecars say; files from elsewhere have none."""
-    measured = read_sidecar(before)
+    measured, base = read_sidecar(before), read_sidecar(_find_embeds(before))
     trained = [read_sidecar(checkpoint) for checkpoint in checkpoints]
     for path, made, checkpoint in zip(after, trained, checkpoints, strict=True):
         found, vectors = read_sidecar(path), read_sidecar(_find_embeds(path))
@@ -137,6 +137,10 @@ def _check_origins(before: Path, after: Sequence[Path], checkpoints: Sequence[Pa
             raise DataError(f"{path}: of other vectors than are there now; run {EMBED_AGAIN} again")
         if vectors and made and vectors.inputs.get("checkpoint") != made.sha256:
             raise DataError(f"{path}: not of {checkpoint.name} as it is now; run {EMBED_AGAIN} --overwrite")
+        if base and made and _describe_embedder(base) != _describe_embedder(made):
+            raise DataError(f"{before}: of another embedder than {checkpoint.name} began with; measure both again")
+        if base and vectors and base.precision != vectors.precision:
+            raise DataError(f"{path}: in {vectors.precision}, {before.name} in {base.precision}; measure both again")
         first = trained[0]
         if first and made and _describe_training(first) != _describe_training(made):
             raise DataError(
@@ -147,6 +151,12 @@ def _check_origins(before: Path, after: Sequence[Path], checkpoints: Sequence[Pa
 
 def _describe_labels(measured: Sidecar) -> tuple[dict[str, Any], str | None]:
     return measured.settings, measured.inputs.get("texts")
+
+
+def _describe_embedder(made: Sidecar) -> tuple[Any, ...]:
+    """Return what tells embedders apart: the content of a folder, or the name on the hub."""
+    content = made.inputs.get("embedder")
+    return (content,) if content else (made.settings.get("embedder"), made.settings.get("revision"))
 
 
 def _describe_training(made: Sidecar) -> tuple[Any, ...]:

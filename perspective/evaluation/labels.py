@@ -39,7 +39,7 @@ def load_labels(corpus: CorpusSettings, column: str = "label") -> list[str | Non
         all labels are the same, or no label is given twice (a column of ids); the last two with a warning.
 
     Raises:
-        DataError: A text has several labels.
+        DataError: A text has several labels, or a column that is not the default holds none.
     """
     rows = read_column(corpus.path, column, required=False)
     several = next((place for place, value in rows if isinstance(value, list | dict | np.ndarray)), None)
@@ -47,6 +47,8 @@ def load_labels(corpus: CorpusSettings, column: str = "label") -> list[str | Non
         raise DataError(f'{several}: "{column}" is no single label; take another --label_column')
     labels = [None if _is_missing(value) else str(value) for _, value in rows]
     given = [label for label in labels if label is not None]
+    if not given and column != LabelOptions.label_column:
+        raise DataError(f'{corpus.path}: no text has a value in "{column}"; see --label_column')
     if not given:
         return None
     n_classes = len(set(given))

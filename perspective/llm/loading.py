@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from perspective.errors import ModelError
 from perspective.models.registry import LLMS, explain_loading, find_source
 from perspective.models.weights import locate_weights, pick_quantization, read_gguf_once
 from perspective.runtime.devices import load_with_attention, pick_device, pick_reading_dtype
@@ -27,6 +28,12 @@ class LLM:
     def device(self) -> torch.device:
         """The device for inputs."""
         return self.model.device
+
+    @property
+    def body(self) -> Any:  # noqa: ANN401
+        """The model without its head; some classes, such as Llama 4's, name another attribute as theirs."""
+        body = self.model.base_model
+        return getattr(self.model, "model", body) if body is self.model else body
 
     @property
     def max_tokens(self) -> int:
@@ -71,8 +78,10 @@ def load_llm(
     with explain_loading(name), read_gguf_once():
         tokenizer = transformers.AutoTokenizer.from_pretrained(weights.folder, **options)
         auto = getattr(transformers, auto_class)
-        load = partial(auto.from_pretrained, weights.folder, dtype=dtype, **options)
-        model = load_with_attention(lambda **attention: load(**{**attention, **model_options}), device, dtype)
+        load = partial(auto.from_pretrained, weights.folder, dtype=dtype, output_loading_info=True, **options)
+        model, found = load_with_attention(lambda **attention: load(**{**attention, **model_options}), device, dtype)
+        if missing := sorted(found["missing_keys"]):  # transformers would draw them at random
+            raise ModelError(f"{name}: has no weights for {', '.join(missing[:3])}; is it a model of another kind?")
         if load_in == "auto":
             model = model.to(device)
     return LLM(name, model.eval(), tokenizer)

@@ -229,7 +229,7 @@ def _reads_equally(llm: LLM, packed: bool) -> bool:
     """Test whether prompts after a cached prefix, packed or one a row, get the vectors of whole single prompts."""
 
     def forward(ids: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, **inputs: Any) -> torch.Tensor:  # noqa: ANN401
-        return llm.model.base_model(ids, **inputs).last_hidden_state[rows, columns].float()
+        return llm.body(ids, **inputs).last_hidden_state[rows, columns].float()
 
     try:
         rests = [prompt[1:] for prompt in PROBE]
@@ -248,7 +248,7 @@ def _reads_equally(llm: LLM, packed: bool) -> bool:
 @torch.inference_mode()
 def _read_cache(llm: LLM, beginning: Tokens) -> Any:  # noqa: ANN401  of transformers
     ids = torch.tensor([beginning], device=llm.device)
-    return llm.model.base_model(ids, use_cache=True).past_key_values
+    return llm.body(ids, use_cache=True).past_key_values
 
 
 def _count_common(one: Tokens, other: Tokens) -> int:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 CHUNK_TEXTS = 2**15  # texts sorted by length together: limits both padding and memory
-CPU_LIMIT = BatchLimit(items=64, padding=0.1)  # a CPU pays for every token of padding
+# A CPU pays for every token of padding; 64 texts of 512 tokens at a time, fewer that are longer.
+CPU_LIMIT = BatchLimit(items=64, tokens=2**15, padding=0.1)
 CHARS_PER_TOKEN = 3  # English has four to five, so the estimate favours small batches
 
 _Sized = tuple[str, int]  # a text and its number of tokens
@@ -157,6 +158,10 @@ def embed_texts(
             vectors[start : start + len(chunk)] = found
     if vectors is None:
         raise DataError("there is no text to embed")
+    first: dict[str, int] = {}
+    origin = np.array([first.setdefault(text, row) for row, text in enumerate(texts)])
+    copies = np.flatnonzero(origin != np.arange(len(texts)))
+    vectors[copies] = vectors[origin[copies]]  # bit for bit: batches of other shapes round differently
     return vectors
 
 

@@ -157,7 +157,7 @@ def find_source(name: str, spec: EmbedderSpec | LLMSpec | None, known: dict[str,
 @contextmanager
 def explain_loading(name: str) -> Iterator[None]:
     """Convert loading errors into a one-line `ModelError` that says how to fix them."""
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, StrictDataclassError
     from safetensors import SafetensorError
     from transformers.utils.logging import disable_progress_bar
 
@@ -178,7 +178,7 @@ def explain_loading(name: str) -> Iterator[None]:
         if not any(REMOTE_CODE in frame.filename for frame in traceback.extract_tb(error.__traceback__)):
             raise
         raise ModelError(f"{name}: the code of its repository fails with this transformers ({error})") from None
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
         if "gated repo" in reason.lower():
             raise ModelError(NO_LICENCE.format(name)) from None

@@ -210,7 +210,7 @@ class StateReader:
         return states
 
     def _read_ends(self, ids: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, **inputs: Any) -> torch.Tensor:  # noqa: ANN401
-        states = self._llm.model.base_model(ids, **inputs).last_hidden_state
+        states = self._llm.body(ids, **inputs).last_hidden_state
         return states[rows, columns].float()
 
 

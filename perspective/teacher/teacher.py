@@ -20,6 +20,7 @@ from perspective.vectors import (
     blend,
     blend_directions,
     center_rows,
+    find_distinct,
     half_whiten,
     keep_directions,
     normalize_rows,
@@ -98,16 +99,17 @@ def make_teacher(vectors: np.ndarray, evidence: TeacherEvidence, settings: Teach
     """
     if len(vectors) < MIN_TEXTS:
         raise DataError(f"{len(vectors)} texts: too few for a teacher; give at least {MIN_TEXTS}")
-    rows = center_rows(vectors if evidence.judged is None else evidence.judged)
+    first, position = find_distinct(vectors)  # copies of a text would be one another's only neighbours
+    rows = center_rows((vectors if evidence.judged is None else evidence.judged)[first])
     states, trust = None, Trust(0.0)
     if evidence.states is not None:
-        states, trust = half_whiten(evidence.states), _decide_trust(rows, evidence, settings)
+        states, trust = half_whiten(evidence.states[first]), _decide_trust(rows[position], evidence, settings)
     blended = rows if states is None else blend_views(rows, states, trust.weight)
     if settings.diffused:
         graph = connect_neighbors(blended, rows, states, max(trust.weight, GATE_WEIGHT * trust.relation))
         del rows, states  # gigabytes of a million texts
         blended = diffuse(blended, graph)
-    return Teacher(fit_to_embedder(blended, vectors), trust)
+    return Teacher(fit_to_embedder(blended, vectors[first])[position], trust)
 
 
 def blend_views(rows: np.ndarray, states: np.ndarray, weight: float) -> np.ndarray:

@@ -26,7 +26,13 @@ def require_adapters(load_in: str, lora_rank: int) -> None:
 
 
 def add_adapters(model: SentenceTransformer, rank: int) -> None:
-    """Add LoRA adapters of a rank to all linear layers; alpha is twice the rank."""
+    """Add LoRA adapters of a rank to all linear layers; alpha is twice the rank.
+
+    Raises:
+        DataError: The embedder has no transformer.
+    """
+    if model.transformers_model is None:
+        raise DataError("--lora_rank: adapters need a transformer, and this embedder has none; leave it out")
     from peft import LoraConfig, TaskType
 
     model.add_adapter(

@@ -15,7 +15,7 @@ from perspective.errors import DataError
 from perspective.models.prompts import get_prompt
 from perspective.runtime.distributed import n_processes
 from perspective.training.model_card import describe_training
-from perspective.training.run import DivergenceError, RunSettings, run_training, save_trained
+from perspective.training.run import DivergenceError, RunSettings, limit_length, run_training, save_trained
 from perspective.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def distill_embedder(
     if (body := model.transformers_model) is not None:
         body.get_input_embeddings().requires_grad_(False)
     _turn_dropout_off(model)
+    limit_length(model, settings.max_source_length)  # before the error is measured, on texts as they are trained on
     initial_state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
     compared = np.random.default_rng(settings.seed).permutation(len(texts))[:N_COMPARED]
     measure = partial(_measure_error, model, [texts[row] for row in compared], teacher[compared])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from perspective.errors import DataError
-from perspective.vectors import half_whiten
+from perspective.vectors import find_distinct, half_whiten
 
 N_CONTROL_TEXTS = 512  # read again with the control questions
 MIN_CONTROL_TEXTS = 100  # with fewer, agreement by chance is too large
@@ -102,6 +102,8 @@ def decide_trust(vectors: np.ndarray, states: np.ndarray, reworded: np.ndarray, 
         reworded: The same question in another wording.
         others: Answers to other questions.
     """
+    first, _ = find_distinct(vectors)
+    vectors, states, reworded, *others = (rows[first] for rows in (vectors, states, reworded, *others))
     if len(states) < MIN_CONTROL_TEXTS:
         return Trust(0.0)
     asked = [_find_nearest(half_whiten(one)) for one in (states, reworded)]

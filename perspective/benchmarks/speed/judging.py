@@ -91,7 +91,7 @@ def bench_states(settings: SpeedSettings) -> list[Row]:
     @torch.inference_mode()
     def other() -> None:
         for _ in range(count_batches()):
-            llm.model.base_model(ids, use_cache=False)
+            llm.body(ids, use_cache=False)
 
     one, two, _ = time_pairs(ours, other, settings.n_pairs)
     rates = facts["n_tokens"] / one, count_batches() * ids.numel() / two
