@@ -120,9 +120,13 @@ def run_training(
         DataError: The checkpoints belong to other inputs or settings, or several processes cannot
             share a batch evenly.
         DivergenceError: The loss or a weight became NaN or infinite.
+        ModelError: The embedder has different modules for queries and documents.
     """
+    from sentence_transformers.sentence_transformer.modules import Router
     from transformers import set_seed
 
+    if any(isinstance(module, Router) for module in model.modules()):
+        raise ModelError("an embedder with different modules for queries and documents cannot be trained here")
     trainer_class, arguments_class = _pick_trainer(model)
     limit_length(model, settings.max_source_length)
     batch_size = _split_batch_size(settings.per_device_train_batch_size)

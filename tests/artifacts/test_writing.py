@@ -104,3 +104,13 @@ def test_other_errors_stay_what_they_are(tmp_path):
         raise PermissionError(errno.EACCES, "denied")
     with pytest.raises(DataError, match="^a: row 3$"), atomic_path(tmp_path / "a"):
         raise DataError("a: row 3")
+
+
+def test_a_link_to_a_folder_is_replaced_and_what_it_names_stays(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "weights").write_text("old")
+    (tmp_path / "model").symlink_to(tmp_path / "elsewhere")
+    with atomic_path(tmp_path / "model") as folder:
+        folder.mkdir()
+    assert not list((tmp_path / "model").iterdir()) and (tmp_path / "elsewhere" / "weights").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "model"]

@@ -82,5 +82,5 @@ def test_help_pages_train_in_three_roles_and_share_no_page(monkeypatch, tmp_path
 
 
 def test_an_unknown_arm_is_refused():
-    with pytest.raises(DataError, match='--arms "distiled": choose distilled or plain'):
+    with pytest.raises(DataError, match='--arms "distiled": did you mean distilled?'):
         hybrid.HybridBenchmark(arms=["distiled"])

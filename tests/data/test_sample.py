@@ -1,6 +1,8 @@
+import datetime
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import write_jsonl
 
@@ -55,3 +57,15 @@ def test_rows_are_spread_over_the_file():
 def test_a_sample_is_judged_by_the_perspective_of_its_data_set():
     assert choose_wording("banking77_n=1000") == choose_wording("banking77")
     assert choose_wording("unknown_n=1000").perspective == "topic"
+
+
+def test_dates_are_labels_and_a_column_that_is_named_must_hold_some(texts, tmp_path, capfd):
+    table = pd.DataFrame({"text": [f"text {row}" for row in range(50)]})
+    table["kind"] = [datetime.date(2026, 1, 1 + row % 3) for row in range(50)]
+    table.to_parquet(tmp_path / "mine.parquet")
+    draw(tmp_path / "mine.parquet", 20)
+    records = (tmp_path / "datasets" / "mine_n=20" / "small.jsonl").read_text().splitlines()
+    assert {json.loads(record)["label"] for record in records} == {"2026-01-01", "2026-01-02", "2026-01-03"}
+    with pytest.raises(SystemExit):
+        draw(texts, 20, "--label_column", "kindd", "--overwrite")
+    assert 'no text has a value in "kindd"' in capfd.readouterr().err

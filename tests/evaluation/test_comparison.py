@@ -137,8 +137,9 @@ def write_measures(path, scores, label_column="label", **inputs):
     Output(path, "measures", {"label_column": label_column}, inputs).write_json(measures(scores))
 
 
-def write_vectors(path, checkpoint, value):
-    Output(path, "embeddings", {}, {"checkpoint": checkpoint}).write_vectors(np.full((2, 2), value, dtype=np.float32))
+def write_vectors(path, checkpoint, value, **settings):
+    output = Output(path, "embeddings", settings, {"checkpoint": checkpoint})
+    output.write_vectors(np.full((2, 2), value, dtype=np.float32))
 
 
 def compare(run, dataset, embedder, n_seeds=1, **more):
@@ -202,6 +203,8 @@ def test_what_cannot_be_compared_is_named(run):
         (lambda run: run.after[1].write_text('{"ACC": "x"}'), "ACC is 'x', not a list of figures"),
         (lambda run: run.after[1].write_text("5"), "expected an object, found int"),
         (lambda run: write_vectors(run.vectors, run.first, 2), "of other vectors than are there now"),
+        (lambda run: write_vectors(run.base, run.texts, 1, embedder="e5"), "of another embedder than first began with"),
+        (lambda run: edit_sidecar(run.base, precision="bfloat16"), "in None, before_measures.json in bfloat16"),
         (lambda run: write_record(run.first, {"seed": 3}, content={"trained": "again"}), "not of first as it is now"),
     ],
 )
@@ -212,6 +215,8 @@ def test_only_runs_that_belong_together_are_compared(tmp_path, change, message):
         write_record(checkpoint, {"seed": seed}, judge=JudgeRecord(name="smollm2"))
     run.texts = tmp_path / "texts.jsonl"
     run.texts.write_text("{}")
+    run.base = tmp_path / "before.npy"
+    write_vectors(run.base, run.texts, 1)
     write_measures(run.before, (60, 62, 64), texts=run.texts)
     write_vectors(run.vectors, run.first, 1)
     write_measures(run.after[0], (65, 67, 69), texts=run.texts, embeddings=run.vectors)

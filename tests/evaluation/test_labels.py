@@ -5,6 +5,7 @@ from helpers import make_vectors, run_stage, write_jsonl
 
 from perspective.artifacts import Judgment, Output, Triplet, load_triplets, read_facts, read_json, save_judgments
 from perspective.data.corpus import CorpusSettings
+from perspective.errors import DataError
 from perspective.evaluation.clustering_scores import score_clustering
 from perspective.evaluation.gold import add_gold_answers, keep_labelled
 from perspective.evaluation.labels import find_labelled, load_labels
@@ -49,6 +50,12 @@ def test_labels_that_measure_nothing_are_ignored_with_a_warning(load, caplog, la
 
 def test_no_labels_are_no_warning(load, caplog):
     assert load(None, None) is None and not caplog.records
+
+
+def test_a_column_that_is_named_must_hold_labels(tmp_path):
+    path = write_jsonl(tmp_path / "texts.jsonl", [{"input": "a", "intent": "x"}])
+    with pytest.raises(DataError, match='no text has a value in "intend"; see --label_column'):
+        load_labels(CorpusSettings("mine", data_path=str(path)), "intend")
 
 
 def test_texts_without_a_label_are_left_out_of_the_scores():

@@ -38,7 +38,7 @@ def llama():
 
 def make_reader(llm, max_tokens=64):
     def forward(ids, rows, columns, **inputs):
-        return llm.model.base_model(ids, **inputs).last_hidden_state[rows, columns]
+        return llm.body(ids, **inputs).last_hidden_state[rows, columns]
 
     return PromptReader(llm, forward, max_tokens)
 
@@ -57,7 +57,7 @@ def draw_prompts(n, shared=(), seed=0):
 
 @torch.inference_mode()
 def read_alone(llm, prompts):
-    return torch.stack([llm.model.base_model(torch.tensor([prompt])).last_hidden_state[0, -1] for prompt in prompts])
+    return torch.stack([llm.body(torch.tensor([prompt])).last_hidden_state[0, -1] for prompt in prompts])
 
 
 @pytest.mark.parametrize("shared", [(), (5, 6, 7, 8, 9)])
@@ -122,3 +122,14 @@ def test_the_beginning_is_read_once(llama, one_thread):
     others = draw_prompts(20, shared=(5, 6), seed=9)
     for asked in (others, others[:1]):
         assert torch.allclose(reader.read(asked), read_alone(llama, asked), rtol=1e-4, atol=1e-4)
+
+
+def test_a_class_that_names_a_wrong_body_is_read(one_thread):
+    """Llama 4's causal LM calls its body by another name than its `base_model_prefix`, and is its own base model."""
+    torch.manual_seed(0)
+    sizes = {**SIZES, "intermediate_size_mlp": 64, "head_dim": 8, "num_local_experts": 2}
+    model = transformers.AutoModelForCausalLM.from_config(transformers.Llama4TextConfig(**sizes)).eval()
+    assert model.base_model is model
+    llm = LLM("Llama4", model, tokenizer=None)
+    prompts = draw_prompts(4)
+    assert torch.isfinite(read_alone(llm, prompts)).all() and read_alone(llm, prompts).shape[1] == SIZES["hidden_size"]

@@ -1,5 +1,6 @@
 import hashlib
 import importlib
+import json
 import shutil
 
 import numpy as np
@@ -64,6 +65,23 @@ def test_describe_model(package, monkeypatch):
     }
     assert describe_model("missing") == {"model": "missing", "hub": "org/model", "package": None}
     assert describe_model("a/folder") == {"model": "a/folder"}
+
+
+def test_an_llm_without_its_head_is_refused(tmp_path, build):
+    """As e5-mistral's folder: transformers would draw the head at random, another one each time."""
+    tokenizer = build.bpe()
+    folder = build.save_llama(tmp_path / "body", "LlamaModel", tokenizer)
+    with pytest.raises(ModelError, match=r"has no weights for lm_head\.weight; is it a model of another kind"):
+        load_llm(str(folder))
+
+
+@pytest.mark.parametrize("load", [load_embedder, load_llm])
+def test_a_config_with_an_invalid_value_is_one_line(load, tmp_path, llm_folder):
+    folder = shutil.copytree(llm_folder, tmp_path / "odd")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": "two"}))
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load(str(folder))
 
 
 @pytest.mark.parametrize("load", [load_embedder, load_llm])

@@ -14,6 +14,7 @@ from perspective.teacher.teacher import (
     fit_to_embedder,
     make_teacher,
 )
+from perspective.trust.specificity import MAX_WEIGHT, sample_control_rows
 from perspective.vectors import center_rows, half_whiten, normalize_rows
 
 
@@ -139,3 +140,23 @@ def test_the_teacher_is_what_its_parts_make(spaces, learned, weight):
     evidence = TeacherEvidence(states, judged=judged if learned else None)
     found = make_teacher(vectors, evidence, TeachSettings(weight=weight)).vectors
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_copies_of_texts_change_nothing(spaces):
+    """Each text once, and each four times, next to one another or not."""
+    vectors, states, _ = spaces
+    rng = np.random.default_rng(2)
+    rows = rng.permutation(np.repeat(np.arange(len(vectors)), 4))
+    control = [states + noise * rng.normal(size=states.shape).astype(np.float32) for noise in (0.3, 0.3, 0.5, 0.5)]
+    once = make_teacher(vectors, TeacherEvidence(states, control), TeachSettings())
+    sample = rows[sample_control_rows(len(rows))]
+    often = make_teacher(
+        vectors[rows], TeacherEvidence(states[rows], [one[sample] for one in control]), TeachSettings()
+    )
+    assert 0.05 < once.trust.weight < MAX_WEIGHT and often.trust.weight == pytest.approx(once.trust.weight, abs=0.1)
+    given = TeachSettings(weight=0.5)
+    once = make_teacher(vectors, TeacherEvidence(states), given)
+    often = make_teacher(vectors[rows], TeacherEvidence(states[rows]), given)
+    first = np.unique(rows, return_index=True)[1]
+    cosines = (normalize_rows(often.vectors[first]) * normalize_rows(once.vectors)).sum(axis=1)
+    assert cosines.min() > 0.999 and (often.vectors == often.vectors[first][rows]).all()

@@ -1,13 +1,20 @@
 """Adapters of bases in 4 bits and of sharded weights, as far as a CPU can show."""
 
 import numpy as np
+import pytest
 import torch
+from conftest import make_wordpiece_tokenizer
 from helpers import load_with_random_adapters
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Router, StaticEmbedding
 
-from perspective.artifacts import ROOT
+from perspective.artifacts import ROOT, Output, TrainingTriplet, Triplet
+from perspective.errors import DataError, ModelError
 from perspective.models.embedders import load_embedder
-from perspective.training.adapters import load_adapters, merge_adapters
+from perspective.training.adapters import add_adapters, load_adapters, merge_adapters
+from perspective.training.finetuning import finetune_embedder
 from perspective.training.run import replace_shards
+from perspective.training.settings import TrainSettings
 
 TEXTS = ["top up my card", "rain"]
 
@@ -75,3 +82,19 @@ def test_accelerate_reads_the_configurations():
         for name in ("fsdp", "zero3")
     ]
     assert [kind.rpartition(".")[2] for kind in kinds] == ["FSDP", "DEEPSPEED"]
+
+
+def test_an_embedder_without_a_transformer_gets_none():
+    model = SentenceTransformer(
+        modules=[StaticEmbedding(make_wordpiece_tokenizer().backend_tokenizer, embedding_dim=8)]
+    )
+    with pytest.raises(DataError, match="adapters need a transformer, and this embedder has none"):
+        add_adapters(model, 4)
+
+
+def test_an_embedder_with_two_sides_is_not_trained(tmp_path):
+    sides = [[StaticEmbedding(make_wordpiece_tokenizer().backend_tokenizer, embedding_dim=8)] for _ in range(2)]
+    model = SentenceTransformer(modules=[Router.for_query_document(*sides, default_route="document")], device="cpu")
+    triplets = [TrainingTriplet("", f"a {row}", f"b {row}", f"c {row}", Triplet(0, 1, 2)) for row in range(4)]
+    with pytest.raises(ModelError, match="different modules for queries and documents cannot be trained"):
+        finetune_embedder(model, triplets, TrainSettings(), Output(tmp_path / "out", "embedder", {}))

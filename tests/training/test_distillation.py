@@ -51,3 +51,13 @@ def test_an_error_that_is_no_number_is_no_smaller_error():
     for after in (float("nan"), 0.2, 0.3):
         with pytest.raises(DivergenceError, match="led away from the teacher"):
             _require_smaller_error(after, 0.2, 1e-3)
+
+
+def test_the_error_is_measured_on_texts_as_they_are_trained_on(tmp_path, embedder_folder):
+    """The teacher is near the vectors of the whole texts, which those that are cut cannot reach."""
+    texts = [f"card {row} {'music rain ' * (row % 4 + 3)}" for row in range(40)]
+    model = load_embedder(str(embedder_folder), device="cpu")
+    teacher = model.encode(texts) + 0.001
+    settings = TrainSettings(recipe="distill", max_source_length=4, per_device_train_batch_size=8, learning_rate=1e-4)
+    distill_embedder(model, texts, teacher, settings, Output(tmp_path / "out", "embedder", {}))
+    assert load_embedder(str(tmp_path / "out"), device="cpu").max_seq_length == 4

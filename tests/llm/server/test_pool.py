@@ -153,8 +153,10 @@ def test_one_question_at_a_time_tries_a_server_anew(servers, monkeypatch):
     monkeypatch.setattr(pool, "REST_SECONDS", 0.2)
     servers[0].respond = refuse(503, "loading")
     servers[1].delay_seconds = 0.02
+    started = time.monotonic()
     check_all_right(list(make_judge(servers, concurrency=8).judge(make_questions(200))), 200)  # about a second
-    assert len(servers[0].requests) <= 3 + 8 + 8
+    n_rests = (time.monotonic() - started) / 0.2
+    assert len(servers[0].requests) <= 3 + 8 + 2 * n_rests
 
 
 def test_a_limited_server_is_no_reason_to_wait(servers):
