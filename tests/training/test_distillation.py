@@ -3,6 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
+from helpers import run_stage, write_jsonl
 from safetensors.torch import load_file
 
 from perspective.artifacts import Output, hash_file
@@ -61,3 +62,26 @@ def test_the_error_is_measured_on_texts_as_they_are_trained_on(tmp_path, embedde
     settings = TrainSettings(recipe="distill", max_source_length=4, per_device_train_batch_size=8, learning_rate=1e-4)
     distill_embedder(model, texts, teacher, settings, Output(tmp_path / "out", "embedder", {}))
     assert load_embedder(str(tmp_path / "out"), device="cpu").max_seq_length == 4
+
+
+def test_what_a_kill_at_the_very_end_left_is_removed(tmp_path, embedder_folder, sentences):
+    """The model is whole, its checkpoints are still there: they would refuse other settings."""
+    texts = sentences(40)
+    vectors = load_embedder(str(embedder_folder), device="cpu").encode(texts)
+    data = write_jsonl(tmp_path / "tiny.jsonl", [{"input": text} for text in texts])
+    np.save(tmp_path / "teacher.npy", vectors + 0.5 * np.random.default_rng(0).normal(size=(1, 32)).astype(np.float32))
+    options = [
+        "--dataset",
+        "tiny",
+        "--data_path",
+        data,
+        "--embedder",
+        embedder_folder,
+        "--output_dir",
+        tmp_path / "out",
+    ]
+    options += ["--train_file", tmp_path / "teacher.npy", "--per_device_train_batch_size", 8]
+    run_stage("finetune", *options)
+    (tmp_path / "out.partial" / "checkpoint-1").mkdir(parents=True)
+    run_stage("finetune", *options)
+    assert not (tmp_path / "out.partial").exists() and (tmp_path / "out" / "model.safetensors").exists()
