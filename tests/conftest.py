@@ -211,6 +211,14 @@ def llm_folder(models_folder):
     return save_llama(models_folder / "llm", "LlamaForCausalLM", make_bpe_tokenizer())
 
 
+@pytest.fixture(scope="module")
+def llm(llm_folder):
+    """That LLM, loaded."""
+    from perspective.llm.loading import load_llm
+
+    return load_llm(str(llm_folder))
+
+
 @pytest.fixture(scope="session")
 def reward_folder(models_folder):
     """A tiny Llama sequence classifier with one output."""

@@ -1,5 +1,6 @@
 """What tests of whole stages share."""
 
+import functools
 import importlib
 import json
 import os
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = {
@@ -165,3 +167,24 @@ def make_question(row, query, choice1, choice2, gold=None):
 
 def row_of(judgment):
     return judgment.triplet.query_idx // 3
+
+
+def refuse(capsys, stage, *arguments, **more):
+    """Run a stage (by its name, or a callable) that must end with exit code 2; return its one line."""
+    run = stage if callable(stage) else functools.partial(run_stage, stage)
+    with pytest.raises(SystemExit) as ended:
+        run(*arguments, **more)
+    assert ended.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def find_browser():
+    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    return next((found for found in map(shutil.which, filter(None, names)) if found), None)
+
+
+def load_weights(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")

@@ -64,7 +64,7 @@ def load_llm(
         ModelError: Unknown name, unreachable hub, files that are not a model, or a quantisation
             that this machine does not support.
     """
-    source = find_source(name, LLMS.get(name), LLMS)
+    source = find_source(name, LLMS)
     import transformers
 
     transformers.utils.logging.disable_progress_bar()

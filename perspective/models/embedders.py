@@ -60,7 +60,7 @@ def load_embedder(
         ModelError: Unknown name, unreachable hub, or files that are not a model or were changed since training.
     """
     spec = EMBEDDERS.get(name)
-    source = find_source(name, spec, EMBEDDERS)
+    source = find_source(name, EMBEDDERS)
     if spec is not None and spec.pickled:
         source = fetch_converted(source, revision)
     if adapter := find_adapter(source):

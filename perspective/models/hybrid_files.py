@@ -105,8 +105,7 @@ def find_hybrid(name: str, revision: str | None = None) -> Path:
     Raises:
         ModelError: There are no heads.
     """
-    spec = EMBEDDERS.get(name)
-    folder = fetch_converted(find_source(name, spec, EMBEDDERS), revision)
+    folder = fetch_converted(find_source(name, EMBEDDERS), revision)
     if not (folder / HEADS).is_file():
         raise ModelError(
             f"{name}: has no heads ({HEADS}); train some with train_hybrid.sh, take bge-m3, or search with "

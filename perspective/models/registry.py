@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,18 +132,17 @@ def find_local(**models: str | None) -> dict[str, Path]:
     return {role: Path(name) for role, name in given.items() if Path(name).exists()}
 
 
-def find_source(name: str, spec: EmbedderSpec | LLMSpec | None, known: dict[str, Any]) -> str | Path:
+def find_source(name: str, known: Mapping[str, EmbedderSpec | LLMSpec]) -> str | Path:
     """Return the folder, file or hub id to load a model from.
 
     Args:
         name: The name given by the user.
-        spec: The specification, if it is a short name.
-        known: The short names, for the error message.
+        known: What short names stand for.
 
     Raises:
         ModelError: The name is neither a short name, nor a path, nor a hub id.
     """
-    if spec is not None:
+    if spec := known.get(name):
         return (spec.packaged.find() if spec.packaged else None) or spec.hub
     if Path(name).exists():
         return Path(name).resolve()

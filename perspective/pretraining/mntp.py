@@ -145,7 +145,7 @@ def load_head(name: str, model: SentenceTransformer, **options: Any) -> nn.Modul
         head = torch.nn.Linear(words.shape[1], words.shape[0], bias=False, device="meta")
         head.weight = torch.nn.Parameter(words.detach(), requires_grad=False)
         return head
-    weights = locate_weights(find_source(name, EMBEDDERS.get(name), EMBEDDERS))
+    weights = locate_weights(find_source(name, EMBEDDERS))
     with explain_loading(name), read_gguf_once():
         causal, info = transformers.AutoModelForCausalLM.from_pretrained(
             weights.folder,

@@ -210,7 +210,7 @@ def load_rebuilder(
         raise ModelError(
             f"{name}: no encoder with a mask token; choose one, such as --embedder google-bert/bert-base-uncased"
         )
-    source = find_source(name, EMBEDDERS.get(name), EMBEDDERS)
+    source = find_source(name, EMBEDDERS)
     with explain_loading(name):
         whole, info = AutoModelForMaskedLM.from_pretrained(
             source, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options

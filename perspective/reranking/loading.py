@@ -47,8 +47,7 @@ def load_reranker(name: str, device: str | None = None, trust_remote_code: bool 
     """
     if name in LLMS and LLMS[name].judge != "answer":
         raise ModelError(f"{name}: a reward model of conversations; a reranker is a CrossEncoder or a causal LM")
-    known = {**EMBEDDERS, **LLMS}
-    source = find_source(name, LLMS.get(name) or EMBEDDERS.get(name), known)
+    source = find_source(name, {**EMBEDDERS, **LLMS})
     if isinstance(source, Path) and source.is_dir():
         check_folder(source, is_pooled=False)
     with explain_loading(name):

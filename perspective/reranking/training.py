@@ -69,7 +69,7 @@ def load_body(name: str, seed: int) -> CrossEncoder:
     Raises:
         ModelError: It cannot be loaded, or is a causal LM.
     """
-    source = find_source(name, EMBEDDERS.get(name), EMBEDDERS)
+    source = find_source(name, EMBEDDERS)
     if isinstance(source, Path) and source.is_dir():
         check_folder(source, is_pooled=False)
     import torch

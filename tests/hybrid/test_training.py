@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers import fail_at_step, write_jsonl
+from helpers import fail_at_step, refuse, write_jsonl
 
 from perspective.artifacts import hash_file
 from perspective.models.embedders import load_embedder
@@ -106,27 +106,19 @@ def test_every_way_is_evaluated_over_one_index(tmp_path, embedder_folder, train_
     assert scores["tiny_out-multi"] == 100  # each query is a document
 
 
-def fails(capsys, stage, *options):
-    with pytest.raises(SystemExit) as ended:
-        run(stage, *options)
-    assert ended.value.code == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    return line
-
-
 def test_what_does_not_fit_is_one_line(tmp_path, embedder_folder, train_file, collection, monkeypatch, capsys):
     monkeypatch.setattr("perspective.retrieval.layout.RETRIEVAL_STAGE", tmp_path / "stage")
     call = ("--collection", collection, "--embedder")
-    assert "has no heads" in fails(capsys, "evaluate", *call, embedder_folder, "--retriever", "all")
+    assert "has no heads" in refuse(capsys, run, "evaluate", *call, embedder_folder, "--retriever", "all")
     folder = train(tmp_path / "out", embedder_folder, train_file)
     run("index", *call, folder)
     other = train(tmp_path / "other" / "out", embedder_folder, train_file, "--no_distill")
-    line = fails(capsys, "evaluate", *call, other, "--retriever", "sparse", "--output_path", tmp_path / "r")
+    line = refuse(capsys, run, "evaluate", *call, other, "--retriever", "sparse", "--output_path", tmp_path / "r")
     assert re.search(r"tiny_out: made with other .*embedder.*; move it away, or add --overwrite", line)
     monkeypatch.setenv("COMPUTE_DTYPE", "bfloat16")
-    assert "tiny_out: made with other precision (" in fails(capsys, "index", *call, folder)
+    assert "tiny_out: made with other precision (" in refuse(capsys, run, "index", *call, folder)
     options = ("--dataset", "tiny", "--train_file", train_file, "--temperature", 0)
-    assert "--temperature 0.0: must be above 0" in fails(capsys, "train_hybrid", *options)
+    assert "--temperature 0.0: must be above 0" in refuse(capsys, run, "train_hybrid", *options)
 
 
 def test_batches_are_of_one_length_and_no_text_is_in_a_batch_twice():

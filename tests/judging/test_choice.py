@@ -18,15 +18,10 @@ from perspective.judging.written import (
     parse_json_answer,
 )
 from perspective.llm.chat import MAX_NEW_TOKENS
-from perspective.llm.loading import LLM, load_llm
+from perspective.llm.loading import LLM
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 INSTRUCTION = "Select the banking utterance that better corresponds with the Query in terms of intent."
-
-
-@pytest.fixture(scope="module")
-def llm(llm_folder):
-    return load_llm(str(llm_folder))
 
 
 @pytest.fixture

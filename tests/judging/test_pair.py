@@ -11,15 +11,10 @@ from perspective.errors import DataError, ModelError
 from perspective.judging import pair as pair_module
 from perspective.judging.pair import PairJudge
 from perspective.llm.chat import MAX_NEW_TOKENS
-from perspective.llm.loading import LLM, load_llm
+from perspective.llm.loading import LLM
 from perspective.trust.reliability import assess_reliability
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def llm(llm_folder):
-    return load_llm(str(llm_folder))
 
 
 @pytest.fixture

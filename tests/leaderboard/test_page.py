@@ -1,7 +1,6 @@
 import csv
 import io
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -10,7 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, stage_environment
+from helpers import ROOT, find_browser, stage_environment
 from helpers import wait_for as wait_at_most
 from leaderboard_files import SCORES, write_json, write_pair, write_result, write_study
 
@@ -140,11 +139,6 @@ def test_settings_of_a_run_are_shown(page, tmp_path):
 
 
 # the script, and a real browser
-
-
-def find_browser():
-    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    return next((found for found in map(shutil.which, filter(None, names)) if found), None)
 
 
 def script_environment(**more):

@@ -18,11 +18,6 @@ ASKS += [Ask(("lost card", "card is lost"), ("lost",)), Ask(("lost card",), ("lo
 LONG = Ask(tuple("card " * 200 for _ in range(4)), ("card",) * 3, contrasts=("bank " * 200,) * 3, other_name="bank")
 
 
-@pytest.fixture(scope="module")
-def llm(llm_folder):
-    return load_llm(str(llm_folder))
-
-
 @pytest.fixture
 def ask_server(server, plain_network):
     server.respond = answer_json

@@ -2,14 +2,13 @@
 
 import base64
 import json
-import os
 import re
-import shutil
 import sys
 import time
 
 import numpy as np
 import pytest
+from helpers import find_browser
 from helpers import wait_for as wait_at_most
 from page.page_files import ATTACK, describe
 
@@ -20,11 +19,6 @@ from perspective.page.content import cut_texts
 from perspective.page.verdict import find_again, find_origins
 
 TEXTS = [f"text number {i} about {('cards', 'rain', 'songs')[i % 3]}" for i in range(42)]
-
-
-def find_browser():
-    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    return next((found for found in map(shutil.which, filter(None, names)) if found), None)
 
 
 def decode(text, kind):

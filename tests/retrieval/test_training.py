@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, fail_at_step, write_jsonl
+from helpers import ROOT, fail_at_step, load_weights, write_jsonl
 from safetensors.torch import load_file
 
 from perspective.artifacts import Output, hash_file
@@ -42,12 +42,6 @@ def train(folder, embedder_folder, pairs, prompts=(None, None), **settings):
     set_retrieval_prompts(model, "tiny", *prompts)
     train_retriever(model, pairs, settings, output)
     return folder
-
-
-def load_state(folder):
-    from safetensors.torch import load_file
-
-    return load_file(folder / "model.safetensors")
 
 
 def get_gradients(embedder_folder, pairs, make_loss, num_negatives=2):
@@ -203,7 +197,7 @@ def test_lora_is_merged(tmp_path, embedder_folder, pairs, mini_batch_size):
         tmp_path / "out", embedder_folder, pairs, lora_rank=4, learning_rate=1e-2, mini_batch_size=mini_batch_size
     )
     assert not list(folder.glob("adapter*")) and (folder / "lora" / "adapter_model.safetensors").exists()
-    assert set(load_state(folder)) == set(load_state(embedder_folder))
+    assert set(load_weights(folder)) == set(load_weights(embedder_folder))
     texts = ["top up", "rain"]
     before, after = (load_embedder(str(path), device="cpu").encode(texts) for path in (embedder_folder, folder))
     assert np.abs(after - before).max() > 1e-4

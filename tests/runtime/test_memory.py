@@ -190,11 +190,6 @@ def refusals():
     return lambda: Crowded.n_refused - before
 
 
-@pytest.fixture(scope="module")
-def llm(llm_folder):
-    return load_llm(str(llm_folder))
-
-
 def prompts(llm, sentences, n=13):
     return sorted(llm.tokenizer(sentences(n, n_words=12))["input_ids"], key=len, reverse=True)
 

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from helpers import ROOT, run_killed_when, run_stage, stage_command, stage_environment, write_jsonl
+from helpers import ROOT, refuse, run_killed_when, run_stage, stage_command, stage_environment, write_jsonl
 
 from perspective.description.files import find_embeddings, finish_writing, read_clustering, read_count
 from perspective.errors import DataError
@@ -45,14 +45,6 @@ def run(tmp_path):
     for file, dim in ((made.vectors, 16), (made.states, 24)):
         np.save(file, (3 * np.eye(5, dim)[made.groups] + rng.standard_normal((N_TEXTS, dim)) / 2).astype(np.float32))
     return made
-
-
-def refuse(capsys, stage, *arguments):
-    with pytest.raises(SystemExit) as stopped:
-        run_stage(stage, *arguments)
-    assert stopped.value.code == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    return line
 
 
 def test_count_then_cluster_then_assign(run, tmp_path, caplog):

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from helpers import make_vectors, run_stage, write_jsonl
+from helpers import make_vectors, refuse, run_stage, write_jsonl
 
 from perspective.description.records import Name, Names
 from perspective.layout import ClusterFiles, Layout
@@ -39,14 +39,6 @@ def run(tmp_path):
     np.save(made.before, make_vectors(N_TEXTS, n_groups=4).astype(np.float32))
     np.save(made.after, make_vectors(N_TEXTS, n_groups=4, seed=1).astype(np.float32))
     return made
-
-
-def refuse(capsys, draw, *more):
-    with pytest.raises(SystemExit) as stopped:
-        draw(*more)
-    assert stopped.value.code == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    return line
 
 
 def test_map_and_page_are_drawn_once(run, capsys, caplog):

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 from fake_server import completion, send
-from helpers import ROOT, STAGES, run_stage, stage_command, stage_environment, write_jsonl
+from helpers import ROOT, STAGES, refuse, run_stage, stage_command, stage_environment, write_jsonl
 
 from perspective.artifacts import (
     JudgeRecord,
@@ -78,16 +78,6 @@ def pipeline(tmp_path, texts_file, embedder_folder, llm_folder, caplog):
                       "--output_dir", self.checkpoint, "--num_train_epochs", 1, *more)  # fmt: skip
 
     return Pipeline()
-
-
-def refuse(capsys, stage, *arguments, **more):
-    """Run a stage that must fail; return its one line."""
-    with pytest.raises(SystemExit) as stopped:
-        run_stage(stage, *arguments, **more)
-    assert stopped.value.code == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    return lines[0]
 
 
 def test_all_stages_in_a_row(pipeline, tmp_path, caplog, capsys):

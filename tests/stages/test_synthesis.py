@@ -8,7 +8,7 @@ import time
 
 import pytest
 from fake_server import MODEL, completion, send
-from helpers import ROOT, run_killed_when, run_stage, stage_command, stage_environment
+from helpers import ROOT, refuse, run_killed_when, run_stage, stage_command, stage_environment
 
 from perspective.data.collection import load_collection
 from perspective.data.documents import load_passages
@@ -145,16 +145,6 @@ def test_a_killed_run_of_a_local_llm_ends_the_same(tmp_path, documents, long_llm
     assert whole == killed and len(whole.splitlines()) == 12
 
 
-def fail(capsys, name, *options):
-    """Return the one line of an error with exit code 2."""
-    with pytest.raises(SystemExit) as ended:
-        run_stage(name, *options)
-    assert ended.value.code == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    assert len(lines) == 1
-    return lines[0]
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -168,19 +158,19 @@ def test_too_few_documents_are_one_line(tmp_path, capsys, name, content, message
     folder.mkdir()
     (folder / name).write_text(content, encoding="utf-8")
     options = ["--documents_path", folder, "--llm", llm_folder, "--output_path", tmp_path / "out"]
-    assert message in fail(capsys, "generate", *options)
+    assert message in refuse(capsys, "generate", *options)
 
 
 def test_other_bad_input_is_one_line(tmp_path, capsys, llm_folder, documents):
     options = ["--llm", llm_folder, "--output_path", tmp_path]
-    assert "unknown code; did you mean ko" in fail(capsys, "generate", "--languages", "Korean", *options)
-    assert "tasks.yaml: no such file" in fail(capsys, "generate", *options)
+    assert "unknown code; did you mean ko" in refuse(capsys, "generate", "--languages", "Korean", *options)
+    assert "tasks.yaml: no such file" in refuse(capsys, "generate", *options)
     (tmp_path / "tasks.yaml").write_text("short_long:\n- Find a fault: now\n", encoding="utf-8")
-    assert "quotes" in fail(capsys, "generate", "--types", "short_long", *options)
+    assert "quotes" in refuse(capsys, "generate", "--types", "short_long", *options)
     (tmp_path / "tasks.yaml").write_text("long_short: [Name the mood of a letter.]\n", encoding="utf-8")
-    assert 'no tasks of type "short_long"' in fail(capsys, "generate", "--types", "short_long", *options)
-    assert "examples.jsonl: no such file" in fail(capsys, "filter", *options)
-    assert "--temperature 3" in fail(capsys, "generate", "--temperature", "3", *options)
+    assert 'no tasks of type "short_long"' in refuse(capsys, "generate", "--types", "short_long", *options)
+    assert "examples.jsonl: no such file" in refuse(capsys, "filter", *options)
+    assert "--temperature 3" in refuse(capsys, "generate", "--temperature", "3", *options)
 
 
 def test_tasks_by_a_person_are_used_as_they_are(server, plain_network, tmp_path, caplog):

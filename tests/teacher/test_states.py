@@ -11,11 +11,6 @@ from perspective.teacher import states as states_module
 from perspective.teacher.states import EXAMPLES, read_states, write_control_questions, write_question
 
 
-@pytest.fixture(scope="module")
-def llm(llm_folder):
-    return load_llm(str(llm_folder))
-
-
 def read(llm, texts, path, perspective="intent"):
     questions = (write_question(perspective),)
     return read_states(llm, texts, questions, Output(path, "answer states", {"perspective": perspective}))

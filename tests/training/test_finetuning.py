@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import limit_file_size
-from safetensors.torch import load_file
+from helpers import limit_file_size, load_weights
 from transformers import Trainer
 
 from perspective.artifacts import (
@@ -91,13 +90,8 @@ def test_training_moves_positives_nearer_than_negatives(tmp_path, embedder_folde
 def test_lora_is_merged(tmp_path, embedder_folder, triplets):
     folder = train(tmp_path / "out", embedder_folder, triplets, lora_rank=4, learning_rate=1e-2)
     assert not list(folder.glob("adapter*"))
-    assert set(load_state(folder)) == set(load_state(embedder_folder))
+    assert set(load_weights(folder)) == set(load_weights(embedder_folder))
     assert np.abs(encode(folder) - encode(embedder_folder)).max() > 1e-4
-
-
-def load_state(folder):
-
-    return load_file(folder / "model.safetensors")
 
 
 def test_no_triplet_leaves_the_embedder_unchanged(tmp_path, embedder_folder):
