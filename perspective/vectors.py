@@ -35,7 +35,10 @@ def find_distinct(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray] | tuple[
     >>> first[:3], position[:6], find_distinct(rows[::2])
     (array([0, 2, 4]), array([0, 0, 1, 1, 2, 2]), (slice(None, None, None), slice(None, None, None)))
     """
-    hashes = np.array([hash(row.tobytes()) for row in vectors])
+    hashes = np.empty(len(vectors), dtype=np.int64)
+    for rows in _chunks(len(vectors)):
+        hashes[rows] = [hash(row.tobytes()) for row in np.asarray(vectors[rows])]
+        forget_pages(vectors)
     _, found, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     if not MIN_DISTINCT <= len(found) < (1 - MAX_COPIES) * len(vectors):
         return slice(None), slice(None)

@@ -111,7 +111,8 @@ def write_clusters(
     for remark in remarks:
         logger.warning("%s: %s (the edit is kept, but has no effect here)", display_path(files.edits), remark)
     output.facts |= {"n_texts": len(texts), "edits_without_effect": remarks, "updated_from": sources}
-    output.facts["highest_id"] = max(find_free_id(files) - 1, *(one.id for one in clustering.record.clusters))
+    # Parts that a person's edits made keep their ids for themselves, also when the edits are taken back.
+    output.facts["highest_id"] = max(_read_highest_id(files.clusters), *(one.id for one in clustering.record.clusters))
     table = make_table(everything.texts, everything.assignment, len(texts)) if everything else None
     write_clustering(output, files, clustering, anchors, table)
 
@@ -197,16 +198,20 @@ def find_free_id(files: ClusterFiles) -> int:
     """Return the first id that no cluster has or had, and that no edit mentions."""
     # Not those of branches, which a person may have renamed.
     used = {NOWHERE, *(one for one in load_edits(files.edits).list_ids() if one < FIRST_BRANCH)}
-    for path in (files.found, files.clusters):  # the latter of those that a person's edits made
-        try:
-            used.add(int(read_facts(path).get("highest_id", NOWHERE)))
-        except DataError as error:  # a damaged sidecar
-            logger.warning("%s", error)
+    used |= {_read_highest_id(files.found), _read_highest_id(files.clusters)}
     if earlier := _read_earlier(files):
         used.add(int(earlier[0].max()))
     if old := _read_if_whole(files):
         used.update(one.id for one in old.record.clusters)
     return max(used) + 1
+
+
+def _read_highest_id(path: Path) -> int:
+    try:
+        return int(read_facts(path).get("highest_id", NOWHERE))
+    except DataError as error:  # a damaged sidecar
+        logger.warning("%s", error)
+        return NOWHERE
 
 
 def _read_earlier(files: ClusterFiles) -> tuple[np.ndarray, list[str]] | None:

@@ -143,6 +143,17 @@ def test_added_clusters_stay_when_edits_change(run):
     assert run.ids() == [0, 1, 2, 4, 5]
 
 
+def test_an_id_of_a_split_that_was_taken_back_is_not_given_again(run):
+    run.files.edits.write_text("split:\n  3: [3, 5]\n")
+    run.write()
+    assert run.ids() == [0, 1, 2, 3, 4, 5]
+    run.files.edits.write_text("")
+    run.write()
+    assert run.ids() == [0, 1, 2, 3, 4] and find_free_id(run.files) == 6
+    run.cluster(n_clusters=6)
+    assert run.ids()[-1] == 6
+
+
 def test_added_clusters_of_other_texts_are_dropped_with_a_warning(run, caplog):
     run.assign([7] * 12, update=True)
     run.groups, run.texts = run.groups[:-5], run.texts[:-5]
