@@ -9,6 +9,7 @@ import pytest
 from helpers import ROOT, STAGES, run_stage, stage_environment
 
 from perspective.artifacts.names import name_dataset
+from perspective.layout import Layout, measures_path
 
 STAGE_SCRIPTS = {
     "1_predict_triplet": ("triplet_sampling", "read_states", "predict_triplet"),
@@ -35,6 +36,16 @@ STAGE_SCRIPTS = {
 def test_letters_and_digits_of_every_script_stay_in_a_name(file, name):
     assert name_dataset(Path("some/folder") / file) == name
     assert name_dataset(Path(unicodedata.normalize("NFD", file))) == unicodedata.normalize("NFC", name)
+
+
+def test_names_of_files_fit_in_any_round_and_script():
+    """Hangul takes three bytes a letter; a file system takes 255, with the ends of sidecar and temporary file."""
+    dataset, embedder = name_dataset(Path(f"{'가' * 90}.csv")), "intfloat/multilingual-e5-small"
+    for _ in range(4):
+        run = Layout(dataset, "small", embedder, judge="qwen2.5-0.5b-instruct-choice")
+        paths = (run.judged_teacher, run.judgments, run.teacher, measures_path(run.after_embeds), run.description.page)
+        assert max(len(f".{path.name}.meta.json.4194304.tmp".encode()) for path in paths) <= 255
+        embedder = str(run.checkpoint)
 
 
 def test_run_names_texts_by_their_file(tmp_path):

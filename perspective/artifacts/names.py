@@ -9,7 +9,8 @@ from pathlib import Path
 
 from perspective.errors import DataError
 
-MAX_NAME_BYTES = 120  # of an embedder in file names; file systems take 255 for the whole name
+# Of an embedder and of a data set in file names; file systems take 255 for the whole name.
+MAX_NAME_BYTES, MAX_DATASET_BYTES = 96, 60
 
 
 def slugify_model(name: str) -> str:
@@ -31,7 +32,8 @@ def name_dataset(path: Path) -> str:
     ('고객_문의_2', 'haikus')
     """
     stem = unicodedata.normalize("NFC", path.stem)  # macOS hands out decomposed names
-    return shorten_name("".join(char if unicodedata.category(char)[0] in "LMN" else "_" for char in stem))
+    name = "".join(char if unicodedata.category(char)[0] in "LMN" else "_" for char in stem)
+    return shorten_name(name, MAX_DATASET_BYTES)
 
 
 def name_sample(dataset: str, n_texts: int) -> str:
@@ -58,13 +60,13 @@ def check_name(option: str, name: str) -> None:
         raise DataError(f'{option} "{name}": must be a name without spaces and slashes')
 
 
-def shorten_name(name: str) -> str:
+def shorten_name(name: str, max_bytes: int = MAX_NAME_BYTES) -> str:
     """Shorten a name that is too long for file systems, as after many rounds of adapting.
 
     >>> shorten_name("minilm"), len(shorten_name("minilm-smollm2_seed=100" * 10))
-    ('minilm', 120)
+    ('minilm', 96)
     """
-    if len(name.encode()) <= MAX_NAME_BYTES:
+    if len(name.encode()) <= max_bytes:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return name.encode()[: MAX_NAME_BYTES - 9].decode(errors="ignore") + f"-{digest}"
+    return name.encode()[: max_bytes - 9].decode(errors="ignore") + f"-{digest}"
