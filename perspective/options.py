@@ -232,7 +232,9 @@ class RecipeFileOptions:
 class OverwriteOptions:
     """Whether existing output is replaced."""
 
-    overwrite: bool = option("overwrite existing output; unfinished runs always resume", default=False, group="output")
+    overwrite: bool = option(
+        "overwrite existing output; an unfinished run of the same settings resumes", default=False, group="output"
+    )
 
 
 @dataclass(frozen=True)

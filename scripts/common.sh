@@ -3,6 +3,7 @@
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONSAFEPATH=1 # modules in the working directory are none of ours
 
 if [[ -f "$ROOT/.venv/bin/activate" ]]; then
     # shellcheck disable=SC1091
@@ -13,8 +14,8 @@ PYTHON="$(command -v python || command -v python3)"
 # Settings; each can be set in the environment.
 DATASETS="${DATASETS:-banking77}" # names, separated by spaces
 SCALE="${SCALE:-small}"
-EMBEDDER="${EMBEDDER:-minilm}"
-LLM="${LLM:-smollm2}"
+EMBEDDER="${EMBEDDER:-minilm}" EMBEDDER="${EMBEDDER%/}"
+LLM="${LLM:-smollm2}" LLM="${LLM%/}"
 MAX_QUERY="${MAX_QUERY:-1024}"
 SEED="${SEED:-100}"
 LAUNCH="${LAUNCH:-}" # starts embedding and fine-tuning in several processes: "torchrun --nproc_per_node 8"

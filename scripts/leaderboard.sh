@@ -17,6 +17,7 @@ while (($#)); do
         sed -n '2,4s/^# //p' "${BASH_SOURCE[0]}"
         exit 0
         ;;
+    --*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
     --port | --address | --root)
         (($# > 1)) || fail "$1 needs a value"
         printf -v "${1#--}" "%s" "$2"

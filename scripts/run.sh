@@ -184,7 +184,11 @@ if [[ -n "$data_path" ]]; then
     DATASETS="${names[0]:-$("$PYTHON" -m perspective.layout "$data_path")}"
 else
     [[ ${#names[@]} -eq 0 ]] || DATASETS="${names[*]}"
-    [[ " $DATASETS " != *" all "* ]] || DATASETS="banking77 few_nerd_nat mtop_domain stackexchange"
+    if [[ " $DATASETS " == *" all "* ]]; then
+        chosen="banking77 few_nerd_nat mtop_domain stackexchange"
+        for one in $DATASETS; do [[ "$one" == all || " $chosen " == *" $one "* ]] || chosen+=" $one"; done
+        DATASETS="$chosen"
+    fi
     # shellcheck disable=SC2086  # separate words
     bash "$HERE/fetch_datasets.sh" $DATASETS --or_demo || {
         status=$?

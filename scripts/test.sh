@@ -19,4 +19,4 @@ shellcheck -x -P SCRIPTDIR scripts/*.sh perspective/*/scripts/*.sh .ci/run
 echo "== pytest" >&2
 # Two processes of one thread: most tests run tiny models, which a second thread makes no faster. Tests of one file share
 # fixtures; the files keep their order, for those with few tests, which xdist would run last, run longest.
-OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder "$@"
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} env -u PYTHONSAFEPATH python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder "$@"

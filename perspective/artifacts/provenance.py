@@ -85,6 +85,7 @@ class Output:
             if not Path(path).exists():
                 raise DataError(f"{path}: no such file ({role.replace('_', ' ')}); run the stage that makes it first")
         self._hashes = {role: hash_file(Path(path)) for role, path in self.inputs.items()}
+        self._overwrites = False
 
     def beside(self, path: Path, schema: str) -> Output:
         """Return another result of the same settings and inputs, which are not hashed again.
@@ -127,6 +128,7 @@ class Output:
             DataError: It was made from others, was changed since, or was not made by this stage.
         """
         finish_replacing(self.path)
+        self._overwrites = overwrite
         if overwrite or not self.path.exists():
             return False
         hint = "move it away, or add --overwrite to replace it"
@@ -173,15 +175,17 @@ class Output:
             restart: Whether to start with an empty folder in any case.
 
         Raises:
-            DataError: The unfinished run has other inputs or settings.
+            DataError: The unfinished run has other inputs or settings, and `is_finished` was not told to overwrite.
         """
         guard = self.partial / "fingerprint.json"
         if guard.exists() and not restart:
-            if validate_record(Fingerprint, read_json(guard), guard) != self.fingerprint:
+            if validate_record(Fingerprint, read_json(guard), guard) == self.fingerprint:
+                return self.partial
+            if not self._overwrites:
                 raise DataError(
-                    f"{self.partial}: an unfinished run with other inputs or settings; finish it, or remove the folder"
+                    f"{self.partial}: an unfinished run with other inputs or settings; finish it, or add --overwrite "
+                    "to begin again"
                 )
-            return self.partial
         with atomic_path(self.partial) as folder:
             folder.mkdir()
             (folder / guard.name).write_text(dump_json(self.fingerprint.model_dump()), encoding="utf-8")

@@ -442,3 +442,15 @@ def test_the_instruction_stands_before_all_three_texts(tmp_path):
     save_training_triplets(output, [TrainingTriplet("Represent: ", "a", "b", "c", Triplet(0, 1, 2))], "x")
     (record,) = read_json(output.path)
     assert [record[name] for name in ("query", "pos", "neg")] == [["Represent: ", text] for text in "abc"]
+
+
+def test_an_unfinished_run_of_other_settings_is_begun_again_on_request(tmp_path):
+    (Output(tmp_path / "vectors.npy", "embeddings", {"n": 1}).open_partial() / "block").write_text("old")
+    other = Output(tmp_path / "vectors.npy", "embeddings", {"n": 2})
+    assert not other.is_finished()
+    with pytest.raises(DataError, match="finish it, or add --overwrite to begin again"):
+        other.open_partial()
+    assert not other.is_finished(overwrite=True)
+    assert [path.name for path in other.open_partial().iterdir()] == ["fingerprint.json"]
+    (other.partial / "block").write_text("new")
+    assert not other.is_finished(overwrite=True) and (other.open_partial() / "block").read_text() == "new"

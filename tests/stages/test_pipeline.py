@@ -136,6 +136,14 @@ def test_run_refuses_in_one_line(repository):
     assert code == 0 and "--max_query N" in shown
 
 
+def test_modules_of_the_working_directory_are_not_taken_for_ours(repository, tmp_path):
+    (tmp_path / "perspective").mkdir()
+    for name in ("perspective/__init__.py", "tokenize.py"):
+        (tmp_path / name).write_text("raise SystemExit('another one')")
+    code, _, log = run_bash(tmp_path, repository / "scripts" / "run.sh", "--dataset", "bankin77")
+    assert code == 2 and "did you mean banking77?" in log and "another one" not in log
+
+
 def test_fetching_checks_every_time(repository, tmp_path):
     """A wrong checksum is refused, wherever the file comes from, and nothing is left behind."""
     wrong = tmp_path / "wrong" / "banking77"
