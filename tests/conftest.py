@@ -50,6 +50,12 @@ WORDS = [
 ]
 
 
+def pytest_collection_modifyitems(items):
+    """Files of whole pipeline runs come first, so that no process is left alone with one of them at the end."""
+    long = {item.path for item in items if item.get_closest_marker("slow") and item.get_closest_marker("real")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture
 def server():
     """A server that answers rightly until a test says otherwise."""
