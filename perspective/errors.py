@@ -52,9 +52,9 @@ def require_known(option: str, names: Iterable[str], known: Iterable[str]) -> No
 
 
 def require_least(settings: object, **limits: int) -> None:
-    """Raise DataError if a setting is below its limit; settings may be None or missing."""
+    """Raise DataError if a setting is below its limit; settings may be None."""
     for name, least in limits.items():
-        value = getattr(settings, name, None)
+        value = getattr(settings, name)
         if value is not None and value < least:
             raise DataError(f"--{name} {value}: must be at least {least}")
 

@@ -9,7 +9,8 @@ import numpy as np
 from perspective.artifacts import Triplet, stack_rows
 from perspective.artifacts.reading import forget_pages
 
-MAX_COPIES, MIN_DISTINCT = 0.02, 9
+MAX_COPIES = 0.02  # of all rows, up to which nothing changes that can be measured
+MIN_DISTINCT = 9  # rows, fewer of which make no teacher
 ROWS_AT_A_TIME = 2**16  # bounds memory beyond arguments and results; fewer rows are one chunk
 
 

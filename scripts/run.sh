@@ -159,8 +159,8 @@ while (($#)); do
         [[ "$value" =~ ^[1-9][0-9]*$ ]] || fail "--rounds $value: must be a whole number of at least 1"
         rounds="$value"
         ;;
-    --embedder) export EMBEDDER="${value%/}" ;;
-    --llm) export LLM="${value%/}" ;;
+    --embedder) export EMBEDDER="$value" ;;
+    --llm) export LLM="$value" ;;
     --scale) export SCALE="$value" ;;
     --max_query) export MAX_QUERY="$value" ;;
     --seed) export SEED="$value" ;;

@@ -18,5 +18,6 @@ echo "== shellcheck" >&2
 shellcheck -x -P SCRIPTDIR scripts/*.sh perspective/*/scripts/*.sh .ci/run
 echo "== pytest" >&2
 # Two processes of one thread: most tests run tiny models, which a second thread makes no faster. Tests of one file share
-# fixtures; the files keep their order, for those with few tests, which xdist would run last, run longest.
+# fixtures; the files keep their order, for those with few tests, which xdist would run last, run longest. Tests start
+# Python as users do, who have no PYTHONSAFEPATH.
 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} env -u PYTHONSAFEPATH python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -35,9 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     texts = load_texts(corpus)
     feats = Path(files.feat_path) if files.feat_path else layout.embeds
     path = Path(out.out_dir) / layout.triplets.name if out.out_dir else layout.triplets
-    made_from = {**asdict(settings), "scale": corpus.scale}
-    if label.label_column != LabelOptions.label_column:  # gold answers are of it
-        made_from["label_column"] = label.label_column
+    made_from = {**asdict(settings), "scale": corpus.scale, **label.made_from()}
     output = Output(path, "triplets", made_from, {"texts": corpus.path, "embeddings": feats})
     if output.is_finished(out.overwrite):
         return

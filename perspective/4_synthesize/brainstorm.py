@@ -54,10 +54,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         from perspective.synthesis.llm import ask_all
 
         replies, prompter, facts = ask_all(questions, files.replies, recipe, llm, server, writing, "brainstorm")
+        dash = "" if prompter.is_chat else "-"  # of the first task, in which a prompt without a chat ends
         pooled = pool_tasks(
             (
-                # A prompt without a chat ends in the first task's dash.
-                (question.kind, (reply or "") if prompter.is_chat else f"-{reply or ''}")
+                (question.kind, f"{dash}{reply}" if reply else "")
                 for question, reply in zip(questions, replies, strict=True)
             ),
             {kind: recipe.types[kind].tasks for kind in asked},

@@ -23,6 +23,10 @@ class LabelOptions:
 
     label_column: str = option("field or column that holds the label, if there is one", default="label", group="input")
 
+    def made_from(self) -> dict[str, str]:
+        """Return what changes gold answers: nothing by default, as in files from before the column was recorded."""
+        return {} if self.label_column == LabelOptions.label_column else {"label_column": self.label_column}
+
 
 Labels = Sequence[str | None]  # one a text; None where a text has none
 

@@ -159,7 +159,7 @@ def embed_texts(
     if vectors is None:
         raise DataError("there is no text to embed")
     first: dict[str, int] = {}
-    origin = np.array([first.setdefault(text, row) for row, text in enumerate(texts)])
+    origin = np.fromiter((first.setdefault(text, row) for row, text in enumerate(texts)), dtype=np.int64)
     copies = np.flatnonzero(origin != np.arange(len(texts)))
     vectors[copies] = vectors[origin[copies]]  # bit for bit: batches of other shapes round differently
     return vectors

@@ -77,3 +77,4 @@ function make(tag, options = {}, ...children) {
 
 const count = (number) => number.toLocaleString("en");
 const share = (part) => `${Math.round(100 * part)}%`;
+const shareIfKnown = (part) => (part === null ? "–" : share(part));

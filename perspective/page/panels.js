@@ -44,12 +44,12 @@ const COLUMNS = [
   },
   {
     key: "again", title: "found again", value: (cluster) => cluster.again ?? -1,
-    show: (cluster) => (cluster.again === null ? "–" : share(cluster.again)),
+    show: (cluster) => shareIfKnown(cluster.again),
     help: "Overlap with the most similar cluster when k-means starts elsewhere, mean of several starts",
   },
   {
     key: "check", title: "name fits", less: true, value: (cluster) => cluster.check ?? -1,
-    show: (cluster) => (cluster.check === null ? "–" : share(cluster.check)),
+    show: (cluster) => shareIfKnown(cluster.check),
     help: "Share of its texts that are nearer to its name than texts of other clusters are",
   },
 ];

@@ -103,7 +103,8 @@ def make_teacher(vectors: np.ndarray, evidence: TeacherEvidence, settings: Teach
     rows = center_rows((vectors if evidence.judged is None else evidence.judged)[first])
     states, trust = None, Trust(0.0)
     if evidence.states is not None:
-        states, trust = half_whiten(evidence.states[first]), _decide_trust(rows[position], evidence, settings)
+        places = np.arange(len(vectors))[position]
+        states, trust = half_whiten(evidence.states[first]), _decide_trust(rows, places, evidence, settings)
     blended = rows if states is None else blend_views(rows, states, trust.weight)
     if settings.diffused:
         graph = connect_neighbors(blended, rows, states, max(trust.weight, GATE_WEIGHT * trust.relation))
@@ -126,13 +127,13 @@ def blend_views(rows: np.ndarray, states: np.ndarray, weight: float) -> np.ndarr
     return normalize_rows(blend_directions(rows, states, weight, rows.shape[1])) if weight else rows
 
 
-def _decide_trust(rows: np.ndarray, evidence: TeacherEvidence, settings: TeachSettings) -> Trust:
+def _decide_trust(rows: np.ndarray, places: np.ndarray, evidence: TeacherEvidence, settings: TeachSettings) -> Trust:
     if settings.weight is not None:
         return Trust(settings.weight)
     if not evidence.control:
         return Trust(0.0)
     asked, reworded, *others = evidence.control
-    return decide_trust(rows[sample_control_rows(len(rows))], asked, reworded, others)
+    return decide_trust(rows[places[sample_control_rows(len(places))]], asked, reworded, others)
 
 
 def fit_to_embedder(teacher: np.ndarray, vectors: np.ndarray) -> np.ndarray:

@@ -79,7 +79,7 @@ class WarmedUpSettings(StepSettings):
     warmup_ratio: float = option("fraction of the steps in which the learning rate rises", default=0.1)
 
     def check_warmup(self) -> None:
-        """Raise DataError if the share of warm-up is none."""
+        """Raise DataError if the warm-up is no share of the steps."""
         if not 0 <= self.warmup_ratio < 1:
             raise DataError(f"--warmup_ratio {self.warmup_ratio}: must be at least 0 and below 1")
 

@@ -96,16 +96,8 @@ class RerankingStudy:
     def mined(self) -> Path:
         """Pairs with the retriever's hard negatives."""
         pairs = self.pairs("pairs", lambda: sample_pairs()[:N_RERANKER], n=N_RERANKER)
-        run_stage(
-            "6_retrieval.mine_negatives",
-            "--train_file",
-            pairs,
-            "--num_negatives",
-            N_MINED,
-            "--output_path",
-            FOLDER,
-            *self._set,
-        )
+        call = ("--train_file", pairs, "--num_negatives", N_MINED, "--output_path", FOLDER)
+        run_stage("6_retrieval.mine_negatives", *call, *self._set)
         return mined_path(NAME, str(self.base), FOLDER)
 
     @cached_property
@@ -128,16 +120,8 @@ class RerankingStudy:
         makers = {"mined": lambda: keep_negatives(mined), "random": lambda: draw_negatives(mined)}
         pairs = self.pairs(f"student-{negatives}", makers[negatives], n=N_STUDENT, n_negatives=N_NEGATIVES)
         folder = FOLDER / f"scored-{negatives}"
-        run_stage(
-            "6_retrieval.score_pairs",
-            "--train_file",
-            pairs,
-            "--reranker",
-            self.reranker,
-            "--output_path",
-            folder,
-            *self._set,
-        )
+        call = ("--train_file", pairs, "--reranker", self.reranker, "--output_path", folder)
+        run_stage("6_retrieval.score_pairs", *call, *self._set)
         return scored_path(NAME, str(self.base), folder)
 
     def shuffled(self) -> Path:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from perspective.artifacts import Output, dump_json, read_facts, read_json, write_text
+from perspective.benchmarks.cells import measure_cell
 from perspective.benchmarks.decoders.measuring import sample_collection
 from perspective.benchmarks.stages import run_stage
 from perspective.cli import entry_point, parse_settings
@@ -102,19 +102,20 @@ def _keep_cell(name: str, embedder: str, arm: str, seed: int) -> None:
     inputs = {collection: DATASETS / collection / "corpus.jsonl" for collection in COLLECTIONS[name]}
     cell = Output(FOLDER / f"cell-{name}-{arm}-{seed}.json", "hybrid cell", made_from, inputs)
     if not cell.is_finished():
-        started = time.process_time()
-        if arm == "base":
-            found = {"scores": measure_base(name, embedder)}
-        else:
-            folder = train(name, embedder, arm, seed)
-            facts = read_facts(folder)
-            losses = {key: facts[key] for key in ("n_pairs", "n_steps", "first_loss", "final_loss", "training_dtype")}
-            found = {"scores": measure_hybrid(name, folder), **losses}
-            shutil.rmtree(folder)
-            folder.with_name(f"{folder.name}.meta.json").unlink()
-        seconds = round(time.process_time() - started)
-        cell.write_json({**made_from, **found, "processor_seconds": seconds})
+        measure_cell(cell, lambda: {**made_from, **_measure(name, embedder, arm, seed)})
     write_text(RESULTS, dump_json(gather()))
+
+
+def _measure(name: str, embedder: str, arm: str, seed: int) -> dict[str, Any]:
+    if arm == "base":
+        return {"scores": measure_base(name, embedder)}
+    folder = train(name, embedder, arm, seed)
+    facts = read_facts(folder)
+    losses = {key: facts[key] for key in ("n_pairs", "n_steps", "first_loss", "final_loss", "training_dtype")}
+    scores = measure_hybrid(name, folder)
+    shutil.rmtree(folder)
+    folder.with_name(f"{folder.name}.meta.json").unlink()
+    return {"scores": scores, **losses}
 
 
 # training

@@ -68,7 +68,6 @@ class ChatClient:
         self._model = model
         self._timeout_seconds = timeout_seconds
         self._account = account
-        self._facts = account.facts
         self._secrets = secrets
         self._is_warned = False
         self._options: dict[str, Any] = dict(options)
@@ -113,7 +112,7 @@ class ChatClient:
     async def _send(self, prompt: str, options: Mapping[str, Any], reservation: Reservation) -> Reply:
         n_new_tokens = self.n_new_tokens
         reservation.cover(prompt, n_new_tokens)
-        self._facts["n_requests"] += 1
+        self._account.facts["n_requests"] += 1
         request: dict[str, Any] = {"model": self._model, "messages": [{"role": "user", "content": prompt}], **options}
         # A request that was sent may be billed, whatever comes back: also after a timeout or a cancellation.
         is_counted = False
@@ -160,7 +159,7 @@ class ChatClient:
             self._account.bill_estimate(prompt, estimate_tokens(read_words(body)))
         if isinstance(body, Mapping) and isinstance(body.get("model"), str):
             # Names like "gpt-4o-mini" are aliases of dated models that change.
-            self._facts["served_model"] = self._clean(body["model"])
+            self._account.facts["served_model"] = self._clean(body["model"])
 
     async def _explain(self, error: openai.APIStatusError) -> Failure | JudgeError:
         """Return a failure of this request, or a `JudgeError` if no request can succeed."""
