@@ -49,13 +49,14 @@ PAIRS = (
 )
 
 HELP_SETS = ("gnome-help-ko", "gnome-help-en", "gnome-help-ko-en")
+E5 = "EMBEDDER=intfloat/multilingual-e5-small"
 E5_OPTIONS = '--query_prompt "query: " --document_prompt "passage: "'
-# Rows of the help pages: name, end of the result's file name, options of evaluate.sh. The embedder is me5, a folder, or
-# the hub's multilingual-e5-small.
+# Rows of the help pages: name, end of the result's file name, embedder, options of evaluate.sh. The embedder is me5, a
+# folder, or the hub's multilingual-e5-small.
 HELP_RUNS = (
-    ("BM25", "bm25", "--retriever bm25"),
-    ("multilingual-e5-small", "me5", E5_OPTIONS),
-    ("both, hybrid", "me5-bm25-hybrid", f"--retriever hybrid {E5_OPTIONS}"),
+    ("BM25", "bm25", "", "--retriever bm25"),
+    ("multilingual-e5-small", "me5", f"{E5} ", E5_OPTIONS),
+    ("both, hybrid", "me5-bm25-hybrid", f"{E5} ", f"--retriever hybrid {E5_OPTIONS}"),
 )
 
 
@@ -67,7 +68,7 @@ def summarize_help_pages() -> dict[str, Any]:
     """
     rows = []
     of_bm25 = {collection: load_result(RESULTS / f"{collection}_bm25.json") for collection in HELP_SETS}
-    for shown, name, options in HELP_RUNS:
+    for shown, name, embedder, options in HELP_RUNS:
         for collection, first in of_bm25.items():
             ends = (name, name.replace("me5", "multilingual-e5-small"))
             paths = [path for end in ends if (path := RESULTS / f"{collection}_{end}.json").exists()]
@@ -75,7 +76,7 @@ def summarize_help_pages() -> dict[str, Any]:
                 result = load_result(path)
                 _check_collection(path, result, first)
                 found = {"score": result["scores"]["NDCG@10"], "interval": result["interval"]["NDCG@10"]}
-                command = f"COLLECTION={collection} {SCRIPTS}/evaluate.sh {options}"
+                command = f"COLLECTION={collection} {embedder}{SCRIPTS}/evaluate.sh {options}"
                 rows.append({"retriever": shown, "collection": collection, "command": command, **found})
     first = of_bm25[HELP_SETS[0]]
     packages = read_facts(DATASETS / HELP_SETS[0] / QRELS_PLACES[0]).get("packages")

@@ -38,13 +38,13 @@ def repository(tmp_path_factory):
     return copy_repository(folder)
 
 
-def run(repository, *options):
+def run_bash(repository, *command, **environment):
     done = subprocess.run(
-        ["bash", "scripts/run.sh", "--no_describe", *map(str, options)],
+        ["bash", *map(str, command)],
         cwd=repository,
         capture_output=True,
         text=True,
-        env=stage_environment(PYTHONPATH=""),
+        env=stage_environment(PYTHONPATH="", **environment),
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -64,23 +64,23 @@ def write_feelings(path, n_texts=200):
     return write_jsonl(path, records)
 
 
-def test_an_llm_that_knows_the_perspective_is_trusted_and_a_second_round_goes_on(repository, tmp_path):
+def test_a_sample_is_adapted_on_by_an_llm_that_knows_the_perspective_in_two_rounds(repository, tmp_path):
     texts = write_feelings(tmp_path / "feelings.jsonl")
-    shown, log = run(repository, "--data_path", texts, "--perspective", "emotion", "--rounds", 2)
+    options = ("--data_path", texts, "--perspective", "emotion", "--adapt_on", 180, "--rounds", 2)
+    shown, log = run_bash(repository, "scripts/run.sh", "--no_describe", *options)
     measures, after = repository / "measures", repository / "after_measures"
     stage2 = repository / "perspective" / "2_finetune"
-    before = measures / "feelings_small_embeds_minilm.npy"
-    first = after / "feelings_small_embeds_minilm-smollm2_seed=100.npy"
-    teacher = stage2 / "converted_triplet_results" / "feelings_small_minilm-smollm2-teacher.npy"
-    checkpoint = stage2 / "checkpoints" / "feelings_small_minilm-smollm2_seed=100"
+    before = measures / "feelings_n=180_small_embeds_minilm.npy"
+    first = after / "feelings_n=180_small_embeds_minilm-smollm2_seed=100.npy"
+    teacher = stage2 / "converted_triplet_results" / "feelings_n=180_small_minilm-smollm2-teacher.npy"
+    checkpoint = stage2 / "checkpoints" / "feelings_n=180_small_minilm-smollm2_seed=100"
     assert read_record(teacher).llm_weight > 0 and read_record(checkpoint).llm_weight > 0
     assert not read_record(checkpoint).unchanged
 
     # The LLM made a difference to what was learnt, and the embedder learnt it.
-    run_stage(
-        "convert_states", "--dataset", "feelings", "--by_embedder", "--feat_path", before, "--output_path", tmp_path
-    )
-    alone = np.load(tmp_path / "feelings_small_minilm-self-teacher.npy")
+    here = ("--feat_path", before, "--output_path", tmp_path)
+    run_stage("convert_states", "--dataset", "feelings_n=180", "--by_embedder", *here)
+    alone = np.load(tmp_path / "feelings_n=180_small_minilm-self-teacher.npy")
     vectors = {path: np.load(path) for path in (before, teacher, first)}
     assert vectors[teacher].shape == alone.shape and np.abs(vectors[teacher] - alone).max() > 0.1
     assert np.abs(vectors[first] - vectors[before]).max() > 0.1
@@ -88,15 +88,19 @@ def test_an_llm_that_knows_the_perspective_is_trusted_and_a_second_round_goes_on
     assert to_teacher[1] > to_teacher[0]
     scores = [read_json(path.with_name(f"{path.stem}_measures.json")) for path in (before, first)]
     assert scores[1]["NMI_mean"] > scores[0]["NMI_mean"] + 5
-    assert "feelings" in shown and "unchanged" not in shown
+    assert "feelings_n=180" in shown and "unchanged" not in shown
 
     # The second round starts from the first one's embedder, and reads no text with the LLM again.
-    assert "== round 2 of feelings" in log
-    assert "answer_states/feelings_small-smollm2.npy: already made from the same inputs and settings" in log
-    again = measures / "feelings_small_embeds_minilm-smollm2_seed=100.npy"
+    assert "== round 2 of feelings_n=180" in log
+    assert "answer_states/feelings_n=180_small-smollm2.npy: already made from the same inputs and settings" in log
+    again = measures / "feelings_n=180_small_embeds_minilm-smollm2_seed=100.npy"
     np.testing.assert_array_equal(np.load(again), vectors[first])
-    second = after / "feelings_small_embeds_minilm-smollm2_seed=100-smollm2_seed=100.npy"
+    second = after / "feelings_n=180_small_embeds_minilm-smollm2_seed=100-smollm2_seed=100.npy"
     assert np.abs(np.load(second) - vectors[first]).max() > 1e-3
+
+    # All of this with a sample; in the end all texts are embedded.
+    assert len(vectors[before]) == 180
+    assert len(np.load(after / f"feelings_small_embeds_{checkpoint.name}-smollm2_seed=100.npy")) == 200
 
 
 WORLD = {
@@ -121,13 +125,14 @@ def test_texts_in_scripts_of_the_world(repository, tmp_path):
     path = tmp_path / "고객 문의 😀.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("본문", "갈래"), *texts])
-    columns = ["--text_column", "본문", "--label_column", "갈래"]
-    shown, _ = run(repository, "--data_path", path, *columns, "--perspective", "주제", "--max_query", 12)
+    data, columns = ("--data_path", path, "--text_column", "본문"), ("--label_column", "갈래")
+    shown, _ = run_bash(repository, "scripts/run.sh", "--no_describe", *data, *columns, "--perspective", "주제")
     name = "고객_문의__"
     assert name in shown
-    run(repository, "--data_path", path, *columns, "--perspective", "주제", "--max_query", 12, "--recipe", "standard")
-    triplets = f"{name}_small_minilm_m=12_seed=100"
     stage1, stage2 = repository / "perspective" / "1_predict_triplet", repository / "perspective" / "2_finetune"
+    for script in ("triplet_sampling.sh", "predict_triplet.sh"):
+        run_bash(repository, stage1 / "scripts" / script, *data, DATASETS=name, MAX_QUERY="12")
+    triplets = f"{name}_small_minilm_m=12_seed=100"
     sampled = read_json(stage1 / "sampled_triplet_results" / f"{triplets}.json")
     judged = read_json(stage1 / "predicted_triplet_results" / f"{triplets}-smollm2-pred.json")
     assert len(sampled) == len(judged) > 0

@@ -299,15 +299,3 @@ def test_stopped_by_the_user(tmp_path, sentences):
     assert process.returncode == 130
     assert "where it stopped" in log and "Traceback" not in log
     server.server.shutdown()
-
-
-@pytest.mark.real
-def test_adapted_on_a_sample_and_all_texts_embedded(repository):
-    """The stages run on the sample, the last one on all texts."""
-    command = ["scripts/run.sh", "--no_describe", "--dataset", "demo", "--adapt_on", "200"]
-    code, shown, log = run_bash(repository, *command)
-    assert code == 0, log
-    assert "demo_n=200" in shown
-    assert len(np.load(repository / "measures" / "demo_n=200_small_embeds_minilm.npy")) == 200
-    path = repository / "after_measures" / "demo_small_embeds_demo_n=200_small_minilm-smollm2_seed=100.npy"
-    assert len(np.load(path)) == 360
