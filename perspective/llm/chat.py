@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 MAX_NEW_TOKENS = 20  # for a generated answer, as published
 MAX_PROMPT_TOKENS = 2048
+CHAT_PARAMETERS = 10**9  # LLMs with fewer follow an instruction less reliably than they continue examples
 
 
 def fit_texts(
@@ -48,6 +49,11 @@ def fit_texts(
         if max_chars <= 1:
             raise ModelError(f"{llm.name}: its context of {llm.max_tokens} tokens cannot hold the question")
         max_chars = max(1, int(max_chars * 0.8))
+
+
+def follows_instructions(llm: LLM) -> bool:
+    """Return whether a model is better asked than given examples to continue: a chat model, and a large one."""
+    return bool(llm.tokenizer.chat_template) and llm.model.num_parameters() >= CHAT_PARAMETERS
 
 
 # Templates that write today's date into the prompt would make answers depend on the day.

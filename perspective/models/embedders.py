@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+from unittest import mock
 
 from perspective.artifacts import read_object
 from perspective.errors import ModelError
@@ -92,7 +93,7 @@ def load_embedder(
         model_kwargs = {"use_safetensors": True, **options, **attention}
         return SentenceTransformer(str(source), device=device, model_kwargs=model_kwargs, **where)
 
-    with explain_loading(name), _refuse_pickles(name), read_gguf_once():
+    with explain_loading(name), _refuse_pickles(name), _refuse_gaps(name), read_gguf_once():
         model = load_with_attention(load, kind, dtype)
         if pooling:
             set_pooling(model, pooling)
@@ -137,11 +138,25 @@ def _refuse_pickles(name: str) -> Iterator[None]:
     def refuse(*_: object, **__: object) -> NoReturn:
         raise ModelError(f"{name}: has a module without safetensors weights, and pickled weights are not loaded")
 
-    load, torch.load = torch.load, refuse
-    try:
+    with mock.patch.object(torch, "load", refuse):
         yield
-    finally:
-        torch.load = load
+
+
+@contextmanager
+def _refuse_gaps(name: str) -> Iterator[None]:
+    """Refuse weights that lack layers: transformers draws them at random, and sentence-transformers does not say so."""
+    from transformers import modeling_utils
+
+    report = modeling_utils.log_state_dict_report
+
+    def check(*arguments: Any, loading_info: Any, **options: Any) -> None:  # noqa: ANN401
+        report(*arguments, loading_info=loading_info, **options)
+        # No embedder uses BERT's pooler, and many folders leave it out.
+        if missing := sorted(key for key in loading_info.missing_keys if "pooler." not in key):
+            raise ModelError(f"{name}: has no weights for {', '.join(missing[:3])}; fetch the model again")
+
+    with mock.patch.object(modeling_utils, "log_state_dict_report", check):
+        yield
 
 
 def _drop_normalization(model: SentenceTransformer) -> SentenceTransformer:

@@ -11,6 +11,7 @@ from perspective.errors import ModelError
 from perspective.llm.batching import batch_by_length, choose_limit
 from perspective.llm.chat import (
     MAX_PROMPT_TOKENS,
+    follows_instructions,
     list_special_tokens,
     render_chat,
     tokenize_beginning,
@@ -33,8 +34,6 @@ from perspective.naming.prompts import (
     write_completion,
     write_question,
 )
-
-CHAT_PARAMETERS = 10**9  # LLMs with fewer follow an instruction less reliably than they continue examples
 
 
 class NamingLLM(Replier[Ask], Protocol):
@@ -60,7 +59,7 @@ class LocalNamer:
     """
 
     def __init__(self, llm: LLM, perspective: str, batch_size: int | None = None) -> None:
-        self.is_chat = bool(llm.tokenizer.chat_template) and llm.model.num_parameters() >= CHAT_PARAMETERS
+        self.is_chat = follows_instructions(llm)
         self.identity: dict[str, Any] = {"is_chat": self.is_chat}
         self.facts: dict[str, Any] = {"n_prompts": 0, "n_tokens": 0}
         self._llm = llm

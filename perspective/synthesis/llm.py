@@ -16,6 +16,7 @@ from perspective.llm.batching import batch_by_length, choose_limit
 from perspective.llm.chat import (
     MAX_PROMPT_TOKENS,
     fit_texts,
+    follows_instructions,
     list_special_tokens,
     render_chat,
     tokenize_beginning,
@@ -36,8 +37,6 @@ from perspective.synthesis.settings import WritingSettings, describe_asking
 
 logger = logging.getLogger(__name__)
 
-CHAT_PARAMETERS = 10**9  # LLMs with fewer follow an instruction less reliably than they continue examples
-
 
 class LocalWriter:
     """A local causal LM.
@@ -49,9 +48,7 @@ class LocalWriter:
     """
 
     def __init__(self, llm: LLM, recipe: Recipe, settings: WritingSettings) -> None:
-        can_chat = bool(llm.tokenizer.chat_template)
-        is_large = llm.model.num_parameters() >= CHAT_PARAMETERS
-        self.is_chat = settings.style == "chat" or (settings.style == "auto" and can_chat and is_large)
+        self.is_chat = settings.style == "chat" or (settings.style == "auto" and follows_instructions(llm))
         self.prompter = Prompter(recipe, self.is_chat, list_special_tokens(llm.tokenizer))
         self.facts: dict[str, Any] = {"n_prompts": 0, "n_tokens": 0}
         self._llm = llm

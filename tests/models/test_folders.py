@@ -2,6 +2,8 @@ import json
 import shutil
 
 import pytest
+from helpers import load_weights
+from safetensors.torch import save_file
 
 from perspective.artifacts import Output, sidecar_path
 from perspective.errors import ModelError
@@ -64,6 +66,17 @@ def test_a_folder_that_would_be_filled_with_defaults_is_refused(foreign, lost, m
 def test_a_broken_list_of_modules_is_one_line(foreign, content):
     (foreign / "modules.json").write_text(content)
     with pytest.raises(ModelError, match=r"modules\.json"):
+        load(foreign)
+
+
+def test_weights_without_a_layer_are_refused(foreign):
+    weights = load_weights(foreign)
+    lost = "encoder.layer.1.output.dense.weight"
+    save_file({key: value for key, value in weights.items() if "pooler." not in key}, foreign / "model.safetensors")
+    load(foreign)
+    del weights[lost]
+    save_file(weights, foreign / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=f"foreign: has no weights for {lost}; fetch the model again"):
         load(foreign)
 
 

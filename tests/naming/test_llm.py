@@ -61,7 +61,7 @@ def test_a_context_without_room_for_the_question_is_one_line(llm):
 
 
 def test_large_chat_models_get_a_question(llm, monkeypatch):
-    monkeypatch.setattr("perspective.naming.llm.CHAT_PARAMETERS", 1000)
+    monkeypatch.setattr("perspective.llm.chat.CHAT_PARAMETERS", 1000)
     namer = LocalNamer(llm, "intent")
     assert namer.is_chat and namer.write_prompt(ASKS[0]).startswith("<|im_start|>user")
     assert dict(namer.reply(ASKS[:1])).keys() == {0}
