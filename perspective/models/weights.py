@@ -62,6 +62,32 @@ def read_gguf_once() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def refuse_gaps(name: str, unused: str | None = None) -> Iterator[None]:
+    """Refuse weights that lack layers: transformers draws them at random, and sentence-transformers does not say so.
+
+    Args:
+        name: The model, for the message.
+        unused: Layers with this in their names may be missing.
+
+    Raises:
+        ModelError: After the block, if a layer was missing.
+    """
+    from transformers import modeling_utils
+
+    report = modeling_utils.log_state_dict_report
+    missing: set[str] = set()
+
+    def collect(*arguments: Any, loading_info: Any, **options: Any) -> None:  # noqa: ANN401
+        missing.update(key for key in loading_info.missing_keys if unused is None or unused not in key)
+        report(*arguments, loading_info=loading_info, **options)
+
+    with mock.patch.object(modeling_utils, "log_state_dict_report", collect):
+        yield
+    if missing:
+        raise ModelError(f"{name}: has no weights for {', '.join(sorted(missing)[:3])}; fetch the model again")
+
+
 def pick_quantization(load_in: str, device: str) -> Any:  # noqa: ANN401  of bitsandbytes
     """Return the settings of bitsandbytes for weights in 8 or 4 bits.
 

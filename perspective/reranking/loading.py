@@ -14,6 +14,7 @@ from perspective.models.decoders import is_bare_decoder
 from perspective.models.embedding import find_max_tokens
 from perspective.models.folders import check_folder
 from perspective.models.registry import EMBEDDERS, LLMS, explain_loading, find_source
+from perspective.models.weights import refuse_gaps
 from perspective.runtime.devices import pick_device, pick_reading_dtype
 from perspective.runtime.memory import BatchLimit, halve_on_out_of_memory, limit_batches, make_batches
 
@@ -63,9 +64,9 @@ def load_reranker(name: str, device: str | None = None, trust_remote_code: bool 
 
     dtype = pick_reading_dtype(torch.device(device or pick_device()).type)
     options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
-    with explain_loading(name):
+    with explain_loading(name), refuse_gaps(name):
         model = CrossEncoder(str(source), model_kwargs={"use_safetensors": True, "dtype": dtype}, **options)
-    _check_kind(model, name)
+        _check_kind(model, name)
     if dtype != torch.float32:
         # bfloat16 rounds a score of 5 to a multiple of 0.03, which makes ties.
         is_causal = any(isinstance(module, LogitScore) for module in model)
