@@ -56,6 +56,16 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path not in long)
 
 
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """A copy of what a stranger gets, in a path with spaces."""
+    from helpers import copy_repository
+
+    folder = tmp_path_factory.mktemp("a clone") / "EMB with LLM"
+    folder.mkdir()
+    return copy_repository(folder)
+
+
 @pytest.fixture
 def server():
     """A server that answers rightly until a test says otherwise."""

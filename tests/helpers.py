@@ -150,6 +150,18 @@ def copy_repository(folder):
     return folder
 
 
+def run_bash(folder, *command, environment=None):
+    """Run a script of a copy of the repository; return its exit code and what it printed and logged."""
+    done = subprocess.run(
+        ["bash", *map(str, command)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=stage_environment(PYTHONPATH="", **(environment or {})),
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
 def wait_for(condition, seconds=30.0):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -182,6 +194,14 @@ def refuse(capsys, stage, *arguments, **more):
 def find_browser():
     names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
     return next((found for found in map(shutil.which, filter(None, names)) if found), None)
+
+
+def drop_weights(folder, part):
+    """Take the weights with a part in their names out of a model's folder."""
+    from safetensors.torch import save_file
+
+    kept = {name: value for name, value in load_weights(folder).items() if part not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def load_weights(folder):

@@ -49,14 +49,14 @@ PAIRS = (
 )
 
 HELP_SETS = ("gnome-help-ko", "gnome-help-en", "gnome-help-ko-en")
-E5 = "EMBEDDER=intfloat/multilingual-e5-small"
+E5 = "EMBEDDER=intfloat/multilingual-e5-small "
 E5_OPTIONS = '--query_prompt "query: " --document_prompt "passage: "'
 # Rows of the help pages: name, end of the result's file name, embedder, options of evaluate.sh. The embedder is me5, a
 # folder, or the hub's multilingual-e5-small.
 HELP_RUNS = (
     ("BM25", "bm25", "", "--retriever bm25"),
-    ("multilingual-e5-small", "me5", f"{E5} ", E5_OPTIONS),
-    ("both, hybrid", "me5-bm25-hybrid", f"{E5} ", f"--retriever hybrid {E5_OPTIONS}"),
+    ("multilingual-e5-small", "me5", E5, E5_OPTIONS),
+    ("both, hybrid", "me5-bm25-hybrid", E5, f"--retriever hybrid {E5_OPTIONS}"),
 )
 
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from perspective.errors import ModelError
 from perspective.models.registry import LLMS, explain_loading, find_source
-from perspective.models.weights import locate_weights, pick_quantization, read_gguf_once
+from perspective.models.weights import locate_weights, pick_quantization, read_gguf_once, refuse_gaps
 from perspective.runtime.devices import load_with_attention, pick_device, pick_reading_dtype
 
 if TYPE_CHECKING:
@@ -75,13 +74,11 @@ def load_llm(
     dtype = pick_reading_dtype(device)
     if load_in != "auto":
         model_options["quantization_config"] = pick_quantization(load_in, device)
-    with explain_loading(name), read_gguf_once():
+    with explain_loading(name), refuse_gaps(name, "is it a model of another kind?"), read_gguf_once():
         tokenizer = transformers.AutoTokenizer.from_pretrained(weights.folder, **options)
         auto = getattr(transformers, auto_class)
-        load = partial(auto.from_pretrained, weights.folder, dtype=dtype, output_loading_info=True, **options)
-        model, found = load_with_attention(lambda **attention: load(**{**attention, **model_options}), device, dtype)
-        if missing := sorted(found["missing_keys"]):  # transformers would draw them at random
-            raise ModelError(f"{name}: has no weights for {', '.join(missing[:3])}; is it a model of another kind?")
+        load = partial(auto.from_pretrained, weights.folder, dtype=dtype, **options)
+        model = load_with_attention(lambda **attention: load(**{**attention, **model_options}), device, dtype)
         if load_in == "auto":
             model = model.to(device)
     return LLM(name, model.eval(), tokenizer)

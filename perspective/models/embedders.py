@@ -95,7 +95,7 @@ def load_embedder(
         model_kwargs = {"use_safetensors": True, **options, **attention}
         return SentenceTransformer(str(source), device=device, model_kwargs=model_kwargs, **where)
 
-    with explain_loading(name), _refuse_pickles(name), refuse_gaps(name, POOLER), read_gguf_once():
+    with explain_loading(name), _refuse_pickles(name), refuse_gaps(name, unused=POOLER), read_gguf_once():
         model = load_with_attention(load, kind, dtype)
         if pooling:
             set_pooling(model, pooling)

@@ -63,11 +63,12 @@ def read_gguf_once() -> Iterator[None]:
 
 
 @contextmanager
-def refuse_gaps(name: str, unused: str | None = None) -> Iterator[None]:
+def refuse_gaps(name: str, advice: str = "fetch the model again", unused: str | None = None) -> Iterator[None]:
     """Refuse weights that lack layers: transformers draws them at random, and sentence-transformers does not say so.
 
     Args:
         name: The model, for the message.
+        advice: The end of the message.
         unused: Layers with this in their names may be missing.
 
     Raises:
@@ -85,7 +86,7 @@ def refuse_gaps(name: str, unused: str | None = None) -> Iterator[None]:
     with mock.patch.object(modeling_utils, "log_state_dict_report", collect):
         yield
     if missing:
-        raise ModelError(f"{name}: has no weights for {', '.join(sorted(missing)[:3])}; fetch the model again")
+        raise ModelError(f"{name}: has no weights for {', '.join(sorted(missing)[:3])}; {advice}")
 
 
 def pick_quantization(load_in: str, device: str) -> Any:  # noqa: ANN401  of bitsandbytes

@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 import torch
-from helpers import make_question, row_of
+from helpers import drop_weights, make_question, row_of
 
 from perspective.errors import ModelError
 from perspective.judging.convert_reward import main as convert
@@ -163,13 +163,9 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, capsys):
 
 
 def test_starling_as_a_pickle_or_with_other_weights_is_refused(starling_folder, tmp_path):
-    from safetensors.torch import load_file, save_file
-
     folder = tmp_path / "starling"
     shutil.copytree(starling_folder, folder)
-    weights = load_file(folder / "model.safetensors")
-    del weights["transformer.norm.weight"]
-    save_file(weights, folder / "model.safetensors")
+    drop_weights(folder, "transformer.norm.weight")
     with pytest.raises(ModelError, match="starling: cannot be loaded .*norm.weight"):
         load_reward_model(str(folder))
     config = json.loads((folder / "config.json").read_text())

@@ -2,8 +2,7 @@ import json
 import shutil
 
 import pytest
-from helpers import load_weights
-from safetensors.torch import save_file
+from helpers import drop_weights
 
 from perspective.artifacts import Output, sidecar_path
 from perspective.errors import ModelError
@@ -70,12 +69,10 @@ def test_a_broken_list_of_modules_is_one_line(foreign, content):
 
 
 def test_weights_without_a_layer_are_refused(foreign):
-    weights = load_weights(foreign)
-    lost = "encoder.layer.1.output.dense.weight"
-    save_file({key: value for key, value in weights.items() if "pooler." not in key}, foreign / "model.safetensors")
+    drop_weights(foreign, "pooler.")
     load(foreign)
-    del weights[lost]
-    save_file(weights, foreign / "model.safetensors", metadata={"format": "pt"})
+    lost = "encoder.layer.1.output.dense.weight"
+    drop_weights(foreign, lost)
     with pytest.raises(ModelError, match=f"foreign: has no weights for {lost}; fetch the model again"):
         load(foreign)
 

@@ -174,10 +174,12 @@ def test_a_killed_training_resumes_to_the_same_encoder(folder, objective, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", ["BertForMaskedLM"], indirect=True)
-def test_two_processes_train_one_encoder(folder, tmp_path, sentences):
+@pytest.mark.parametrize(
+    ("folder", "objective"), [("BertForMaskedLM", "retromae"), ("XLMRobertaForMaskedLM", "mlm")], indirect=["folder"]
+)
+def test_two_processes_train_one_encoder(folder, objective, tmp_path, sentences):
     texts = write_jsonl(tmp_path / "texts.jsonl", [{"input": text} for text in sentences(40)])
-    options = ["--dataset", "tiny", "--data_path", texts, "--embedder", folder]
+    options = ["--dataset", "tiny", "--data_path", texts, "--embedder", folder, "--objective", objective]
     options += ["--per_device_train_batch_size", 4, "--learning_rate", 1e-2, "--output_path", tmp_path / "out"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
     called = [*launch, "perspective.5_pretrain.retromae", *map(str, options)]

@@ -2,12 +2,11 @@
 
 import csv
 import random
-import subprocess
 import unicodedata
 
 import numpy as np
 import pytest
-from helpers import copy_repository, run_stage, stage_environment, write_jsonl
+from helpers import run_bash, run_stage, write_jsonl
 
 from perspective.artifacts import read_json, read_record
 
@@ -31,24 +30,11 @@ EMOTIONS = {
 FORMS = ("About {thing}: {feeling}.", "{Feeling}, all because of {thing}.", "{Feeling} when I think of {thing}.")
 
 
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("a clone") / "EMB with LLM"
-    folder.mkdir()
-    return copy_repository(folder)
-
-
-def run_bash(repository, *command, **environment):
-    done = subprocess.run(
-        ["bash", *map(str, command)],
-        cwd=repository,
-        capture_output=True,
-        text=True,
-        env=stage_environment(PYTHONPATH="", **environment),
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout, done.stderr
+def run(repository, *command, environment=None):
+    code, shown, log = run_bash(repository, *command, environment=environment)
+    assert code == 0, log
+    assert "Traceback" not in log
+    return shown, log
 
 
 def write_feelings(path, n_texts=200):
@@ -67,7 +53,7 @@ def write_feelings(path, n_texts=200):
 def test_a_sample_is_adapted_on_by_an_llm_that_knows_the_perspective_in_two_rounds(repository, tmp_path):
     texts = write_feelings(tmp_path / "feelings.jsonl")
     options = ("--data_path", texts, "--perspective", "emotion", "--adapt_on", 180, "--rounds", 2)
-    shown, log = run_bash(repository, "scripts/run.sh", "--no_describe", *options)
+    shown, log = run(repository, "scripts/run.sh", "--no_describe", *options)
     measures, after = repository / "measures", repository / "after_measures"
     stage2 = repository / "perspective" / "2_finetune"
     before = measures / "feelings_n=180_small_embeds_minilm.npy"
@@ -126,12 +112,12 @@ def test_texts_in_scripts_of_the_world(repository, tmp_path):
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("본문", "갈래"), *texts])
     data, columns = ("--data_path", path, "--text_column", "본문"), ("--label_column", "갈래")
-    shown, _ = run_bash(repository, "scripts/run.sh", "--no_describe", *data, *columns, "--perspective", "주제")
+    shown, _ = run(repository, "scripts/run.sh", "--no_describe", *data, *columns, "--perspective", "주제")
     name = "고객_문의__"
     assert name in shown
     stage1, stage2 = repository / "perspective" / "1_predict_triplet", repository / "perspective" / "2_finetune"
     for script in ("triplet_sampling.sh", "predict_triplet.sh"):
-        run_bash(repository, stage1 / "scripts" / script, *data, DATASETS=name, MAX_QUERY="12")
+        run(repository, stage1 / "scripts" / script, *data, environment={"DATASETS": name, "MAX_QUERY": "12"})
     triplets = f"{name}_small_minilm_m=12_seed=100"
     sampled = read_json(stage1 / "sampled_triplet_results" / f"{triplets}.json")
     judged = read_json(stage1 / "predicted_triplet_results" / f"{triplets}-smollm2-pred.json")

@@ -10,29 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-from helpers import copy_repository, run_killed_when, run_stage, stage_command, stage_environment, write_jsonl
+from helpers import run_bash, run_killed_when, run_stage, stage_command, stage_environment, write_jsonl
 
 from perspective.artifacts import hash_file, read_json
 
 pytestmark = [pytest.mark.slow]
-
-
-def run_bash(folder, *command, environment=None):
-    done = subprocess.run(
-        ["bash", *map(str, command)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env=stage_environment(PYTHONPATH="", **(environment or {})),
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("a clone") / "EMB with LLM"
-    folder.mkdir()
-    return copy_repository(folder)
 
 
 @pytest.mark.real
