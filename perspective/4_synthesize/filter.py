@@ -59,10 +59,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen, settings = parse_settings((SetOptions, FilterSettings), argv, __doc__)
     files = SynthesisFiles.choose(chosen, settings.llm)
     inputs = {"examples": files.examples, **find_local(embedder=settings.embedder)}
-    inputs |= {"corpus": files.corpus} if files.corpus.exists() else {}
+    written = read_sidecar(files.examples)
+    # Free examples may be beside the corpus of an earlier run; those of a person, without a sidecar, may be about it.
+    has_corpus = files.corpus.exists() and (written is None or "corpus" in written.inputs)
+    inputs |= {"corpus": files.corpus} if has_corpus else {}
     made_from = {name: getattr(settings, name) for name in ("embedder", "keep_top_k", "n_held_out")}
     output = Output(files.pairs, "synthetic pairs", {**made_from, "seed": chosen.seed}, inputs)
-    written = read_sidecar(files.examples)
     about = written.inputs.get("corpus") if written else None
     if about and about != output.fingerprint.inputs.get("corpus"):
         raise DataError(f"{files.examples}: about other passages than {files.corpus.name} holds; run generate.sh again")
@@ -70,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from perspective.synthesis.assembly import assemble_set, save_set
         from perspective.synthesis.examples import load_examples
 
-        passages = load_passages(files.corpus) if files.corpus.exists() else []
+        passages = load_passages(files.corpus) if has_corpus else []
 
         def find(pairs: Sequence[Pair], documents: Sequence[str]) -> Sequence[Pair]:
             return settings.find(pairs, documents, chosen.seed) if settings.keep_top_k else pairs

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Generate."""
     kinds = (SynthesisSettings, GenerateSettings, WritingSettings, LLMOptions, ServerSettings)
     synthesis, settings, writing, llm, server = parse_settings(kinds, argv, __doc__)
-    recipe, types, codes = synthesis.load()
+    recipe, types, codes = synthesis.load(bool(settings.documents_path))
     writing = writing.choose_temperature(bool(settings.documents_path))
     files = SynthesisFiles.choose(synthesis, llm.llm)
     with lock_judgments(files.replies):

@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{documents.documents_path}: {len(pairs)} pair(s) from {len(passages)} passage(s); "
             "documents need headings, titles, or more than one sentence"
         )
-    made_from = {"passage_chars": settings.passage_chars, "texts": hash_texts(passage.text for passage in passages)}
+    parts = hash_texts(part for one in passages for part in (one.id, one.title, one.text))  # titles are the queries
+    made_from = {"passage_chars": settings.passage_chars, "texts": parts}
     corpus = Output(folder / "corpus.jsonl", "passages", made_from)
     if not corpus.is_finished(files.overwrite, quiet=True):
         write_passages(corpus, passages)

@@ -15,7 +15,7 @@ from perspective.data.documents import Passage, make_title_pairs, write_passages
 from perspective.data.pairs import Pair, save_pairs
 from perspective.errors import DataError
 from perspective.synthesis.examples import Example, save_examples
-from perspective.synthesis.filters import filter_examples, make_pairs, reject_inconsistent
+from perspective.synthesis.filters import count_faults, filter_examples, make_pairs, reject_inconsistent
 from perspective.synthesis.forms import GROUNDED
 from perspective.synthesis.report import count_steps, draw_report, format_report, sum_languages
 from perspective.synthesis.settings import SynthesisFiles
@@ -60,19 +60,26 @@ def assemble_set(
     """
     checked = filter_examples(examples)
     pairs = make_pairs(checked, {passage.id: passage.text for passage in passages})
+    if not pairs:  # nothing to hold out and to search with
+        raise _explain_too_few(0, checked)
     held_out = hold_out(list(pairs.values()), n_held_out, seed)
     found = find(list(pairs.values()), [passage.text for passage in passages])
     checked = reject_inconsistent(checked, pairs, found)
     apart = {pair.document for pair in held_out}
     kept = [pair for place, pair in pairs.items() if not checked[place].fault and pair.document not in apart]
     if len(kept) < 2:
-        raise DataError(
-            f"{len(kept)} of {len(examples)} examples are left to train on; ask for more with --n_examples, "
-            "use a larger LLM, or raise --keep_top_k"
-        )
+        raise _explain_too_few(len(kept), checked)
     trained = {pair.document for pair in kept}
     control = make_title_pairs([passage for passage in passages if passage.text in trained])
     return SyntheticSet(checked, kept, control, held_out)
+
+
+def _explain_too_few(n_left: int, examples: Sequence[Example]) -> DataError:
+    most = "".join(f" (most: {fault}, {n})" for fault, n in [*count_faults(examples).items()][:1])
+    return DataError(
+        f"{n_left} of {len(examples)} examples are left to train on{most}; ask for more with --n_examples, "
+        "use a larger LLM, or raise --keep_top_k"
+    )
 
 
 def hold_out(pairs: Sequence[Pair], n: int, seed: int) -> list[Pair]:
@@ -117,6 +124,8 @@ def save_set(
         apart = {pair.document for pair in made.held_out}
         trained = [passage for passage in passages if passage.text not in apart]
         write_passages(output.beside(files.train_corpus, "passages"), trained)
+    else:
+        discard_result(files.train_corpus)
     shutil.rmtree(files.held_out, ignore_errors=True)
     if made.held_out:
         ids = {passage.text: passage.id for passage in passages}

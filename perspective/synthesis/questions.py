@@ -69,7 +69,8 @@ def plan_free(
     questions = []
     for kind, count in share_out(recipe, kinds, n, equal).items():
         if kind == "bitext" and len(codes) < 2:
-            raise DataError(f'--types bitext needs two languages or more; found --languages "{" ".join(codes)}"')
+            found = f'found --languages "{" ".join(codes)}"'
+            raise DataError(f"--types bitext needs two languages or more with a weight above 0; {found}")
         listed = tasks.get(kind, ())
         if kind in BRAINSTORMED and not listed:
             raise DataError(f'no tasks of type "{kind}"; add some to tasks.yaml, or run brainstorm.sh')

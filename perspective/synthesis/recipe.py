@@ -15,10 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from perspective.artifacts import ROOT, display_path
 from perspective.artifacts.yaml_files import explain_yaml
 from perspective.errors import DataError, suggest_name
-from perspective.synthesis.forms import FORMS, TypeName
+from perspective.synthesis.forms import BRAINSTORMED, FORMS, GROUNDED, TYPES, TypeName
 
 RECIPE = ROOT / "perspective" / "4_synthesize" / "recipe.yaml"
-GIVEN = ("task", "language", "target_language", "document")  # placeholders that are no attributes
+# Placeholders that are no attributes, and the types that have them.
+GIVEN: dict[str, tuple[TypeName, ...]] = {
+    "task": BRAINSTORMED,
+    "language": TYPES,
+    "target_language": ("bitext",),
+    "document": (GROUNDED,),
+}
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -61,17 +67,21 @@ class Recipe(_Strict):
     types: dict[TypeName, TypeRecipe]
 
     def choose_languages(self, codes: Sequence[str]) -> list[str]:
-        """Return the codes of languages; those of the recipe for "all".
+        """Return the codes of languages, without those of weight 0; those of the recipe for "all".
 
         Raises:
-            DataError: A code is not in the recipe.
+            DataError: A code is not in the recipe, or all have weight 0.
         """
         for code in codes:
             if code != "all" and code not in self.languages:
                 by_name = next((key for key, name in self.languages.items() if name.lower() == code.lower()), None)
                 hint = f"did you mean {by_name}?" if by_name else f"known: {', '.join(self.languages)}, all"
                 raise DataError(f'--languages "{code}": unknown code; {hint}')
-        return list(self.languages) if "all" in codes else list(dict.fromkeys(codes))
+        chosen = self.languages if "all" in codes else dict.fromkeys(codes)
+        drawn = [code for code in chosen if self.language_weights.get(code, 1.0) > 0]
+        if not drawn:
+            raise DataError(f'--languages "{" ".join(codes)}": weight 0 in the recipe; raise one in language_weights')
+        return drawn
 
 
 def load_recipe(path: Path = RECIPE) -> Recipe:
@@ -87,7 +97,7 @@ def load_recipe(path: Path = RECIPE) -> Recipe:
         first = error.errors(include_url=False)[0]
         raise DataError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
     for kind, one in recipe.types.items():
-        names = [*one.attributes, *GIVEN]
+        names = [*one.attributes, *(name for name, kinds in GIVEN.items() if kind in kinds)]
         try:
             asked = {name for _, name, _, _ in Formatter().parse(one.generate) if name is not None}
         except ValueError as error:

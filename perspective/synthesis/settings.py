@@ -7,14 +7,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from perspective.artifacts import ROOT, hash_file
+from perspective.artifacts import ROOT, display_path, hash_file
 from perspective.artifacts.names import slugify_model
 from perspective.errors import DataError, require_known, require_least
 from perspective.llm.server.settings import ServerSettings
 from perspective.models.registry import find_local
 from perspective.options import FolderOptions, LLMOptions, option
 from perspective.runtime.devices import reading_precision
-from perspective.synthesis.forms import FREE, TypeName
+from perspective.synthesis.forms import FREE, GROUNDED, TypeName
 from perspective.synthesis.recipe import RECIPE, Recipe, load_recipe
 
 STAGE = ROOT / "perspective" / "4_synthesize"
@@ -49,17 +49,28 @@ class SynthesisSettings(SetOptions):
         """The file of the recipe."""
         return Path(self.recipe_path) if self.recipe_path else RECIPE
 
-    def load(self) -> tuple[Recipe, list[TypeName], list[str]]:
+    def load(self, is_grounded: bool = False) -> tuple[Recipe, list[TypeName], list[str]]:
         """Return the recipe, the types and the languages.
 
+        Args:
+            is_grounded: Whether queries of documents are asked for, in place of the types.
+
         Raises:
-            DataError: A type or a language is unknown, or the recipe is invalid.
+            DataError: A type or a language is unknown or not in the recipe, or the recipe is invalid.
         """
         recipe = load_recipe(self.recipe)
         codes = recipe.choose_languages(self.languages)
         require_known("types", self.types or (), FREE)
         default = [kind for kind in FREE if kind in recipe.types and (kind != "bitext" or len(codes) > 1)]
-        return recipe, [kind for kind in FREE if kind in self.types] if self.types else default, codes
+        chosen = [kind for kind in FREE if kind in self.types] if self.types else default
+        kinds = [GROUNDED] if is_grounded else chosen
+        for kind in kinds:
+            if kind not in recipe.types:
+                found = ", ".join(recipe.types)
+                raise DataError(
+                    f'{self.recipe}: no type "{kind}" (found: {found}); copy it from {display_path(RECIPE)}'
+                )
+        return recipe, kinds, codes
 
     def made_from(self) -> dict[str, Any]:
         """Return the settings that change what is asked."""

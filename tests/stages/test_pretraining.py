@@ -5,7 +5,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from helpers import ROOT, run_stage, stage_environment, write_jsonl
+from helpers import ROOT, refuse, run_stage, stage_environment, write_jsonl
 
 from perspective.artifacts import read_facts
 from perspective.data.pairs import load_pairs
@@ -91,6 +91,8 @@ def test_weak_pairs_are_headings_with_their_passages(tmp_path, capsys):
     assert {(pair.query, pair.source) for pair in pairs} == {("Bowline", "title"), ("Reefing a sail", "title")}
     assert read_facts(tmp_path / "notes" / "pairs.jsonl")["n_near_duplicates"] == 1
     corpus = (tmp_path / "notes" / "corpus.jsonl").read_bytes()
+    (notes / "sailing.md").write_text(f"# The bowline\n{knot}\n# Reefing\n{reef}\n")  # the texts are the same
+    assert "corpus.jsonl: made with other texts" in refuse(capsys, "weak_pairs", *options)
     (notes / "again.md").write_text("# Anchors\nLet out five times as much chain as the water is deep.\n")
     with pytest.raises(SystemExit):
         run_stage("weak_pairs", *options)

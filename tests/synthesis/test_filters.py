@@ -4,9 +4,18 @@ import json
 from dataclasses import replace
 
 import pytest
+from helpers import run_stage
 
-from perspective.artifacts import Output
-from perspective.data.documents import Passage, PassageSettings, make_title_pairs, read_passages, split_text
+from perspective.artifacts import Output, read_sidecar, sidecar_path
+from perspective.data.documents import (
+    Passage,
+    PassageSettings,
+    load_passages,
+    make_title_pairs,
+    read_passages,
+    split_text,
+    write_passages,
+)
 from perspective.data.pairs import Pair, load_pairs
 from perspective.errors import DataError
 from perspective.synthesis.assembly import assemble_set, hold_out, save_set
@@ -68,6 +77,14 @@ def test_prose_alone_is_one_line():
         filter_examples(examples)
 
 
+@pytest.mark.parametrize("n_held_out", [0, 100])
+def test_replies_that_are_all_in_another_language_are_one_line(n_held_out):
+    examples = [Example("grounded", row, {"language": "ko"}, f"p{row}", (QUERIES[row],)) for row in (0, 4, 5)]
+    examples.append(grounded(7, "", "p7", "not JSON"))
+    with pytest.raises(DataError, match=r"^0 of 4 examples are left to train on \(most: wrong language, 3\); ask for"):
+        assemble_set(examples, PASSAGES, lambda pairs, _: list(pairs), n_held_out, seed=0)
+
+
 def test_a_set_is_made_and_reported(tmp_path):
     examples = [grounded(row, query, f"p{row}") for row, query in enumerate(QUERIES)]
     examples.append(grounded(7, "", "p7", "not JSON"))
@@ -96,6 +113,20 @@ def test_a_set_is_made_and_reported(tmp_path):
     made = assemble_set(examples, PASSAGES, find, n_held_out=0, seed=0)
     save_set(replace(made, control=[]), PASSAGES, files, Output(files.pairs, "synthetic pairs", {}), "tiny", "shots")
     assert not files.held_out.exists() and not files.control.exists()
+
+
+def test_free_examples_are_not_about_the_corpus_of_an_earlier_run(tmp_path):
+    files, options = SynthesisFiles(tmp_path), ("--output_path", tmp_path, "--keep_top_k", 0)
+    write_passages(Output(files.corpus, "passages", {}), PASSAGES)
+    save_examples(Output(files.examples, "examples", {}), [grounded(row, QUERIES[row], f"p{row}") for row in (0, 4, 5)])
+    sidecar_path(files.examples).unlink()  # written by a person
+    run_stage("filter", *options)
+    assert load_passages(files.train_corpus) == PASSAGES
+    free = [Example("short_short", row, ENGLISH, texts=(QUERIES[row], f"answer {row}")) for row in (0, 4, 5)]
+    save_examples(Output(files.examples, "examples", {}), free)
+    run_stage("filter", *options, "--overwrite")
+    assert len(load_pairs(files.pairs)) == 3 and "corpus" not in read_sidecar(files.pairs).inputs
+    assert not files.train_corpus.exists()
 
 
 def test_of_a_document_with_several_queries_one_is_held_out():

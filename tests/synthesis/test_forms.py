@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+import yaml
+from helpers import refuse
 
 from perspective.errors import DataError
 from perspective.synthesis.brainstorm import is_edited, load_tasks, pool_tasks
@@ -104,6 +106,8 @@ def test_every_prompt_is_filled(recipe):
     ("old", "new", "message"),
     [
         ("{query_form} of", "{query_frm} of", r'grounded: placeholder "query_frm": did you mean query_form'),
+        ("Write three texts in", "{task} in", r'sts: placeholder "task": known: '),
+        ("into\n      {target_language}", "on {document}", r'bitext: placeholder "document": known: '),
         ("    share: 167", "    share: -1", r"types.short_long.share: input should be greater"),
         ("  sts:", "  stss:", "types.stss"),
         ("{clear: 0.34,", "{clear: [", r"recipe.yaml:\d+: bad YAML"),
@@ -128,6 +132,26 @@ def test_a_wrong_recipe_is_named(tmp_path, old, new, message):
 def test_unknown_types_and_languages_are_named(settings, message):
     with pytest.raises(DataError, match=message):
         SynthesisSettings(**settings).load()
+
+
+@pytest.mark.parametrize(("kind", "option"), [("sts", "--types"), ("grounded", "--documents_path")])
+def test_types_that_a_recipe_lacks_are_named(tmp_path, capsys, recipe, kind, option):
+    path, found = tmp_path / "recipe.yaml", recipe.model_dump()
+    del found["types"][kind]
+    path.write_text(yaml.safe_dump(found, sort_keys=False), encoding="utf-8")
+    line = refuse(capsys, "generate", option, kind, "--recipe_path", path, "--output_path", tmp_path)
+    assert f'recipe.yaml: no type "{kind}" (found: ' in line
+    assert kind not in SynthesisSettings(recipe_path=str(path)).load()[1]
+
+
+def test_languages_of_weight_0_are_not_drawn(recipe):
+    weighted = recipe.model_copy(update={"language_weights": {"ko": 0}})
+    with pytest.raises(DataError, match='--languages "ko": weight 0 in the recipe'):
+        weighted.choose_languages(["ko"])
+    codes = weighted.choose_languages(["en", "ko"])
+    with pytest.raises(DataError, match="two languages or more with a weight above 0"):
+        plan_free(weighted, ["bitext"], 2, True, codes, {}, 0)
+    assert len(weighted.choose_languages(["all"])) == len(recipe.languages) - 1
 
 
 def test_bitext_needs_two_languages(recipe):
