@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from perspective.artifacts import Output, display_path
 from perspective.cli import entry_point, parse_settings
-from perspective.data.collection import QRELS_PLACES, save_collection
+from perspective.data.collection import QRELS_PLACES, is_collection_finished, save_collection
 from perspective.data.corpus import DATASETS
 from perspective.data.docstrings import NAME, DocsSettings, make_docs_set
 from perspective.data.pairs import save_pairs
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = files.folder or DATASETS / NAME
     train = Output(folder / "train.jsonl", "pairs", settings.made_from())
     qrels = Output(folder / QRELS_PLACES[0], "collection", settings.made_from())
-    if train.is_finished(files.overwrite) and qrels.is_finished(files.overwrite):
+    if train.is_finished(files.overwrite) and is_collection_finished(qrels, files.overwrite):
         return
     pairs, collection = make_docs_set(settings)
     save_collection(qrels, collection)

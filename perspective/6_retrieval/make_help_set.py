@@ -18,7 +18,7 @@ from pathlib import Path
 
 from perspective.artifacts import Output, display_path
 from perspective.cli import entry_point, parse_settings
-from perspective.data.collection import QRELS_PLACES, save_collection
+from perspective.data.collection import QRELS_PLACES, is_collection_finished, save_collection
 from perspective.data.corpus import DATASETS
 from perspective.data.debian import unpack_packages
 from perspective.data.help_pages import GNOME_PACKAGE, HelpSettings, make_collections, make_pair_sets
@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         name: Output(folder / name / QRELS_PLACES[0], "collection", made_from) for name, *_ in settings.collections
     }
     trains = {name: Output(folder / name / "train.jsonl", "pairs", made_from) for name in settings.pair_sets}
-    if all([output.is_finished(files.overwrite) for output in (*tests.values(), *trains.values())]):
+    finished = [is_collection_finished(output, files.overwrite) for output in tests.values()]
+    if all([*finished, *(output.is_finished(files.overwrite) for output in trains.values())]):
         return
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)

@@ -181,7 +181,8 @@ class Output:
         if guard.exists() and not restart:
             if validate_record(Fingerprint, read_json(guard), guard) == self.fingerprint:
                 return self.partial
-            if not self._overwrites:
+            has_work = any(path.name != guard.name for path in self.partial.iterdir())
+            if has_work and not self._overwrites:
                 raise DataError(
                     f"{self.partial}: an unfinished run with other inputs or settings; finish it, or add --overwrite "
                     "to begin again"

@@ -55,7 +55,8 @@ def parse_json(text: str, path: str, line: int | None = None) -> Any:  # noqa: A
         if not SURROGATE.search(text) or is_encodable(value):
             return value
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{line or error.lineno}: bad JSON ({error.msg})") from None
+        advice = "; each line is a JSON object by itself: correct this one or remove it" if line else ""
+        raise DataError(f"{path}:{line or error.lineno}: bad JSON ({error.msg}){advice}") from None
     except RecursionError:
         reason = "lists or objects are nested too deeply"
     except ValueError:  # Python converts at most 4,300 digits

@@ -11,13 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from perspective.artifacts import Output, atomic_path, display_path
+from perspective.artifacts import Output, atomic_path, discard_result, display_path
 from perspective.artifacts.jsonl import check_text, is_blank, read_jsonl, read_text, write_jsonl
 from perspective.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 QRELS_FIELDS = ("query-id", "corpus-id", "score")
+TEXT_FILES = ("corpus.jsonl", "queries.jsonl")
 QRELS_PLACES = ("qrels.tsv", "qrels/test.tsv")  # ours, BEIR's
 MAX_GRADE = 2**63 - 1  # the metrics hold grades as int64
 
@@ -166,9 +167,15 @@ def read_texts(path: Path, may_be_empty: bool = False) -> dict[str, str]:
     return texts
 
 
+def is_collection_finished(output: Output, overwrite: bool) -> bool:
+    """Return whether `save_collection` wrote all files of a collection, from the same settings."""
+    return all(output.path.with_name(name).is_file() for name in TEXT_FILES) and output.is_finished(overwrite)
+
+
 def save_collection(output: Output, collection: Collection) -> None:
-    """Write corpus.jsonl and queries.jsonl, then the qrels.tsv of `output`."""
-    for name, texts in (("corpus.jsonl", collection.corpus), ("queries.jsonl", collection.queries)):
+    """Write corpus.jsonl and queries.jsonl, then the qrels.tsv of `output`, which says that all three are there."""
+    discard_result(output.path)
+    for name, texts in zip(TEXT_FILES, (collection.corpus, collection.queries), strict=True):
         with atomic_path(output.path.with_name(name)) as temporary:
             write_jsonl(temporary, ({"_id": key, "text": text} for key, text in texts.items()))
     output.facts |= {"n_queries": len(collection.queries), "n_documents": len(collection.corpus)}

@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from perspective.artifacts import Output, discard_result
 from perspective.data.corpus import sample_in_order
 from perspective.data.pairs import Pair
-from perspective.errors import require_above_zero, require_least
+from perspective.errors import require_above_zero
 from perspective.options import PromptOptions, option
 from perspective.retrieval.training import make_dataset, prompts_by_column, write_retriever_card
 from perspective.training.run import RunSettings, run_training, save_trained
-from perspective.training.settings import WarmedUpSettings
+from perspective.training.settings import PairTrainSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -24,10 +24,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class HybridTrainSettings(PromptOptions, WarmedUpSettings):
+class HybridTrainSettings(PromptOptions, PairTrainSettings):
     """How body and heads are trained."""
-
-    lora_rank: ClassVar[int] = 0  # all weights are trained
 
     distill: bool = option(
         "self-distillation: each of the three ways learns from their sum; --no_distill leaves it out", default=True
@@ -40,17 +38,11 @@ class HybridTrainSettings(PromptOptions, WarmedUpSettings):
     per_device_train_batch_size: int = option(
         "pairs a step: each query is compared with the documents and negatives of all", default=32
     )
-    num_negatives: int = option("train on the first hard negatives of a pair, up to this many; 0 for none", default=1)
-    max_pairs: int | None = option("train on a random sample of this many pairs", default=None)
 
     def __post_init__(self) -> None:
         """Check values."""
-        learning = ("temperature", "learning_rate", "head_learning_rate", "num_train_epochs", "head_epochs")
-        require_above_zero(self, *learning)
-        require_least(
-            self, max_source_length=1, save_steps=1, max_pairs=1, per_device_train_batch_size=1, num_negatives=0
-        )
-        self.check_warmup()
+        super().__post_init__()
+        require_above_zero(self, "temperature", "head_learning_rate", "head_epochs")
 
 
 def train_hybrid(
@@ -81,6 +73,8 @@ def train_hybrid(
     output.facts |= {"n_pairs": len(pairs), "n_hard_negatives": int(sum(sum(row[1:]) for row in dataset["label"]))}
     prompts = prompts_by_column(model, dataset.column_names)
     alone = output.beside(output.path.with_name(f"{output.path.name}.heads.safetensors"), "heads")
+    if settings.resume:
+        output.open_partial()  # refuses a run of other settings before its heads are trained
     if settings.resume and alone.is_current():
         logger.info("the heads were trained alone before")
         heads = load_heads(model, alone.path)

@@ -140,13 +140,30 @@ def set_pooling(model: SentenceTransformer, pooling: PoolingName) -> None:
     Raises:
         ModelError: The embedder has no pooling.
     """
+    try:
+        replace_pooling(model, POOLINGS[pooling], include_prompt=pooling == "last")
+    except ModelError as error:
+        raise ModelError(f"--pooling {pooling}: {error}; leave it out") from None
+
+
+def replace_pooling(model: SentenceTransformer, mode: str, include_prompt: bool = True) -> None:
+    """Replace the module by which an embedder makes a vector of its token states.
+
+    Args:
+        model: Changed in place.
+        mode: Of sentence-transformers' `Pooling`, such as "cls".
+        include_prompt: Whether a prompt's tokens count.
+
+    Raises:
+        ModelError: The embedder has no pooling.
+    """
     from sentence_transformers.sentence_transformer.modules import Pooling
 
     places = [place for place, module in enumerate(model) if isinstance(module, Pooling)]
     if not places:
-        raise ModelError(f"--pooling {pooling}: this embedder does not pool token states; leave it out")
+        raise ModelError("this embedder does not pool token states")
     (place,) = places
-    model[place] = Pooling(model[place].embedding_dimension, POOLINGS[pooling], include_prompt=pooling == "last")
+    model[place] = Pooling(model[place].embedding_dimension, mode, include_prompt=include_prompt)
 
 
 def set_task(model: SentenceTransformer, task: str) -> None:

@@ -102,10 +102,8 @@ def find_prompts(
         query, document = ("query: ", "passage: ") if is_e5 else (default, default)
         if "nomic-embed-text" in slug:
             query, document = "search_query: ", "search_document: "
-    given = query_prompt, document_prompt
-    return tuple(
-        found or "" if chosen is None else chosen for chosen, found in zip(given, (query, document), strict=True)
-    )  # type: ignore[return-value]
+    query_prompt = (query or "") if query_prompt is None else query_prompt
+    return query_prompt, (document or "") if document_prompt is None else document_prompt
 
 
 def set_retrieval_prompts(

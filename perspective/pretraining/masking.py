@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from perspective.training.losses.base import find_fillers
+from perspective.training.losses.base import divide_by_count, find_fillers
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -50,15 +50,14 @@ class MaskedNextTokenLoss(nn.Module):
         masked = draw_masked(features["input_ids"], features["attention_mask"], self.special, self.mask_share)
         if labels is not None:
             masked &= ~find_fillers(labels)[:, None]
-        return self.compute_loss(features, masked)
+        return divide_by_count(self.compute_loss(features, masked), masked.sum())
 
-    def compute_loss(self, features: dict[str, Any], masked: Tensor, reduction: str = "mean") -> Tensor:
-        """Return the loss of given masked positions.
+    def compute_loss(self, features: dict[str, Any], masked: Tensor) -> Tensor:
+        """Return the sum of the losses of given masked positions.
 
         Args:
             features: Tokenised texts, `input_ids` and `attention_mask` of `(n, length)`.
             masked: Booleans `(n, length)`; none is in the first column.
-            reduction: "mean", or "sum" over the masked tokens.
         """
         ids = features["input_ids"]
         blanked = {**features, "input_ids": ids.masked_fill(masked, self.blank)}
@@ -66,7 +65,7 @@ class MaskedNextTokenLoss(nn.Module):
         predicting = states[:, :-1][masked[:, 1:]]
         if not len(predicting):
             return states.sum() * 0.0  # so that every process has gradients to share
-        return cross_entropy(self.head(predicting).float(), ids[:, 1:][masked[:, 1:]], reduction=reduction)
+        return cross_entropy(self.head(predicting).float(), ids[:, 1:][masked[:, 1:]], reduction="sum")
 
 
 def draw_masked(

@@ -89,7 +89,7 @@ def measure_masked_loss(loss: Any, texts: Sequence[str]) -> float:  # noqa: ANN4
             features = {key: encoded[key].to(model.device) for key in ("input_ids", "attention_mask")}
             ids, attention = features["input_ids"], features["attention_mask"]
             masked = draw_masked(ids, attention, loss.special, loss.mask_share, generator)
-            total += loss.compute_loss(features, masked, reduction="sum").item()
+            total += loss.compute_loss(features, masked).item()
             n_masked += int(masked.sum())
     model.train(was_training)
     if not n_masked:

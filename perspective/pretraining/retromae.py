@@ -13,12 +13,13 @@ from torch.utils.checkpoint import checkpoint
 
 from perspective.artifacts import Output
 from perspective.errors import ModelError
+from perspective.models.decoders import replace_pooling
 from perspective.models.registry import EMBEDDERS, explain_loading, find_source
 from perspective.models.trained_module import TrainedModule
 from perspective.pretraining.masking import draw_masked
 from perspective.pretraining.mntp import describe_pretrained, measure_masked_loss, split_texts
 from perspective.pretraining.settings import RetroMaeSettings, sample_texts
-from perspective.training.losses.base import find_fillers
+from perspective.training.losses.base import divide_by_count, find_fillers
 from perspective.training.run import RunSettings, limit_length, run_training, save_trained
 
 if TYPE_CHECKING:
@@ -154,13 +155,13 @@ class RetroMaeLoss(nn.Module):
             kept = ~find_fillers(labels)[:, None]
             masked, wanted = masked & kept, wanted & kept
         found = self._forward(features, masked, {"rebuilt": wanted} if self.rebuilds else {})
-        loss = found["masked_loss"] / masked.sum().clamp(min=1)
-        return loss + found["rebuilt_loss"] / wanted.sum().clamp(min=1) if self.rebuilds else loss
+        loss = divide_by_count(found["masked_loss"], masked.sum())
+        return loss + divide_by_count(found["rebuilt_loss"], wanted.sum()) if self.rebuilds else loss
 
-    def compute_loss(self, features: dict[str, Any], masked: Tensor, reduction: str = "mean") -> Tensor:
-        """Return the loss of masked tokens alone, of given positions `(n, length)`."""
+    def compute_loss(self, features: dict[str, Any], masked: Tensor) -> Tensor:
+        """Return the sum of the losses of masked tokens alone, of given positions `(n, length)`."""
         total: Tensor = self._forward(features, masked, {})["masked_loss"]
-        return total / masked.sum() if reduction == "mean" else total
+        return total
 
     def _forward(self, features: dict[str, Any], masked: Tensor, more: dict[str, Tensor]) -> dict[str, Any]:
         ids = features["input_ids"]
@@ -284,14 +285,11 @@ def pretrain_encoder(
         ModelError: The embedder does not pool token states.
     """
     from datasets import Dataset
-    from sentence_transformers.sentence_transformer.modules import Pooling
 
     from perspective.training.batch_samplers import LengthBatchSampler
 
     trained, held_out = split_texts(sample_texts(texts, settings.max_texts, settings.seed), settings.seed)
-    places = [place for place, part in enumerate(model) if isinstance(part, Pooling)]
-    for place in places:
-        model[place] = Pooling(model[place].embedding_dimension, "cls")
+    replace_pooling(model, "cls")
     rebuilds = settings.objective == "retromae"
     if rebuilds:
         _require_positions(module)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from perspective.artifacts import ROOT, Output, display_path
 from perspective.artifacts.names import slugify_model
@@ -46,22 +46,26 @@ class PretrainSettings(WarmedUpSettings):
 
     def __post_init__(self) -> None:
         """Check values."""
-        require_least(self, max_source_length=3, max_texts=4, lora_rank=0, save_steps=1)
-        require_above_zero(self, "num_train_epochs", "learning_rate", "per_device_train_batch_size")
-        self.check_warmup()
+        require_least(self, max_source_length=3, max_texts=4)
+        super().__post_init__()
 
 
 @dataclass(frozen=True)
-class AdapterSettings:
+class AdapterSettings(PretrainSettings):
     """What decoders train."""
 
     lora_rank: int = option(
         "train LoRA adapters of this rank on all linear layers, merged at the end; 0 trains all weights", default=16
     )
 
+    def __post_init__(self) -> None:
+        """Check values."""
+        super().__post_init__()
+        require_least(self, lora_rank=0)
+
 
 @dataclass(frozen=True)
-class MntpSettings(AdapterSettings, PretrainSettings):
+class MntpSettings(AdapterSettings):
     """Masked next-token prediction; rate, rank, batch and share of masked tokens are those of LLM2Vec."""
 
     learning_rate: float = option("peak learning rate of AdamW", default=5e-5)
@@ -75,7 +79,7 @@ class MntpSettings(AdapterSettings, PretrainSettings):
 
 
 @dataclass(frozen=True)
-class SimcseSettings(AdapterSettings, PretrainSettings):
+class SimcseSettings(AdapterSettings):
     """SimCSE; the values are those of LLM2Vec."""
 
     learning_rate: float = option("peak learning rate of AdamW", default=3e-5)
@@ -115,8 +119,6 @@ class EncoderOptions(TrainedEmbedderOptions):
 @dataclass(frozen=True)
 class RetroMaeSettings(PretrainSettings):
     """RetroMAE, and masked language modelling as its control."""
-
-    lora_rank: ClassVar[int] = 0  # all weights are trained
 
     objective: Literal["retromae", "mlm"] = option(
         "retromae: masked tokens, and the whole text from its [CLS] state; mlm: masked tokens alone", default="retromae"

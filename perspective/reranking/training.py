@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from perspective.artifacts import Output
 from perspective.data.corpus import sample_in_order
 from perspective.data.pairs import Pair
-from perspective.errors import DataError, ModelError, require_above_zero, require_least
+from perspective.errors import DataError, ModelError, require_least
 from perspective.models.decoders import is_bare_decoder
 from perspective.models.folders import check_folder
 from perspective.models.registry import EMBEDDERS, explain_loading, find_source
 from perspective.options import option
 from perspective.training.model_card import write_card
 from perspective.training.run import RunSettings, run_training, save_trained
-from perspective.training.settings import WarmedUpSettings
+from perspective.training.settings import PairTrainSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,10 +31,8 @@ MINI_BATCH = 32  # pairs of a forward pass
 
 
 @dataclass(frozen=True)
-class RerankerTrainSettings(WarmedUpSettings):
+class RerankerTrainSettings(PairTrainSettings):
     """How the reranker is trained."""
-
-    lora_rank = 0  # all weights are trained
 
     num_negatives: int = option("hard negatives of a query, drawn at random from those of its pair", default=7)
     distill: bool = option(
@@ -48,15 +46,11 @@ class RerankerTrainSettings(WarmedUpSettings):
     )
     num_train_epochs: float = option("passes over the queries", default=1.0)
     per_device_train_batch_size: int = option("queries a step, each with its document and negatives", default=16)
-    max_pairs: int | None = option("train on a random sample of this many pairs", default=None)
 
     def __post_init__(self) -> None:
         """Check values."""
-        require_above_zero(self, "learning_rate", "num_train_epochs")
-        require_least(
-            self, max_source_length=1, save_steps=1, max_pairs=1, per_device_train_batch_size=1, num_negatives=1
-        )
-        self.check_warmup()
+        super().__post_init__()
+        require_least(self, num_negatives=1)
 
 
 def load_body(name: str, seed: int) -> CrossEncoder:

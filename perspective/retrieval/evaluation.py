@@ -99,17 +99,16 @@ def _describe_first_stage(hits: Hits, judged: RelevanceJudgments, settings: Eval
     }
 
 
-def score_vectors(collection: Collection, queries: np.ndarray, documents: np.ndarray, cutoff: int = 10) -> np.ndarray:
-    """Return NDCG at a cutoff of each query in percent, `(n_queries,)`, of exact search.
+def score_vectors(collection: Collection, queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    """Return NDCG@10 of each query in percent, `(n_queries,)`, of exact search.
 
     Args:
         collection: Its queries and documents, in the order of the rows.
         queries: Vectors `(n_queries, dim)`.
         documents: Vectors `(n_documents, dim)`.
-        cutoff: Number of documents that count.
     """
-    hits = search_dense(queries, documents, list(collection.corpus), cutoff)
-    return score_all(collection, hits, [cutoff])[f"NDCG@{cutoff}"]
+    hits = search_dense(queries, documents, list(collection.corpus), 10)
+    return score_all(collection, hits, [10])["NDCG@10"]
 
 
 def score_all(collection: Collection, hits: Hits, cutoffs: Sequence[int]) -> dict[str, np.ndarray]:

@@ -126,7 +126,7 @@ def create_corpus_questions(embedded: EmbeddedTexts, settings: PairJudgingSettin
     is sampled from the next ones, down to rank `top_k`. The order of the two is random.
 
     Raises:
-        DataError: There are fewer than two documents.
+        DataError: There are fewer than two documents, or no query has two beside itself.
     """
     from perspective.retrieval.search import search_dense
 
@@ -145,6 +145,8 @@ def create_corpus_questions(embedded: EmbeddedTexts, settings: PairJudgingSettin
             choices = [nearest, other]
             rng.shuffle(choices)
             triplets.append(_make_triplet(rows, query, *choices))
+    if not triplets:
+        raise DataError("no query has two documents to compare beside itself; give more documents")
     vectors = {**embedded.documents, **embedded.queries}
     return Questions(list(rows), triplets, vectors=np.stack([vectors[text] for text in rows]))
 

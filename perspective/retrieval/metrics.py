@@ -125,19 +125,20 @@ def score_rankings(rows: np.ndarray, judged: RelevanceJudgments, cutoffs: Sequen
     return values
 
 
-def resample_means(values: np.ndarray, n_resamples: int = N_RESAMPLES, seed: int = BOOTSTRAP_SEED) -> np.ndarray:
+def resample_means(values: np.ndarray, n_resamples: int = N_RESAMPLES) -> np.ndarray:
     """Return the means of bootstrap samples over queries.
+
+    The resamples depend on the number of queries only, so two models are paired.
 
     Args:
         values: float array `(n_queries, n_metrics)`; all metrics use the same resamples.
         n_resamples: Number of bootstrap samples.
-        seed: The resamples depend on it and the number of queries only, so two models are paired.
 
     Returns:
         float array `(n_resamples, n_metrics)`.
     """
     n_queries = len(values)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
     means = np.empty((n_resamples, values.shape[1]))
     step = max(1, RESAMPLED_AT_A_TIME // n_queries)
     for start in range(0, n_resamples, step):

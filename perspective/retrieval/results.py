@@ -114,7 +114,7 @@ def format_task_result(collection: Collection, scores: Mapping[str, float], seco
     """
     version = importlib.metadata.version("mteb") if collection.revision else None
     values = {_mteb_name(name): round(value / 100, 6) for name, value in scores.items()}
-    name = collection.name.removesuffix(f"-{collection.subset}")
+    name = collection.name.removesuffix(f"-{collection.subset}") if collection.revision else collection.name
     main = _find_main_score(name, values) if collection.revision else None
     if main is None:
         deepest = max(int(name.split("@")[1]) for name in scores)

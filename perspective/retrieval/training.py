@@ -14,7 +14,7 @@ from perspective.errors import DataError, require_above_zero, require_least
 from perspective.options import PromptOptions, option
 from perspective.training.model_card import write_card
 from perspective.training.run import RunSettings, run_training, save_trained
-from perspective.training.settings import WarmedUpSettings
+from perspective.training.settings import PairTrainSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RetrieverTrainSettings(PromptOptions, WarmedUpSettings):
+class RetrieverTrainSettings(PromptOptions, PairTrainSettings):
     """How the retriever is trained."""
 
     temperature: float = option("divides the cosine similarities in the loss", default=0.02)
@@ -39,7 +39,6 @@ class RetrieverTrainSettings(PromptOptions, WarmedUpSettings):
     )
     warmup_steps: int | None = option("steps in which it rises, in place of --warmup_ratio", default=None)
     weight_decay: float = option("weight decay of AdamW", default=0.0)
-    num_negatives: int = option("train on the first hard negatives of a pair, up to this many; 0 for none", default=1)
     distill: bool = option(
         "learn a reranker's ranking of each query's document and hard negatives, from the scores of score_pairs: KL "
         "divergence plus 0.2 times the InfoNCE loss, as E5; use --num_negatives 3 or more",
@@ -49,16 +48,12 @@ class RetrieverTrainSettings(PromptOptions, WarmedUpSettings):
     lora_rank: int = option(
         "train LoRA adapters of this rank on all linear layers, merged at the end; 0 trains all weights", default=0
     )
-    max_pairs: int | None = option("train on a random sample of this many pairs", default=None)
 
     def __post_init__(self) -> None:
         """Check values."""
-        require_above_zero(self, "temperature", "learning_rate", "num_train_epochs")
-        require_least(
-            self, max_source_length=1, save_steps=1, max_pairs=1, warmup_steps=1, per_device_train_batch_size=1
-        )
-        require_least(self, mini_batch_size=0, num_negatives=0, lora_rank=0, weight_decay=0)
-        self.check_warmup()
+        super().__post_init__()
+        require_above_zero(self, "temperature")
+        require_least(self, warmup_steps=1, mini_batch_size=0, lora_rank=0, weight_decay=0)
 
     def made_from(self) -> dict[str, Any]:
         """Return the settings that change the model, for the fingerprint."""
@@ -86,8 +81,7 @@ def train_retriever(
     Raises:
         DataError: There are fewer than two pairs, all have weight 0, or a pair to distil has no scores.
     """
-    from sentence_transformers.sentence_transformer.training_args import BatchSamplers
-
+    from perspective.training.batch_samplers import DistinctBatchSampler
     from perspective.training.losses.distilled_ranking import build_ranking_loss
 
     pairs = sample_in_order(pairs, settings.max_pairs, settings.seed)
@@ -96,9 +90,8 @@ def train_retriever(
     output.facts |= {"n_pairs": len(pairs), "n_hard_negatives": sum(map(len, used))}
     loss = build_ranking_loss(model, settings.temperature, settings.mini_batch_size, settings.distill)
     # A text that is one query's document and another's negative must not be in a batch twice.
-    sampler = BatchSamplers.NO_DUPLICATES
     prompts = prompts_by_column(model, dataset.column_names)
-    history = run_training(model, dataset, loss, sampler, prompts, RunSettings.collect(settings), output)
+    history = run_training(model, dataset, loss, DistinctBatchSampler, prompts, RunSettings.collect(settings), output)
     save_trained(model, history, output, describe_retriever)
 
 
@@ -130,6 +123,8 @@ def make_dataset(pairs: Sequence[Pair], num_negatives: int, weighted: bool, dist
     if weighted and not any(pair.weight for pair in pairs):
         raise DataError("every training pair has weight 0: the confidence is 0 everywhere; --no_weighted ignores it")
     n_columns = max(min(len(pair.hard_negatives), num_negatives) for pair in pairs)
+    if not n_columns and min(len({pair.document for pair in pairs}), len({pair.query for pair in pairs})) < 2:
+        raise DataError("all training pairs share a text: none is another's negative; give pairs of other documents")
     if distill:
         bare = next((pair for pair in pairs if not pair.scores), None)
         if bare is not None:

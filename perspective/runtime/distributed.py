@@ -164,7 +164,8 @@ def _connect() -> _Connection:
         on_gpu = torch.cuda.is_available()
         if on_gpu:
             local = int(os.environ["LOCAL_RANK"])
-            if local >= torch.cuda.device_count():
+            # Of all processes, so that the main one, which alone speaks before they are connected, raises it too.
+            if int(os.environ.get("LOCAL_WORLD_SIZE", local + 1)) > torch.cuda.device_count():
                 raise DataError(f"more processes than the {torch.cuda.device_count()} GPUs of this machine")
             torch.cuda.set_device(local)
         if not distributed.is_initialized():

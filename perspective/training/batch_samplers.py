@@ -7,10 +7,29 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from sentence_transformers.base.sampler import DefaultBatchSampler
+from sentence_transformers.base.sampler import DefaultBatchSampler, NoDuplicatesBatchSampler
 from torch.utils.data import SequentialSampler
 
 LENGTH_JITTER = 0.25  # times the standard deviation of the lengths: enough to change the batches every epoch
+MAX_LEFT = 0.05  # share of the rows: batches of a handful of rows at the end of an epoch are not worth their steps
+
+
+class DistinctBatchSampler(NoDuplicatesBatchSampler):
+    """Batches in which no text occurs twice; an epoch goes on until hardly a row is left.
+
+    sentence-transformers ends it after as many batches as full ones would be. Where many rows share texts, such
+    as queries of a few documents, batches are smaller, and most rows would not be seen.
+    """
+
+    def __init__(self, dataset: Dataset, **options: Any) -> None:  # noqa: ANN401  of the trainer
+        super().__init__(dataset, **options)
+        self._n_batches = 0
+        reached = np.cumsum([len(batch) for batch in self])  # of the first epoch; the others differ little
+        self._n_batches = int(np.searchsorted(reached, (1 - MAX_LEFT) * len(dataset))) + 1
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return max(super().__len__(), self._n_batches)
 
 
 class LengthBatchSampler(DefaultBatchSampler):

@@ -58,9 +58,9 @@ class RunSettings:
         per_device_train_batch_size: Rows a step, over all processes.
         learning_rate: Peak learning rate of AdamW.
         warmup_ratio: Fraction of the steps in which the learning rate rises.
-        lora_rank: Rank of the adapters, which are merged at the end; 0 trains all weights.
         max_source_length: Texts are cut to this many tokens, if the embedder takes that many.
         seed: For shuffling and dropout.
+        lora_rank: Rank of the adapters, which are merged at the end; 0 trains all weights.
         weight_decay: Decoupled weight decay of AdamW.
         warmup_steps: Steps in which the learning rate rises, in place of `warmup_ratio`, if given.
         save_steps: Minimum number of steps between two checkpoints; a run writes about `MAX_CHECKPOINTS` at most.
@@ -71,11 +71,11 @@ class RunSettings:
     per_device_train_batch_size: int
     learning_rate: float
     warmup_ratio: float
-    lora_rank: int
     max_source_length: int
     seed: int
     save_steps: int
     resume: bool
+    lora_rank: int = 0
     weight_decay: float = 0.0
     warmup_steps: int | None = None
 

@@ -74,18 +74,36 @@ class StepSettings:
 
 @dataclass(frozen=True)
 class WarmedUpSettings(StepSettings):
-    """What trainings without a recipe share: warm-up, checks, fingerprint."""
+    """What trainings without a recipe share: warm-up, checks, fingerprint.
+
+    Subclasses have the fields `learning_rate`, `num_train_epochs` and `per_device_train_batch_size`.
+    """
 
     warmup_ratio: float = option("fraction of the steps in which the learning rate rises", default=0.1)
 
-    def check_warmup(self) -> None:
-        """Raise DataError if the warm-up is no share of the steps."""
+    def __post_init__(self) -> None:
+        """Check values."""
+        require_above_zero(self, "learning_rate", "num_train_epochs")
+        require_least(self, max_source_length=1, save_steps=1, per_device_train_batch_size=1)
         if not 0 <= self.warmup_ratio < 1:
             raise DataError(f"--warmup_ratio {self.warmup_ratio}: must be at least 0 and below 1")
 
     def made_from(self) -> dict[str, Any]:
         """Return the settings that change the model, for the fingerprint."""
         return {name: value for name, value in asdict(self).items() if name not in ("save_steps", "resume")}
+
+
+@dataclass(frozen=True)
+class PairTrainSettings(WarmedUpSettings):
+    """What trainings on pairs of queries and documents share."""
+
+    num_negatives: int = option("train on the first hard negatives of a pair, up to this many; 0 for none", default=1)
+    max_pairs: int | None = option("train on a random sample of this many pairs", default=None)
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        super().__post_init__()
+        require_least(self, max_pairs=1, num_negatives=0)
 
 
 @dataclass(frozen=True)

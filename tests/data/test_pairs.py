@@ -7,7 +7,7 @@ import pytest
 from helpers import write_jsonl
 
 from perspective.artifacts import Output
-from perspective.data.collection import Collection, load_collection, save_collection
+from perspective.data.collection import Collection, is_collection_finished, load_collection, save_collection
 from perspective.data.mteb_tasks import find_collection
 from perspective.data.pairs import Pair, load_pairs, save_pairs
 from perspective.errors import DataError
@@ -95,6 +95,26 @@ def test_collection_survives_the_files(tmp_path):
     read = load_collection(tmp_path / "there")
     assert read.fingerprint == made.fingerprint
     assert (read.name, read.corpus, read.qrels) == ("there", made.corpus, made.qrels)
+
+
+@pytest.mark.parametrize("lost", ["corpus.jsonl", "queries.jsonl", "qrels.tsv"])
+def test_a_collection_of_which_a_file_is_missing_is_not_finished(tmp_path, lost):
+    def open_output():
+        return Output(tmp_path / "qrels.tsv", "collection", {})
+
+    save_collection(open_output(), Collection("there", {"a": "x"}, {"1": "one"}, {"1": {"a": 1}}))
+    assert is_collection_finished(open_output(), overwrite=False)
+    (tmp_path / lost).unlink()
+    assert not is_collection_finished(open_output(), overwrite=False)
+
+
+def test_a_collection_that_is_written_again_is_unfinished_until_its_judgments_are(tmp_path, monkeypatch):
+    made = Collection("there", {"a": "x"}, {"1": "one"}, {"1": {"a": 1}})
+    save_collection(Output(tmp_path / "qrels.tsv", "collection", {}), made)
+    with pytest.raises(AttributeError), monkeypatch.context() as dying:
+        dying.delattr(Output, "open")  # dies between the texts and the judgments
+        save_collection(Output(tmp_path / "qrels.tsv", "collection", {"seed": 7}), made)
+    assert not is_collection_finished(Output(tmp_path / "qrels.tsv", "collection", {}), overwrite=False)
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,8 @@ def test_killed_training_goes_on_to_the_same_weights(tmp_path, embedder_folder, 
     steps = fail_at_step(monkeypatch, step)
     with pytest.raises(RuntimeError, match="killed"):
         train(tmp_path / "killed", embedder_folder, train_file)
+    with pytest.raises(SystemExit):  # other settings are refused before anything is trained
+        train(tmp_path / "killed", embedder_folder, train_file, "--temperature", 0.5)
     killed = train(tmp_path / "killed", embedder_folder, train_file)
     assert len(steps) < step + 10 - (step - 3)  # what lay in a checkpoint is not trained again
     for name in ("model.safetensors", HEADS, "loss.csv"):

@@ -188,6 +188,9 @@ def test_settings_and_data_that_do_not_fit(pairs):
         create_pair_questions(pairs[-1:], 0)
     with pytest.raises(DataError, match="two are needed"):
         create_corpus_questions(embed(2, 1), PairJudgingSettings())
+    one, two = embed(2, 0).queries.items()
+    with pytest.raises(DataError, match="no query has two documents to compare"):
+        create_corpus_questions(EmbeddedTexts(None, dict([one]), dict([one, two])), PairJudgingSettings())
 
 
 def run(*arguments):

@@ -313,6 +313,8 @@ def test_settings_and_pairs_that_do_not_fit(tmp_path, embedder_folder, pairs):
     unsure = [Pair("a", "b", weight=0.0), Pair("c", "d", weight=0.0)]
     with pytest.raises(DataError, match="weight 0"):
         train(tmp_path / "out", embedder_folder, unsure)
+    with pytest.raises(DataError, match="all training pairs share a text"):
+        train(tmp_path / "out", embedder_folder, [Pair(f"query {i}", "a document") for i in range(9)])
     assert not (tmp_path / "out").exists()
 
 

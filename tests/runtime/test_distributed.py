@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from perspective.artifacts import Output, TrainingTriplet, Triplet, hash_file, load_training_triplets
 from perspective.cli import entry_point, shared_entry_point
@@ -21,9 +22,10 @@ from perspective.models.embedders import load_embedder
 from perspective.models.embedding import embed_texts
 from perspective.retrieval.training import RetrieverTrainSettings as RetrieverSettings
 from perspective.retrieval.training import train_retriever
-from perspective.runtime.distributed import is_main, n_processes, share_texts
+from perspective.runtime.distributed import init_process_group, is_main, n_processes, process_index, share_texts
 from perspective.training.distillation import distill_embedder
 from perspective.training.finetuning import finetune_embedder
+from perspective.training.losses.base import divide_by_count
 from perspective.training.settings import TrainSettings
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -39,6 +41,7 @@ RETRIEVERS = {"cached": {"mini_batch_size": 3}, "ranking": {"mini_batch_size": 0
 # A decoder with all its weights, and with adapters, whose dropout no two processes share.
 DECODERS = {"decoder": {"mini_batch_size": 3}, "adapters": {"mini_batch_size": 3, "lora_rank": 2}}
 MADE = [*VARIANTS, *RETRIEVERS, *DECODERS, "whole"]
+PARTS = ((1.0, 2.0, 3.0), (6.0,))  # of a batch, one a process
 LONG = {"num_train_epochs": 24.0, "per_device_train_batch_size": 6, "save_steps": 9}  # 6 steps an epoch
 
 
@@ -66,6 +69,9 @@ def train_and_embed(folder):
         base = "decoder" if name in DECODERS else "plain"
         train_retriever(load_embedder(str(folder / base), device="cpu"), pairs, settings, output)
     if n_processes() > 1:
+        part = torch.tensor(PARTS[process_index()])
+        mean = divide_by_count(part.sum(), torch.tensor(len(part)))
+        (folder / f"mean_{process_index()}.txt").write_text(str(mean.item()))
         run("whole", "embedder", **LONG)
     model = load_embedder(str(folder / "plain"), device="cpu")
     vectors = share_texts(lambda share: embed_texts(model, share), texts)
@@ -202,6 +208,12 @@ def test_two_processes_train_adapters_of_a_decoder(folder, by_two):
 
 
 @pytest.mark.slow
+def test_the_mean_over_processes_is_that_of_the_batch(folder, by_two):
+    found = [float((folder / f"mean_{index}.txt").read_text()) for index in range(2)]
+    assert np.mean(found) == np.mean(sum(PARTS, ()))
+
+
+@pytest.mark.slow
 def test_two_processes_embed_as_one(by_one, by_two):
     np.testing.assert_allclose(np.load(by_two / "vectors.npy"), np.load(by_one / "vectors.npy"), atol=1e-5)
 
@@ -256,6 +268,16 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(three_processes, tmp_pa
     output = Output(tmp_path / "out", "embedder", {})
     with pytest.raises(DataError, match="batch_size 32: 3 processes cannot share it evenly; choose a multiple of 3"):
         finetune_embedder(load_embedder(str(embedder_folder), device="cpu"), triplets, TrainSettings(), output)
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_more_processes_than_gpus_are_refused_in_each(three_processes, monkeypatch, rank):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for name, value in (("LOCAL_WORLD_SIZE", "3"), ("LOCAL_RANK", rank), ("RANK", rank)):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(DataError, match="more processes than the 2 GPUs"):
+        init_process_group()
 
 
 def test_stages_of_one_process_refuse_torchrun(three_processes, monkeypatch, capsys):

@@ -1,7 +1,8 @@
 import numpy as np
+import torch
 from datasets import Dataset
 
-from perspective.training.batch_samplers import LengthBatchSampler
+from perspective.training.batch_samplers import DistinctBatchSampler, LengthBatchSampler
 
 
 def make(texts, seed=0):
@@ -30,3 +31,14 @@ def test_order_follows_seed_and_epoch():
 
 def test_texts_of_one_length():
     assert len(list(make(["same"] * 20))) == 3
+
+
+def test_an_epoch_of_queries_that_share_documents_reaches_them_all():
+    """sentence-transformers ends an epoch after ten batches of 32, of which a batch holds 20 rows at most."""
+    pairs = Dataset.from_dict({"query": [f"q{i}" for i in range(320)], "document": [f"d{i % 20}" for i in range(320)]})
+    sampler = DistinctBatchSampler(pairs, batch_size=32, drop_last=False, generator=torch.Generator(), seed=1)
+    batches = list(sampler)[: len(sampler)]
+    assert all(len({row % 20 for row in batch}) == len(batch) for batch in batches)
+    assert 0.95 * 320 <= len(set(sum(batches, []))) == sum(map(len, batches))
+    alone = Dataset.from_dict({"query": pairs["query"]})
+    assert len(DistinctBatchSampler(alone, batch_size=32, drop_last=False, generator=torch.Generator())) == 10

@@ -34,6 +34,7 @@ from perspective.data.corpus import DATASETS, read_texts
 from perspective.data.docstrings import NAME
 from perspective.data.pairs import load_pairs
 from perspective.layout import MEASURES
+from perspective.models.decoders import replace_pooling
 from perspective.models.embedders import load_embedder
 from perspective.options import option
 from perspective.pretraining.mntp import split_texts
@@ -193,10 +194,8 @@ def measure_speed(body: str, texts: Sequence[str], n_timed: int = 5, n_a_time: i
 
 def _load(folder: str) -> Any:  # noqa: ANN401
     """Return an encoder whose vector is the [CLS] state."""
-    from sentence_transformers.sentence_transformer.modules import Pooling
-
     model = load_embedder(folder)
-    model[1] = Pooling(model[1].embedding_dimension, "cls")
+    replace_pooling(model, "cls")
     return model
 
 

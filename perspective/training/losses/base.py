@@ -12,6 +12,7 @@ from sentence_transformers.losses import MultipleNegativesRankingLoss
 from sentence_transformers.util import all_gather, all_gather_with_grad
 from torch import Tensor
 
+from perspective.runtime.distributed import n_processes
 from perspective.training.losses.grouping import embed_in_groups
 
 
@@ -72,6 +73,19 @@ def gather_batch(
         return columns, None
     kept = ~find_fillers(labels)
     return [column[kept] for column in columns], labels[kept]
+
+
+def divide_by_count(total: Tensor, count: Tensor) -> Tensor:
+    """Return the mean over a batch that several processes share; the trainer averages what they return.
+
+    Args:
+        total: Sum over this process's part of the batch.
+        count: Number of summands in it.
+    """
+    if n_processes() > 1:
+        count = count.clone()
+        torch.distributed.all_reduce(count)
+    return total * n_processes() / count.clamp(min=1)
 
 
 def find_fillers(labels: Tensor) -> Tensor:

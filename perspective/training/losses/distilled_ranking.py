@@ -15,6 +15,34 @@ from perspective.training.losses.ranking import CachedRankingLoss, RankingLoss, 
 INFONCE_SHARE = 0.2  # of E5 and SimLM
 
 
+def compute_distilled_losses(embeddings: Sequence[Tensor], labels: Tensor, rows: Tensor, scale: float) -> Tensor:
+    """Return one loss for each of the selected pairs of a batch.
+
+    Args:
+        embeddings: Queries, documents and columns of hard negatives, each `(n, dim)`.
+        labels: `(n, 2 + 2 * n_columns)`, as in `DistilledRankingLoss`.
+        rows: Rows of the pairs, `(m,)`.
+        scale: Multiplies the cosine similarities.
+
+    Returns:
+        `(m,)` losses.
+    """
+    queries, *candidates = embeddings
+    flags, teacher = labels[:, : len(candidates)], labels[rows, len(candidates) :].float()
+    infonce = compute_ranking_losses(embeddings, flags, rows, scale)
+    with torch.autocast(queries.device.type, enabled=False):
+        group = torch.stack([normalize(texts[rows].float(), dim=-1) for texts in candidates], dim=1)
+        cosines = (normalize(queries[rows].float(), dim=-1)[:, None] * group).sum(dim=-1)  # (m, 1 + n_columns)
+        is_padding = flags[rows] == 0
+        is_padding[:, 0] = False  # the first flag is the pair's weight
+        student = log_softmax((cosines * scale).masked_fill(is_padding, -torch.inf), dim=-1)
+        target = teacher.masked_fill(is_padding, -torch.inf)
+        # 0 log 0 is 0: padding has no part in the sum.
+        parts = softmax(target, dim=-1) * (log_softmax(target, dim=-1) - student)
+        divergence = parts.masked_fill(is_padding, 0.0).sum(dim=-1)
+    return divergence + INFONCE_SHARE * infonce
+
+
 class DistilledRankingLoss(RankingLoss):
     """KL divergence to a teacher over a query's own group, plus 0.2 x InfoNCE.
 
@@ -43,47 +71,13 @@ class DistilledRankingLoss(RankingLoss):
         0.1253
     """
 
-    @staticmethod
-    def compute_losses(embeddings: Sequence[Tensor], labels: Tensor, rows: Tensor, scale: float) -> Tensor:
-        """Return one loss a selected pair, `(m,)`, as `compute_distilled_losses`."""
-        return compute_distilled_losses(embeddings, labels, rows, scale)
+    compute_losses = staticmethod(compute_distilled_losses)
 
 
 class CachedDistilledRankingLoss(CachedRankingLoss):
     """`DistilledRankingLoss` with GradCache, as `CachedRankingLoss`: the same gradients in less memory."""
 
-    @staticmethod
-    def compute_losses(embeddings: Sequence[Tensor], labels: Tensor, rows: Tensor, scale: float) -> Tensor:
-        """Return one loss a selected pair, `(m,)`, as `compute_distilled_losses`."""
-        return compute_distilled_losses(embeddings, labels, rows, scale)
-
-
-def compute_distilled_losses(embeddings: Sequence[Tensor], labels: Tensor, rows: Tensor, scale: float) -> Tensor:
-    """Return one loss for each of the selected pairs of a batch.
-
-    Args:
-        embeddings: Queries, documents and columns of hard negatives, each `(n, dim)`.
-        labels: `(n, 2 + 2 * n_columns)`, as in `DistilledRankingLoss`.
-        rows: Rows of the pairs, `(m,)`.
-        scale: Multiplies the cosine similarities.
-
-    Returns:
-        `(m,)` losses.
-    """
-    queries, *candidates = embeddings
-    flags, teacher = labels[:, : len(candidates)], labels[rows, len(candidates) :].float()
-    infonce = compute_ranking_losses(embeddings, flags, rows, scale)
-    with torch.autocast(queries.device.type, enabled=False):
-        group = torch.stack([normalize(texts[rows].float(), dim=-1) for texts in candidates], dim=1)
-        cosines = (normalize(queries[rows].float(), dim=-1)[:, None] * group).sum(dim=-1)  # (m, 1 + n_columns)
-        is_padding = flags[rows] == 0
-        is_padding[:, 0] = False  # the first flag is the pair's weight
-        student = log_softmax((cosines * scale).masked_fill(is_padding, -torch.inf), dim=-1)
-        target = teacher.masked_fill(is_padding, -torch.inf)
-        # 0 log 0 is 0: padding has no part in the sum.
-        parts = softmax(target, dim=-1) * (log_softmax(target, dim=-1) - student)
-        divergence = parts.masked_fill(is_padding, 0.0).sum(dim=-1)
-    return divergence + INFONCE_SHARE * infonce
+    compute_losses = staticmethod(compute_distilled_losses)
 
 
 def build_ranking_loss(

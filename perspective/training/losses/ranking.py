@@ -15,6 +15,29 @@ from perspective.training.losses.base import gather_batch
 from perspective.training.losses.grouping import embed_in_groups, order_by_length, take_rows
 
 
+def compute_ranking_losses(embeddings: Sequence[Tensor], labels: Tensor, rows: Tensor, scale: float) -> Tensor:
+    """Return one loss for each of the selected pairs of a batch.
+
+    Args:
+        embeddings: Queries, documents and columns of hard negatives, each `(n, dim)`.
+        labels: `(n, 1 + n_columns)`, as in `RankingLoss`.
+        rows: Rows of the pairs, `(m,)`.
+        scale: Multiplies the cosine similarities.
+
+    Returns:
+        `(m,)` losses.
+    """
+    queries, documents, *negatives = embeddings
+    # Half precision rounds cosines to 1/256; times the scale, that is an error of 0.2 in a logit.
+    with torch.autocast(queries.device.type, enabled=False):
+        is_real = labels[:, 1:].T.flatten().bool()
+        candidates = documents
+        if negatives:
+            candidates = torch.cat([documents, torch.cat(negatives)[is_real]])
+        scores = normalize(queries[rows].float(), dim=-1) @ normalize(candidates.float(), dim=-1).T * scale
+        return cross_entropy(scores, rows, reduction="none")  # a pair's document has the index of its row
+
+
 class RankingLoss(MultipleNegativesRankingLoss):
     """Query against all documents and hard negatives of the batch.
 
@@ -39,6 +62,8 @@ class RankingLoss(MultipleNegativesRankingLoss):
         9e-05
     """
 
+    compute_losses = staticmethod(compute_ranking_losses)
+
     def __init__(self, model: SentenceTransformer, temperature: float = 0.02, gather: bool = False) -> None:
         super().__init__(model, scale=1 / temperature, gather_across_devices=gather)
 
@@ -59,11 +84,6 @@ class RankingLoss(MultipleNegativesRankingLoss):
         losses = self.compute_losses(embeddings, labels, rows, self.scale)
         return (losses * normalize_weights(labels)).sum()
 
-    @staticmethod
-    def compute_losses(embeddings: Sequence[Tensor], labels: Tensor, rows: Tensor, scale: float) -> Tensor:
-        """Return one loss a selected pair, `(m,)`, as `compute_ranking_losses`."""
-        return compute_ranking_losses(embeddings, labels, rows, scale)
-
 
 class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
     """`RankingLoss` with GradCache: the same gradients, in the memory of one mini-batch.
@@ -78,6 +98,8 @@ class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
         mini_batch_size: Texts embedded at a time, and rows of the similarity matrix.
         gather: As in `WeightedTripletLoss`.
     """
+
+    compute_losses = staticmethod(compute_ranking_losses)
 
     def __init__(
         self, model: SentenceTransformer, temperature: float = 0.02, mini_batch_size: int = 32, gather: bool = False
@@ -117,34 +139,6 @@ class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
         if with_backward:
             torch.autograd.backward(batch, [column.grad for column in embeddings])
         return total
-
-    @staticmethod
-    def compute_losses(embeddings: Sequence[Tensor], labels: Tensor, rows: Tensor, scale: float) -> Tensor:
-        """Return one loss a selected pair, `(m,)`, as `compute_ranking_losses`."""
-        return compute_ranking_losses(embeddings, labels, rows, scale)
-
-
-def compute_ranking_losses(embeddings: Sequence[Tensor], labels: Tensor, rows: Tensor, scale: float) -> Tensor:
-    """Return one loss for each of the selected pairs of a batch.
-
-    Args:
-        embeddings: Queries, documents and columns of hard negatives, each `(n, dim)`.
-        labels: `(n, 1 + n_columns)`, as in `RankingLoss`.
-        rows: Rows of the pairs, `(m,)`.
-        scale: Multiplies the cosine similarities.
-
-    Returns:
-        `(m,)` losses.
-    """
-    queries, documents, *negatives = embeddings
-    # Half precision rounds cosines to 1/256; times the scale, that is an error of 0.2 in a logit.
-    with torch.autocast(queries.device.type, enabled=False):
-        is_real = labels[:, 1:].T.flatten().bool()
-        candidates = documents
-        if negatives:
-            candidates = torch.cat([documents, torch.cat(negatives)[is_real]])
-        scores = normalize(queries[rows].float(), dim=-1) @ normalize(candidates.float(), dim=-1).T * scale
-        return cross_entropy(scores, rows, reduction="none")  # a pair's document has the index of its row
 
 
 def normalize_weights(labels: Tensor) -> Tensor:
