@@ -1,6 +1,6 @@
 import pytest
 
-from perspective.errors import DataError, JudgeError, ModelError, PerspectiveError, suggest_name
+from perspective.errors import suggest_name
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,3 @@ from perspective.errors import DataError, JudgeError, ModelError, PerspectiveErr
 )
 def test_the_nearest_known_name_is_suggested(name, known, hint):
     assert suggest_name(name, known) == hint
-
-
-def test_user_facing_errors_share_one_base_class():
-    assert all(issubclass(kind, PerspectiveError) for kind in (DataError, ModelError, JudgeError))

@@ -217,8 +217,12 @@ def judgment_from_answers(triplet: Triplet, first: str, swapped: str | None, pre
     label = parse_answer(first)
     if swapped is not None:
         label = label if label == mirror_prediction(parse_answer(swapped)) else ()
-    content = first if swapped is None else f"{first} | swapped: {swapped}"
-    return Judgment(triplet, label, prepared, content)
+    return Judgment(triplet, label, prepared, join_answers(first, swapped))
+
+
+def join_answers(first: str, swapped: str | None) -> str:
+    """Return the answers of both orders as they are saved."""
+    return first if swapped is None else f"{first} | swapped: {swapped}"
 
 
 def sigmoid(log_odds: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 from perspective.artifacts import LABELS, Judgment, Triplet
@@ -69,15 +70,13 @@ class ServerJudge:
             JudgeError: As `ServerAsker.ask`.
         """
         answers = self._asker.ask(self._write_prompts(question) for question in questions)
-        try:
+        with closing(answers):  # at once: counts the requests that are cancelled
             for place, prompts, replies, failure in answers:
                 triplet = questions[place].triplet
                 if failure is not None:
                     yield Judgment(triplet, (), prompts[0], f"{NO_ANSWER}{failure.message}")
                 else:
                     yield _join_replies(triplet, replies, prompts[0])
-        finally:
-            answers.close()  # at once: counts the requests that are cancelled
 
     def _write_prompts(self, question: Question) -> list[str]:
         texts = (question.query, question.choice1, question.choice2)

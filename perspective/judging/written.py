@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from perspective.artifacts import Judgment, Triplet
-from perspective.judging.protocol import ANSWERS, judgment_from_answers, judgment_from_probabilities
+from perspective.judging.protocol import ANSWERS, join_answers, judgment_from_answers, judgment_from_probabilities
 
 REASON_FORM = (
     "First explain in one or two short sentences how the Query relates to each of the choices. "
@@ -33,7 +33,7 @@ class Reasoned(NamedTuple):
 
 def judgment_from_reasons(triplet: Triplet, first: Reasoned, swapped: Reasoned | None, prepared: str = "") -> Judgment:
     """Combine the probabilities after the explanations of both orders; keep the text."""
-    content = _join_words(first.words.strip(), swapped and swapped.words.strip())
+    content = join_answers(first.words.strip(), swapped and swapped.words.strip())
     return judgment_from_probabilities(triplet, first.probability, swapped and swapped.probability, prepared, content)
 
 
@@ -41,7 +41,7 @@ def judgment_from_json(triplet: Triplet, first: str, swapped: str | None, prepar
     """Combine the JSON answers of both orders; abstain on disagreement or another format."""
     answers = [None if text is None else parse_json_answer(text) for text in (first, swapped)]
     judgment = judgment_from_answers(triplet, answers[0] or "", answers[1], prepared)
-    return replace(judgment, content=_join_words(first, swapped))
+    return replace(judgment, content=join_answers(first, swapped))
 
 
 def parse_json_answer(content: str) -> str:
@@ -64,7 +64,3 @@ def parse_json_answer(content: str) -> str:
 def _names_label(pairs: list[tuple[str, Any]], label: int) -> bool:
     # `true` and 1.0 equal 1 in Python, but are not valid here.
     return pairs == [("choice", label)] and type(pairs[0][1]) is int
-
-
-def _join_words(first: str, swapped: str | None) -> str:
-    return first if swapped is None else f"{first} | swapped: {swapped}"

@@ -182,7 +182,6 @@ def show_speed(stage: str, row: str, name: str) -> str:
 FIGURES: dict[str, Callable[..., str]] = {
     "score": show_score,
     "gain": show_gain,
-    "gain_spread": show_gain_spread,
     "published": show_published,
     "retrieval": show_retrieval,
     "speed": show_speed,

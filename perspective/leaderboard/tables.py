@@ -130,13 +130,12 @@ def tabulate_sets(rows: pd.DataFrame, metric: str, sort_by: str = MEAN) -> Table
     return _lay_out(_add_means(cells, MODEL), MODEL, sort_by)
 
 
-def tabulate_metrics(rows: pd.DataFrame, dataset: str | None = None, sort_by: str = "") -> Table:
+def tabulate_metrics(rows: pd.DataFrame, dataset: str | None = None) -> Table:
     """Arrange one data set: models as rows, metrics as columns.
 
     Args:
         rows: Retrieval rows.
         dataset: Its name; None for the mean over a model's data sets, with the published means.
-        sort_by: Metric to sort by; the first of the table if missing.
     """
     rows = rows if dataset is None else rows[rows["data set"].eq(dataset)]
     over = rows["data set"].mask(rows["source"].eq(PUBLISHED), _join(published_sets()))
@@ -145,12 +144,12 @@ def tabulate_metrics(rows: pd.DataFrame, dataset: str | None = None, sort_by: st
     cells = groups.agg(value=("score", "mean"), over=("over", _join), n_sets=("n_sets", "sum")).reset_index()
     cells = cells.assign(column=cells["metric"].map(_name_column), shown=cells["value"].map("{:.2f}".format))
     if dataset is not None:
-        return _lay_out(cells, MODEL, sort_by)
+        return _lay_out(cells, MODEL)
     cells["sets"] = cells.groupby(MODEL)["n_sets"].transform("max").astype(str)
-    return _lay_out(cells, [*MODEL, "sets"], sort_by)
+    return _lay_out(cells, [*MODEL, "sets"])
 
 
-def tabulate_study(rows: pd.DataFrame, metric: str, sort_by: str = MEAN) -> Table:
+def tabulate_study(rows: pd.DataFrame, metric: str) -> Table:
     """Arrange the quality studies: arms as rows, data sets as columns, with the gain over no training."""
     rows = rows[rows["metric"].eq(metric)]
     gains = zip(*(rows[name] for name in ("arm", "mean", "gain", "gain_std", "n_seeds")), strict=True)
@@ -164,7 +163,7 @@ def tabulate_study(rows: pd.DataFrame, metric: str, sort_by: str = MEAN) -> Tabl
         over="",
         n_sets=1,
     )
-    return _lay_out(_add_means(cells, ARM), ARM, sort_by)
+    return _lay_out(_add_means(cells, ARM), ARM, MEAN)
 
 
 def tabulate_clustering(rows: pd.DataFrame, metric: str) -> Table:
@@ -195,7 +194,7 @@ def _add_means(cells: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     return pd.concat([means.assign(shown=_format_means(means)), sets], ignore_index=True)
 
 
-def _lay_out(cells: pd.DataFrame, names: list[str], sort_by: str) -> Table:
+def _lay_out(cells: pd.DataFrame, names: list[str], sort_by: str = "") -> Table:
     """Pivot cells into columns.
 
     Args:

@@ -50,15 +50,6 @@ def test_reliabilities_of_data_from_the_model_are_recovered(mus):
     np.testing.assert_allclose(evidence.confidence, abs(2 * evidence.probability - 1))
 
 
-def test_independent_sources_add_their_log_odds():
-    _, sources = draw((0.4, 0.4))
-    evidence = combine_sources({"llm": sources[0], "embedder": sources[1]})
-    for name, x in zip(("llm", "embedder"), sources, strict=True):
-        mu, small = evidence.reliability[name], abs(x) < 2
-        expected = 2 * mu * x / (1 - mu**2)
-        np.testing.assert_allclose(evidence.log_odds[name][small], expected[small], rtol=0.05, atol=0.01)
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_a_random_source_is_not_trusted(seed):
     z, (a, b, c) = draw((0.4, 0.5, 0.6), seed)

@@ -174,7 +174,6 @@ FIGURES: dict[str, Callable[..., str]] = {
     "hybrid_size": partial(measured.show_size, hybrid_tables.HYBRID),
     "hybrid_seeds": hybrid_tables.show_seeds,
     "hybrid_minutes": partial(measured.show_minutes, hybrid_tables.HYBRID),
-    "hybrid_terms": hybrid_tables.show_terms,
 }
 
 

@@ -80,12 +80,6 @@ def show_seeds(collection: str) -> str:
     return " and ".join(sorted({str(arms[arm]["all"]["n_seeds"]) for arm in ARMS if "all" in arms.get(arm, {})})) or "0"
 
 
-def show_terms(collection: str, arm: str) -> str:
-    """The lexical weights of a document above 0, the mean over seeds."""
-    cells = [cell for cell in load(HYBRID)["cells"] if cell["arm"] == arm and collection in cell["scores"]]
-    return f"{sum(cell['scores'][collection]['sparse terms'] for cell in cells) / len(cells):.0f}"
-
-
 def _show(found: dict[str, Any]) -> str:
     deviation = f" ± {found['std']:.1f}" if found["n_seeds"] > 1 else ""
     return f"{found['mean']:.1f}{deviation} {format_interval(found['interval'])}"
