@@ -7,6 +7,7 @@ from pathlib import Path
 
 from perspective.artifacts import ROOT
 from perspective.artifacts.names import name_dataset, shorten_name, slugify_model
+from perspective.options import DatasetOptions, RecipeOptions, RunOptions
 
 MEASURES = ROOT / "measures"
 AFTER_MEASURES = ROOT / "after_measures"
@@ -46,6 +47,12 @@ class Layout:
     seed: int = 100
     judge: str = "smollm2"
     recipe: str | None = None
+
+    @classmethod
+    def of(cls, data: DatasetOptions, run: RunOptions) -> Layout:
+        """Return the files of the run that the options identify."""
+        recipe = run.recipe if isinstance(run, RecipeOptions) else None
+        return cls(data.dataset, data.scale, run.embedder, run.max_query, run.seed, run.llm, recipe)
 
     @property
     def embedder_name(self) -> str:

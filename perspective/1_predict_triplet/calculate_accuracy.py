@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Analyse and print."""
     kinds = (CorpusSettings, LabelOptions, RunOptions, JudgedOptions, FolderOptions)
     corpus, label, run, files, out = parse_settings(kinds, argv, __doc__)
-    layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, run.llm)
+    layout = Layout.of(corpus, run)
     predictions = Path(files.pred_path or layout.judgments)
     inputs = {"judgments": predictions, "embeddings": Path(files.feat_path or layout.embeds)}
     if files.states_path:

@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Convert."""
     kinds = (DatasetOptions, RunOptions, ConvertStatesSettings, TeachSettings, OutputOptions)
     data, run, files, settings, out = parse_settings(kinds, argv, __doc__)
-    layout = Layout(data.dataset, data.scale, run.embedder, run.max_query, run.seed, run.llm)
+    layout = Layout.of(data, run)
     inputs = {"embeddings": Path(files.feat_path or layout.embeds)}
     path = layout.self_teacher if files.by_embedder else layout.teacher
     if states := files.find_states(data, run.llm):

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Convert."""
     kinds = (CorpusSettings, RunOptions, ConvertSettings, OutputOptions)
     corpus, run, settings, out = parse_settings(kinds, argv, __doc__)
-    layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, run.llm)
+    layout = Layout.of(corpus, run)
     predictions = Path(settings.pred_path or layout.judgments)
     instruction = choose_instruction(run.embedder, corpus.dataset, settings.instruction)
     inputs = {"texts": corpus.path, "judgments": predictions}

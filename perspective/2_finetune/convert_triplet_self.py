@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Convert."""
     kinds = (CorpusSettings, RunOptions, ConvertSettings, OutputOptions)
     corpus, run, settings, out = parse_settings(kinds, argv, __doc__)
-    layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, run.llm)
+    layout = Layout.of(corpus, run)
     predictions = Path(settings.pred_path or layout.judgments)
     feats = Path(settings.feat_path or layout.embeds)
     instruction = choose_instruction(run.embedder, corpus.dataset, settings.instruction)

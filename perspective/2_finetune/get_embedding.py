@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if engine.engine == "ray" and n_processes() > 1:
         raise DataError("--engine ray starts its own processes; start it without torchrun or accelerate")
     texts = load_texts(corpus)
-    layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, run.llm, run.recipe)
+    layout = Layout.of(corpus, run)
     checkpoint = Path(files.checkpoint) if files.checkpoint else layout.checkpoint if files.finetuned else None
     path = after_path(checkpoint, corpus.dataset, corpus.scale) if checkpoint else layout.embeds
     if files.output_path:

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise DataError(
             "assign needs new texts: --data_path FILE" + ("" if settings.update else ", or --feat_path FILE")
         )
-    layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, run.llm, run.recipe)
+    layout = Layout.of(corpus, run)
     files = layout.description.inside(settings.folder)
     texts = read_texts(corpus.path, corpus.text_column) if corpus.data_path else None
     vectors = (

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Cluster."""
     kinds = (CorpusSettings, LearnedRunOptions, VectorOptions, ClusterSettings, OutputOptions)
     corpus, run, given, settings, out = parse_settings(kinds, argv, __doc__)
-    layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, run.llm, run.recipe)
+    layout = Layout.of(corpus, run)
     files = layout.description.inside(out.folder)
     texts = load_texts(corpus)
     embeddings = Path(given.feat_path or layout.after_embeds)

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Count."""
     kinds = (CorpusSettings, LearnedRunOptions, CountInputs, CountSettings, OutputOptions)
     corpus, run, given, settings, out = parse_settings(kinds, argv, __doc__)
-    layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, run.llm, run.recipe)
+    layout = Layout.of(corpus, run)
     files = layout.description.inside(out.folder)
     inputs = {"embeddings": Path(given.feat_path or layout.embeds), "texts": corpus.path}
     if given.states_path or layout.states.exists():

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Draw."""
     kinds = (DatasetOptions, LearnedRunOptions, MapInputs, MapSettings, OutputOptions)
     data, run, given, settings, out = parse_settings(kinds, argv, __doc__)
-    layout = Layout(data.dataset, data.scale, run.embedder, run.max_query, run.seed, run.llm, run.recipe)
+    layout = Layout.of(data, run)
     files = layout.description.inside(out.folder)
     inputs = {"before": Path(given.feat_path or layout.embeds), "after": Path(given.after_path or layout.after_embeds)}
     clustering = read_clustering(files)

@@ -22,7 +22,7 @@ from perspective.options import DatasetOptions, LearnedRunOptions, OutputOptions
 def main(argv: Sequence[str] | None = None) -> None:
     """Export."""
     data, run, out = parse_settings((DatasetOptions, LearnedRunOptions, OutputOptions), argv, __doc__)
-    layout = Layout(data.dataset, data.scale, run.embedder, run.max_query, run.seed, run.llm, run.recipe)
+    layout = Layout.of(data, run)
     files = layout.description.inside(out.folder)
     inputs = {"map": files.map, "clusters": files.clusters, "texts": files.texts}
     inputs |= {"names": files.names} if files.names.exists() else {}

@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     corpus, run, settings, llm, server, embedding, out = parse_settings(kinds, argv, __doc__)
     if embedding.instruction:
         raise DataError("--instruction: names are embedded without one; leave it out")
-    layout = Layout(corpus.dataset, corpus.scale, run.embedder, run.max_query, run.seed, run.llm, run.recipe)
+    layout = Layout.of(corpus, run)
     files = layout.description.inside(out.folder)
     name, checkpoint = settings.naming_llm or llm.llm, settings.checkpoint or str(layout.checkpoint)
     is_local = not server.base_url and name != "none"
