@@ -7,6 +7,8 @@ fewer layers         the states after 85% of the layers
 late layers          the states after 80%, 90% and all of the layers, half-whitened, their cosines averaged
 middle directions    not half-whitened: the middle half of the unembedding matrix's directions (EmbedFilter: Wu et al.,
                      2026, arXiv:2606.07502)
+own examples         before each text, in place of the four fixed examples, eight of these texts, the nearest to the
+                     centres of eight clusters, with labels that the LLM wrote
 written labels       the LLM writes a label, and the embedder's vector of it is the LLM's view
 labels beside texts  the LLM writes a label by each of three questions, and the mean of the embedder's vectors of these
                      is added to its vector of the text
@@ -39,6 +41,7 @@ from perspective.benchmarks.quality import score_vectors
 from perspective.benchmarks.study_run import StudyOptions, StudyRun
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import load_texts
+from perspective.errors import require_known
 from perspective.evaluation.clustering_scores import METRICS, cluster_labelled, score_clusterings
 from perspective.evaluation.labels import require_labels
 from perspective.judging.protocol import choose_wording
@@ -68,6 +71,7 @@ FEWER = 0.85  # share of the layers that are read
 LAYERS = (0.8, 0.9)  # the same, beside all
 TEXTS_PER_CLUSTER = 15
 N_DIRECTIONS = 50  # on which Ward's clusters are found
+N_EXAMPLES = 8
 LABEL_TOKENS = 8
 N_LABELS = 3
 PLACE_WEIGHT = 2 / 3
@@ -82,6 +86,13 @@ class ViewSettings(StudyOptions):
     datasets: list[str] = option(
         "data sets", default=["banking77", "massive_scenario", "stackexchange"], group="input", aliases=("--dataset",)
     )
+    views: list[str] | None = option(
+        'rows of the above, such as "the method" "own examples"; default all', default=None
+    )
+
+    def __post_init__(self) -> None:
+        """Check values."""
+        require_known("views", self.views or [], VIEWS)
 
 
 class ViewReader:
@@ -139,6 +150,22 @@ class ViewReader:
         quarter = directions.shape[1] // 4
         return self.make_teacher(center_rows(self._states @ directions[:, quarter:-quarter].astype(np.float32)))
 
+    def read_after_own(self) -> np.ndarray:
+        """Return the teacher of states after examples that the LLM wrote."""
+        from sklearn.cluster import KMeans
+        from sklearn.metrics import pairwise_distances_argmin
+
+        rows, question = center_rows(self._vectors), write_question(self._perspective)
+        centers = KMeans(N_EXAMPLES, n_init=10, random_state=0).fit(rows).cluster_centers_
+        typical = [self._texts[place] for place in pairwise_distances_argmin(centers, rows)]
+        examples = [
+            f"Text: {text}{question} {label}\n\n"
+            for text, label in zip(typical, self._write(question, typical), strict=True)
+        ]
+        logger.info("%s: examples: %s", self._run.dataset, examples)
+        reader = StateReader(load_llm(self._run.settings.llm), [question], examples="".join(examples))
+        return self.make_teacher(half_whiten(reader(self._texts)))
+
     def write_labels(self) -> np.ndarray:
         """Return the teacher in which the embedder's vector of a written label is the LLM's view."""
         return self.make_teacher(center_rows(self._label(write_question(self._perspective))))
@@ -152,8 +179,14 @@ class ViewReader:
 
     def _label(self, question: str) -> np.ndarray:
         """Return the embedder's vectors of the labels that the LLM writes, unit rows `(n_texts, dim)`."""
+        labels = self._write(question, self._texts)
+        logger.info("%s: written labels, the first ten: %s", self._run.dataset, labels[:10])
+        return normalize_rows(embed_texts(load_embedder(self._run.settings.embedder, reading=True), labels))
+
+    def _write(self, question: str, texts: Sequence[str]) -> list[str]:
+        """Return the label that the LLM writes of each text."""
         llm = load_llm(self._run.settings.llm)
-        rows, _ = StateReader(llm, [question]).arrange(self._texts)
+        rows, _ = StateReader(llm, [question]).arrange(texts)
         head = tokenize_beginning(llm.tokenizer, f"{EXAMPLES}Text:")
         (tail,) = tokenize_continuations(llm.tokenizer, [question])
         writer = AnswerWriter(llm, LABEL_TOKENS, {"n_prompts": 0, "n_tokens": 0}, stop="\n")
@@ -164,8 +197,7 @@ class ViewReader:
             replies = llm.tokenizer.batch_decode(written, skip_special_tokens=True)
             for place, reply in zip(batch, replies, strict=True):
                 labels[place] = reply.split("\n")[0].strip()
-        logger.info("%s: written labels, the first ten: %s", self._run.dataset, labels[:10])
-        return normalize_rows(embed_texts(load_embedder(self._run.settings.embedder, reading=True), labels))
+        return labels
 
     def pull_to_clusters(self) -> np.ndarray:
         """Return the method's teacher, moved half-way to the centres of its clusters."""
@@ -215,6 +247,7 @@ VIEWS: dict[str, Callable[[ViewReader], np.ndarray]] = {
     "fewer layers": ViewReader.read_fewer_layers,
     "late layers": ViewReader.read_layers,
     "middle directions": ViewReader.filter_directions,
+    "own examples": ViewReader.read_after_own,
     "written labels": ViewReader.write_labels,
     "labels beside texts": ViewReader.add_labels,
     "pulled to clusters": ViewReader.pull_to_clusters,
@@ -231,12 +264,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     path = folder.with_name(f"{folder.name}.json")
     results: dict[str, Any] = read_json(path) if path.exists() else {}
     get_reader = cache(lambda dataset: ViewReader(StudyRun(dataset, settings)))
-    for name, make in VIEWS.items():
+    for name in settings.views or VIEWS:
         for dataset in settings.datasets:
             if name in results.setdefault(dataset, {}) and not settings.overwrite:
                 continue
             reader = get_reader(dataset)
-            made = make(reader)
+            made = VIEWS[name](reader)
             scores = score_clusterings(made, made.shape[1]) if name == NAMED else score_vectors(made, reader.corpus)
             results[dataset][name] = {**{metric: scores[metric] for metric in METRICS}, "weight": reader.weight}
             write_text(path, dump_json(results))

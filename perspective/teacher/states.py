@@ -165,6 +165,7 @@ class StateReader:
         llm: Any causal LM.
         questions: Prompts after each text.
         max_text_tokens: Number of tokens of a text that are read, if the LLM's context has room.
+        examples: What is read before each text.
 
     Attributes:
         coverage: Counts of the texts tokenised so far.
@@ -173,9 +174,11 @@ class StateReader:
         ModelError: The LLM's context is too short for the prompt.
     """
 
-    def __init__(self, llm: LLM, questions: Sequence[str], max_text_tokens: int = MAX_TEXT_TOKENS) -> None:
+    def __init__(
+        self, llm: LLM, questions: Sequence[str], max_text_tokens: int = MAX_TEXT_TOKENS, examples: str = EXAMPLES
+    ) -> None:
         self._llm = llm
-        self._frame = _Frame.make(llm, questions, max_text_tokens)
+        self._frame = _Frame.make(llm, questions, max_text_tokens, examples)
         self.coverage = Coverage()
         self.max_text_tokens = self._frame.max_text_tokens
         self.n_shared = len(self._frame.before)  # tokens that all texts share
@@ -228,8 +231,8 @@ class _Frame:
     max_text_tokens: int
 
     @classmethod
-    def make(cls, llm: LLM, questions: Sequence[str], most: int) -> _Frame:
-        head = tokenize_beginning(llm.tokenizer, f"{EXAMPLES}Text:")
+    def make(cls, llm: LLM, questions: Sequence[str], most: int, examples: str) -> _Frame:
+        head = tokenize_beginning(llm.tokenizer, f"{examples}Text:")
         tails = [tuple(row) for row in tokenize_continuations(llm.tokenizer, questions)]
         max_text_tokens = min(most, llm.max_tokens - len(head) - max(map(len, tails)))
         if max_text_tokens < 1:
