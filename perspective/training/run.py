@@ -26,6 +26,7 @@ from perspective.training.adapters import (
     remove_adapters,
     save_adapters,
 )
+from perspective.training.attention import use_matrix_products
 from perspective.training.history import write_history
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def run_training(
             output.open_partial(restart=True)
     if checkpoint is not None:
         logger.info("resuming from %s", checkpoint.name)
+    use_matrix_products()
     set_seed(settings.seed)
     model.model_card_data.generate_widget_examples = False  # we write our own card
     if settings.lora_rank:
