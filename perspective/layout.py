@@ -321,13 +321,13 @@ def study_pair(results: Path) -> str:
     return results.stem.removeprefix(STUDY).removeprefix("-") or "-".join(STUDY_PAIR)
 
 
-if __name__ == "__main__":  # for scripts: a file of texts to the data set's name; or dataset, scale, embedder,
-    # max_query, seed, judge, recipe to the checkpoint
+if __name__ == "__main__":  # for scripts: a file of texts to the data set's name; or a property of Layout and dataset,
+    # scale, embedder, max_query, seed, judge, recipe to a path
     import sys
 
     if len(sys.argv) == 2:
         sys.stdout.buffer.write(f"{name_dataset(Path(sys.argv[1]))}\n".encode())
         sys.exit()
-    dataset, scale, embedder, max_query, seed, judge, recipe = sys.argv[1:]
+    wanted, dataset, scale, embedder, max_query, seed, judge, recipe = sys.argv[1:]
     layout = Layout(dataset, scale, embedder, int(max_query), int(seed), judge, recipe or None)
-    sys.stdout.write(f"{layout.checkpoint}\n")
+    sys.stdout.write(f"{getattr(layout, wanted)}\n")

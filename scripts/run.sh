@@ -182,6 +182,11 @@ STAGE3="$ROOT/perspective/3_describe/scripts"
 # data
 if [[ -n "$data_path" ]]; then
     DATASETS="${names[0]:-$("$PYTHON" -m perspective.layout "$data_path")}"
+    # A file that happens to be called as a data set of ours has its own perspective.
+    if [[ ${#names[@]} -eq 0 && " ${reader[*]-} " != *" --perspective "* ]]; then
+        echo 'perspective: topic; set another with --perspective "..."' >&2
+        reader+=(--perspective topic)
+    fi
 else
     [[ ${#names[@]} -eq 0 ]] || DATASETS="${names[*]}"
     if [[ " $DATASETS " == *" all "* ]]; then
@@ -226,6 +231,8 @@ step() {
 description="$("$PYTHON" -m perspective.judging.settings --llm "$LLM" ${judge[@]+"${judge[@]}"})"
 read -r kind name <<<"$description"
 llm="$LLM"
+# --judge server without a URL asks OpenAI; clusters are named by the same.
+[[ "$kind" != server || " ${server[*]-} " == *" --base_url "* ]] || server+=(--base_url https://api.openai.com/v1)
 
 # A teacher is made of answer states, judged triplets or both; the other recipes learn from triplets alone.
 teach=1
@@ -276,19 +283,21 @@ run_stages() {
     bash "$HERE/compare.sh" ${recipe[@]+"${recipe[@]}"}
 }
 
-# Prints the checkpoint of data set $1 that was adapted from $EMBEDDER.
-find_checkpoint() {
-    "$PYTHON" -m perspective.layout "$1" "$SCALE" "$EMBEDDER" "$MAX_QUERY" "$SEED" "$name" "${recipe[1]:-}"
+# Prints the path of file $1 (checkpoint, embeds) of data set $2 and embedder $3.
+find_file() {
+    "$PYTHON" -m perspective.layout "$1" "$2" "$SCALE" "$3" "$MAX_QUERY" "$SEED" "$name" "${recipe[1]:-}"
 }
 
 # Describes the clusters of the run that the settings name; its last line says what to open.
 describe_clusters() {
-    local namer="$llm"
+    local namer="$llm" before=()
     [[ "$kind" != reward ]] || namer=none # it scores texts and writes none: keywords are the names
-    step "7 describe: count clusters" "$STAGE3/count_clusters.sh" ${recipe[@]+"${recipe[@]}"} ${n_clusters[@]+"${n_clusters[@]}"} ${texts[@]+"${texts[@]}"}
-    step "7 describe: cluster" "$STAGE3/cluster.sh" ${recipe[@]+"${recipe[@]}"} ${n_clusters[@]+"${n_clusters[@]}"} ${texts[@]+"${texts[@]}"}
+    # "Before" is what the first round began with; later rounds begin with what has learned from the LLM.
+    [[ "$EMBEDDER" == "$first" ]] || before=(--feat_path "$(find_file embeds "$dataset" "$first")")
+    step "7 describe: count clusters" "$STAGE3/count_clusters.sh" --states_llm "$states_llm" ${before[@]+"${before[@]}"} ${recipe[@]+"${recipe[@]}"} ${n_clusters[@]+"${n_clusters[@]}"} ${texts[@]+"${texts[@]}"}
+    step "7 describe: cluster" "$STAGE3/cluster.sh" ${recipe[@]+"${recipe[@]}"} ${texts[@]+"${texts[@]}"}
     step "7 describe: name clusters" "$STAGE3/name_clusters.sh" --naming_llm "$namer" --or_keywords ${recipe[@]+"${recipe[@]}"} ${reader[@]+"${reader[@]}"} ${load_in[@]+"${load_in[@]}"} ${server[@]+"${server[@]}"} ${texts[@]+"${texts[@]}"}
-    step "7 describe: draw the map" "$STAGE3/draw_map.sh" ${recipe[@]+"${recipe[@]}"} ${overwrite[@]+"${overwrite[@]}"}
+    step "7 describe: draw the map" "$STAGE3/draw_map.sh" ${before[@]+"${before[@]}"} ${recipe[@]+"${recipe[@]}"} ${overwrite[@]+"${overwrite[@]}"}
 }
 
 run_stages
@@ -300,7 +309,7 @@ for i in "${!all_datasets[@]}"; do
     adapted="$first" # the embedder that the last round adapted
     for ((round = 2; round <= rounds; round++)); do
         # Each round starts from the embedder of the previous one.
-        EMBEDDER="$(find_checkpoint "$dataset")"
+        EMBEDDER="$(find_file checkpoint "$dataset" "$EMBEDDER")"
         export EMBEDDER
         echo "== round $round of $dataset" >&2
         run_stages
@@ -308,7 +317,7 @@ for i in "${!all_datasets[@]}"; do
     done
     [[ -z "$describe" ]] || EMBEDDER="$adapted" LLM="$name" describe_clusters
     if [[ -n "$adapt_on" ]]; then
-        checkpoint="$(find_checkpoint "$dataset")"
+        checkpoint="$(find_file checkpoint "$dataset" "$EMBEDDER")"
         DATASETS="${sources[i]}" step "8 embed all texts" "$STAGE2/get_embedding_gte.sh" --checkpoint "$checkpoint" --no_measure ${whole[@]+"${whole[@]}"}
     fi
 done

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from perspective.artifacts import Output, load_judgments, read_record, read_vectors
+from perspective.artifacts import Output, load_judgments, read_record, read_text_vectors
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import DataError
@@ -41,14 +41,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     texts, labels = load_texts(corpus), load_labels(corpus, label.label_column)
     if labels is None:
         raise DataError(f"{corpus.path}: accuracy needs labels, found none")
-    judgments = load_judgments(predictions, len(texts), corpus.dataset)
+    judgments = load_judgments(predictions, texts, corpus.dataset)
     gold = {triplet.key: triplet for triplet in add_gold_answers([one.triplet for one in judgments], labels)}
     known = {triplet.key for triplet in keep_labelled(gold.values(), labels)}
     if len(known) < len(gold):
         logger.info("analysed on the %d of %d triplets whose texts all have a label", len(known), len(gold))
     judgments = [replace(one, triplet=gold[one.triplet.key]) for one in judgments if one.triplet.key in known]
-    vectors = read_vectors(inputs["embeddings"], len(texts))
-    states = read_vectors(inputs["states"], len(texts)) if "states" in inputs else None
+    vectors = read_text_vectors(inputs["embeddings"], corpus.path, len(texts))
+    states = read_text_vectors(inputs["states"], corpus.path, len(texts)) if "states" in inputs else None
     analysis = analyse_judgments(judgments, vectors, states, name_source(read_record(predictions).judge))
     sys.stdout.write(format_analysis(analysis) + "\n")
     folder = out.folder or predictions.parent

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from perspective.artifacts import Output, load_judgments, load_triplets, read_vectors, save_judgments
+from perspective.artifacts import Output, load_judgments, load_triplets, read_text_vectors, save_judgments
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import JudgeError
@@ -68,15 +68,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             discard_partial(path)  # a kill may have come between the two
             return
         texts = load_texts(corpus)
-        triplets = load_triplets(triplet_path, len(texts), corpus.dataset)
+        triplets = load_triplets(triplet_path, texts, corpus.dataset)
         if kind in READING_JUDGES:
             output.facts |= count_long_texts(texts, triplets)
-        states = read_vectors(inputs["answer_states"], len(texts)) if kind == "answer" else None
+        reads_states = kind == "answer"
+        states = read_text_vectors(inputs["answer_states"], corpus.path, len(texts)) if reads_states else None
         finished = output.record.judge  # of a file with open questions
-        earlier = load_judgments(path, len(texts), corpus.dataset) if finished else []
+        earlier = load_judgments(path, texts, corpus.dataset) if finished else []
+        restart = (
+            out.overwrite and kind != "server"
+        )  # an unfinished run of other settings; answers that cost money stay
         try:
             source = build_judge(judge, server, JudgingTask(corpus.dataset, wording, texts, triplets, states))
-            judgments = judge_triplets(source, triplets, texts, output, earlier)
+            judgments = judge_triplets(source, triplets, texts, output, earlier, restart)
         except JudgeError as error:
             if not earlier or len(earlier) < len(triplets):
                 raise

@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     layout = Layout(corpus.dataset, corpus.scale, "random", settings.max_query, settings.seed)
     path = Path(out.out_dir) / layout.triplets.name if out.out_dir else layout.triplets
     texts = load_texts(corpus)
-    made_from = {"sampling": "random", "max_query": settings.max_query, "seed": settings.seed, **label.made_from()}
+    made_from = {"sampling": "random", "max_query": settings.max_query, "seed": settings.seed}
+    made_from |= {**label.made_from(), **corpus.made_from()}
     output = Output(path, "triplets", made_from, {"texts": corpus.path})
     if output.is_finished(out.overwrite):
         return

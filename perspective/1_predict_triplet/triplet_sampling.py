@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from perspective.artifacts import Output, read_vectors, save_triplets
+from perspective.artifacts import Output, read_text_vectors, save_triplets
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import NothingToSample
@@ -35,12 +35,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     texts = load_texts(corpus)
     feats = Path(files.feat_path) if files.feat_path else layout.embeds
     path = Path(out.out_dir) / layout.triplets.name if out.out_dir else layout.triplets
-    made_from = {**asdict(settings), "scale": corpus.scale, **label.made_from()}
+    made_from = {**asdict(settings), "scale": corpus.scale, **label.made_from(), **corpus.made_from()}
     output = Output(path, "triplets", made_from, {"texts": corpus.path, "embeddings": feats})
     if output.is_finished(out.overwrite):
         return
+    vectors = read_text_vectors(feats, corpus.path, len(texts))
     try:
-        triplets, uncertainty = sample_triplets(read_vectors(feats, len(texts)), settings, corpus.scale)
+        triplets, uncertainty = sample_triplets(vectors, settings, corpus.scale)
     except NothingToSample as reason:
         logger.warning("no triplets, the run continues without them: %s", reason)
         save_triplets(output, [], texts, corpus.dataset)

@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from perspective.artifacts import JudgeRecord, Output, read_record, read_vectors
+from perspective.artifacts import JudgeRecord, Output, read_record, read_sidecar, read_vectors
+from perspective.artifacts.sidecar import ITSELF
 from perspective.cli import entry_point, parse_settings
 from perspective.errors import DataError
-from perspective.judging.settings import name_judge_files
-from perspective.layout import Layout, control_path, states_path
-from perspective.options import DatasetOptions, OutputOptions, RunOptions, VectorOptions, option
+from perspective.judging.settings import StatesOptions
+from perspective.layout import Layout, control_path
+from perspective.options import DatasetOptions, OutputOptions, RunOptions, option
 from perspective.teacher.teacher import TeacherEvidence, TeachSettings, make_teacher
 from perspective.trust.specificity import gather_control, sample_control_rows
 
@@ -29,29 +30,14 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ConvertStatesSettings(VectorOptions):
+class ConvertStatesSettings(StatesOptions):
     """Inputs of the teacher, and how it is used."""
 
-    states_path: str | None = option(
-        "answer states as .npy; default: those of --states_llm", default=None, group="input"
-    )
-    states_llm: str | None = option(
-        'LLM whose answer states are used; default: --llm; "none" for a teacher without them',
-        default=None,
-        group="input",
-    )
     judged: bool = option("use the vectors of the embedder trained on the judged triplets of --llm", default=False)
     judged_path: str | None = option(
         "vectors of an embedder trained on judged triplets, as .npy; implies --judged", default=None, group="input"
     )
     by_embedder: bool = option("make the teacher without an LLM: the self-training control", default=False)
-
-    def find_states(self, data: DatasetOptions, llm: str) -> Path | None:
-        """Return the file of answer states; None if none are used."""
-        if self.by_embedder or (self.states_llm == "none" and not self.states_path):
-            return None
-        name = name_judge_files(self.states_llm, "answer") if self.states_llm else llm
-        return Path(self.states_path or states_path(data.dataset, data.scale, name))
 
 
 @entry_point
@@ -62,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     layout = Layout.of(data, run)
     inputs = {"embeddings": Path(files.feat_path or layout.embeds)}
     path = layout.self_teacher if files.by_embedder else layout.teacher
-    if states := files.find_states(data, run.llm):
+    if (states := files.find_states(data, run.llm)) and not files.by_embedder:
         inputs["answer_states"] = states
         if control_path(states).exists():
             inputs["control_states"] = control_path(states)
@@ -74,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise DataError(f"{inputs['judged_embeddings']}: no such file; run {stages} first")
     if len(inputs) == 1 and not files.by_embedder:
         raise DataError("--states_llm none without --judged: nothing to learn from; give one of them or --by_embedder")
+    made = [sidecar for file in inputs.values() if (sidecar := read_sidecar(file))]
+    if len({sidecar.inputs.get("texts") for sidecar in made} - {None}) > 1:
+        raise DataError(f"{', '.join(inputs)}: made from different texts; make them again from the same (--overwrite)")
     output = Output((out.folder or path.parent) / path.name, "teacher", asdict(settings), inputs)
     if output.is_finished(out.overwrite):
         return
@@ -84,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if evidence.judged is None and evidence.states is None and not files.by_embedder:
         logger.warning("the judge was unreliable and there are no answer states: the embedder teaches itself")
     source = "judged_embeddings" if evidence.judged is not None else "answer_states"
-    judge = read_record(inputs[source]).judge if source in inputs else JudgeRecord(name="the embedder itself")
+    judge = read_record(inputs[source]).judge if source in inputs else JudgeRecord(name=ITSELF)
     output.record.judge = judge or JudgeRecord(name=run.llm)
     output.record.llm_weight = teacher.trust.weight
     output.facts |= {"trust": asdict(teacher.trust), "n_texts": len(vectors)}

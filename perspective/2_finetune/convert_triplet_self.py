@@ -12,19 +12,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from perspective.artifacts import JudgeRecord, Output, load_judgments, read_vectors, save_training_triplets
+from perspective.artifacts import JudgeRecord, Output, load_judgments, read_text_vectors, save_training_triplets
+from perspective.artifacts.sidecar import ITSELF
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.layout import Layout, converted_path
 from perspective.models.prompts import choose_instruction
 from perspective.options import OutputOptions, RunOptions
-from perspective.triplets.conversion import ConvertSettings, convert_by_embedder
+from perspective.triplets.conversion import SelfConvertSettings, convert_by_embedder
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Convert."""
-    kinds = (CorpusSettings, RunOptions, ConvertSettings, OutputOptions)
+    kinds = (CorpusSettings, RunOptions, SelfConvertSettings, OutputOptions)
     corpus, run, settings, out = parse_settings(kinds, argv, __doc__)
     layout = Layout.of(corpus, run)
     predictions = Path(settings.pred_path or layout.judgments)
@@ -36,9 +37,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if output.is_finished(out.overwrite):
         return
     texts = load_texts(corpus)
-    judgments = load_judgments(predictions, len(texts), corpus.dataset)
-    triplets = convert_by_embedder(judgments, texts, read_vectors(feats, len(texts)), instruction)
-    output.record.judge = JudgeRecord(name="the embedder itself")
+    judgments = load_judgments(predictions, texts, corpus.dataset)
+    triplets = convert_by_embedder(judgments, texts, read_text_vectors(feats, corpus.path, len(texts)), instruction)
+    output.record.judge = JudgeRecord(name=ITSELF)
     output.facts["n_triplets"] = len(triplets)
     save_training_triplets(output, triplets, corpus.dataset)
 

@@ -55,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise DataError("--engine ray starts its own processes; start it without torchrun or accelerate")
     texts = load_texts(corpus)
     layout = Layout.of(corpus, run)
-    checkpoint = Path(files.checkpoint) if files.checkpoint else layout.checkpoint if files.finetuned else None
+    checkpoint = (
+        Path(files.checkpoint).resolve() if files.checkpoint else layout.checkpoint if files.finetuned else None
+    )
     path = after_path(checkpoint, corpus.dataset, corpus.scale) if checkpoint else layout.embeds
     if files.output_path:
         path = Path(files.output_path) / path.name

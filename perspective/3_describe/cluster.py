@@ -14,13 +14,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from perspective.artifacts import Output, read_vectors
+from perspective.artifacts import Output, read_sidecar, read_text_vectors
+from perspective.artifacts.sidecar import Sidecar
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.description.edits import write_template
 from perspective.description.files import read_count
+from perspective.description.records import GIVEN
 from perspective.description.settings import ClusterSettings
-from perspective.layout import Layout
+from perspective.layout import ClusterFiles, Layout
 from perspective.options import LearnedRunOptions, OutputOptions, VectorOptions
 
 
@@ -33,18 +35,45 @@ def main(argv: Sequence[str] | None = None) -> None:
     files = layout.description.inside(out.folder)
     texts = load_texts(corpus)
     embeddings = Path(given.feat_path or layout.after_embeds)
-    if settings.method == "kmeans" and settings.n_clusters is None:
-        settings = replace(settings, n_clusters=read_count(files).n_clusters)
+    made = read_sidecar(files.found) if files.found.exists() else None
+    is_given, was_given = settings.n_clusters is not None, made is not None and made.facts.get("n_clusters_given")
+    if settings.method == "kmeans" and not is_given:
+        settings = replace(settings, n_clusters=_find_number(files, made if was_given and not out.overwrite else None))
     made_from = {**asdict(settings), "seed": run.seed, "scale": corpus.scale}
     output = Output(files.found, "found clusters", made_from, {"embeddings": embeddings, "texts": corpus.path})
-    is_found = output.is_finished(out.overwrite, quiet=True)
+    output.facts["n_clusters_given"] = is_given
+    # A number that nobody gave gives way, and what was clustered by it.
+    gives_way = not (is_given and was_given) and _differs_in_number(made, output)
+    is_found = output.is_finished(out.overwrite or gives_way, quiet=True)
     from perspective.description.clusters import find_free_id, write_clusters, write_found
 
     if not is_found:
-        write_found(output, files, read_vectors(embeddings, len(texts)), texts, settings, run.seed, corpus.scale)
+        write_found(
+            output,
+            files,
+            read_text_vectors(embeddings, corpus.path, len(texts)),
+            texts,
+            settings,
+            run.seed,
+            corpus.scale,
+        )
     if not files.edits.exists():
         write_template(files.edits, find_free_id(files))
     write_clusters(files, embeddings, texts)
+
+
+def _find_number(files: ClusterFiles, made: Sidecar | None) -> int:
+    """Return the number of clusters: that of an earlier call, if it was given there, or of count_clusters."""
+    if made and not (files.count.exists() and read_count(files).criterion == GIVEN):
+        return int(made.settings["n_clusters"])
+    return read_count(files).n_clusters
+
+
+def _differs_in_number(made: Sidecar | None, output: Output) -> bool:
+    wanted = output.fingerprint
+    if made is None or made.inputs != wanted.inputs or made.settings == wanted.settings:
+        return False
+    return {**made.settings, "n_clusters": wanted.settings["n_clusters"]} == wanted.settings
 
 
 if __name__ == "__main__":

@@ -13,50 +13,59 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-from perspective.artifacts import Output, read_vectors
+from perspective.artifacts import Output, read_json, read_text_vectors
+from perspective.artifacts.sidecar import validate_record
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
+from perspective.description.records import GIVEN, Count
 from perspective.description.settings import CountSettings
+from perspective.errors import DataError
+from perspective.judging.settings import StatesOptions
 from perspective.layout import Layout
-from perspective.options import LearnedRunOptions, OutputOptions, VectorOptions, option
+from perspective.options import LearnedRunOptions, OutputOptions
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class CountInputs(VectorOptions):
-    """The vectors and the answer states."""
-
-    states_path: str | None = option(
-        "answer states as .npy; default: the judge's, if there are any", default=None, group="input"
-    )
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     """Count."""
-    kinds = (CorpusSettings, LearnedRunOptions, CountInputs, CountSettings, OutputOptions)
+    kinds = (CorpusSettings, LearnedRunOptions, StatesOptions, CountSettings, OutputOptions)
     corpus, run, given, settings, out = parse_settings(kinds, argv, __doc__)
     layout = Layout.of(corpus, run)
     files = layout.description.inside(out.folder)
     inputs = {"embeddings": Path(given.feat_path or layout.embeds), "texts": corpus.path}
-    if given.states_path or layout.states.exists():
-        inputs["answer_states"] = Path(given.states_path or layout.states)
+    if (states_file := given.find_states(corpus, run.llm)) and (given.states_path or states_file.exists()):
+        inputs["answer_states"] = states_file
     output = Output(files.count, "number of clusters", {**asdict(settings), "seed": run.seed}, inputs)
-    if output.is_finished(out.overwrite):
+    if not out.overwrite and _is_counted(output, settings):
         return
     from perspective.description.counting import count_clusters
 
     texts = load_texts(corpus)
-    vectors = read_vectors(inputs["embeddings"], len(texts))
-    states = read_vectors(inputs["answer_states"], len(texts)) if "answer_states" in inputs else None
+    if (settings.n_clusters or 0) > len(texts):
+        raise DataError(f"--n_clusters {settings.n_clusters}: there are only {len(texts)} texts")
+    vectors = read_text_vectors(inputs["embeddings"], corpus.path, len(texts))
+    states = read_text_vectors(inputs["answer_states"], corpus.path, len(texts)) if "answer_states" in inputs else None
     count = count_clusters(vectors, texts, states, settings, run.seed)
     logger.info("%s: %d clusters (%s)", corpus.dataset, count.n_clusters, count.criterion)
     output.facts |= {"n_texts": len(texts)}
     output.write_json(count.model_dump())
+
+
+def _is_counted(output: Output, settings: CountSettings) -> bool:
+    """Tell whether the number is there and current; one that a person gave stays until another is given."""
+    if settings.n_clusters is None and output.path.exists():
+        count = validate_record(Count, read_json(output.path), output.path)
+        if count.criterion == GIVEN:
+            logger.info("%d clusters, the number that was given; --overwrite estimates it", count.n_clusters)
+            return True
+    if is_current := output.is_current():
+        output.log_finished()
+    return is_current
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from perspective.artifacts import Output, display_path, read_vectors
 from perspective.cli import entry_point, parse_settings
-from perspective.description.files import check_embeddings, read_clustering
+from perspective.description.files import check_embeddings, find_embeddings, read_clustering
 from perspective.layout import Layout
 from perspective.options import DatasetOptions, LearnedRunOptions, OutputOptions, option
 from perspective.page.map import MapSettings, draw_map, read_map
@@ -34,7 +34,7 @@ class MapInputs:
         "vectors before fine-tuning as .npy; default: those of --embedder", default=None, group="input"
     )
     after_path: str | None = option(
-        "vectors after fine-tuning as .npy; default: those of the run", default=None, group="input"
+        "vectors after fine-tuning as .npy; default: those that were clustered", default=None, group="input"
     )
 
 
@@ -45,23 +45,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     data, run, given, settings, out = parse_settings(kinds, argv, __doc__)
     layout = Layout.of(data, run)
     files = layout.description.inside(out.folder)
-    inputs = {"before": Path(given.feat_path or layout.embeds), "after": Path(given.after_path or layout.after_embeds)}
     clustering = read_clustering(files)
+    inputs = {
+        "before": Path(given.feat_path or layout.embeds),
+        "after": Path(given.after_path or find_embeddings(files)),
+    }
     check_embeddings(files)
-    before, after = (read_vectors(path, len(clustering.texts)) for path in inputs.values())
+    vectors_before, vectors_after = (read_vectors(path, len(clustering.texts)) for path in inputs.values())
     map_output = Output(files.map, "map", asdict(settings), inputs)
-    if not map_output.is_finished(out.overwrite):
-        logger.info("drawing the map of %d texts, before and after", len(before))
-        map_output.write_vectors(draw_map(before, after, settings).to_array(len(before)))
+    if out.overwrite or not map_output.is_current():
+        logger.info("drawing the map of %d texts, before and after", len(vectors_before))
+        map_output.write_vectors(draw_map(vectors_before, vectors_after, settings).to_array(len(vectors_before)))
+    else:
+        map_output.log_finished()
 
     from perspective.page import assemble_page, build_content, hash_parts
     from perspective.page.sources import describe_run, list_sources
 
-    sources = list_sources(files, layout)
+    sources = list_sources(files, layout, **inputs)
     page = Output(files.page, "page", {"title": data.dataset, "parts": hash_parts()}, sources)
     if out.overwrite or not page.is_current():
-        text_map = read_map(files.map, len(before))
-        description = describe_run(sources, files, data.dataset, clustering, text_map, before, after)
+        text_map = read_map(files.map, len(vectors_before))
+        description = describe_run(sources, files, data.dataset, clustering, text_map, vectors_before, vectors_after)
         page.facts |= {"n_shown": len(text_map.rows)}
         with page.open() as temporary:
             temporary.write_text(assemble_page(build_content(description)), encoding="utf-8")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from perspective.artifacts import Output, read_sidecar
+from perspective.artifacts import Output, hash_file, read_sidecar
 from perspective.artifacts.sidecar import JudgeRecord
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings
@@ -70,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     perspective = choose_wording(corpus.dataset, settings.perspective).perspective
     made_from = {"llm": name, "llm_revision": llm.llm_revision, "load_in": llm.load_in, "perspective": perspective}
     inputs = {"clusters": files.clusters, "texts": files.texts, "edits": files.edits}
-    inputs |= find_local(llm=name if is_local else None, embedder=checkpoint)
+    local = find_local(llm=name if is_local else None)
+    inputs |= {**local, **find_local(embedder=checkpoint)}
     output = Output(
         files.names,
         "cluster names",
@@ -84,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         from perspective.naming.files import write_names
 
-        output.record.judge = JudgeRecord(name=name, kind="server" if server.base_url else "names", asked=made_from)
+        asked = made_from | {f"{role}_sha256": hash_file(path) for role, path in local.items()}
+        asked |= {"precision": output.precision} if is_local else {}
+        output.record.judge = JudgeRecord(name=name, kind="server" if server.base_url else "names", asked=asked)
         write_names(output, files, checkpoint, perspective, name, llm, server, embedding, settings.or_keywords)
 
 

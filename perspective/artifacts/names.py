@@ -19,7 +19,8 @@ def slugify_model(name: str) -> str:
     >>> slugify_model("berkeley-nest/Starling-LM-7B-alpha"), slugify_model("minilm")
     ('starling-lm-7b-alpha', 'minilm')
     """
-    slug = Path(name.rstrip("/")).name.lower().removesuffix(".gguf")
+    path = Path(name.rstrip("/"))
+    slug = (path if path.name not in ("", "..") else path.resolve()).name.lower().removesuffix(".gguf")
     return "".join(char if char.isalnum() or char in "._=" else "-" for char in slug)
 
 

@@ -22,12 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from perspective.artifacts.reading import hash_file, read_json
+from perspective.artifacts.reading import hash_file, read_json, read_vectors
 from perspective.artifacts.sidecar import (
     SCHEMA_VERSION,
     Fingerprint,
     ResultRecord,
     Sidecar,
+    read_facts,
     read_sidecar,
     sidecar_path,
     validate_record,
@@ -38,6 +39,8 @@ from perspective.errors import DataError
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
+
+REPLACED = "replaced"  # fact: sha256 of the earlier versions of a result, to which later answers were added
 
 # Versions of the methods by schema; 1 if not listed. Raise one when a change of code changes the numbers that the
 # same settings give: prompts and their examples, token limits, the trust rule, neighbours ...
@@ -85,7 +88,7 @@ class Output:
             if not Path(path).exists():
                 raise DataError(f"{path}: no such file ({role.replace('_', ' ')}); run the stage that makes it first")
         self._hashes = {role: hash_file(Path(path)) for role, path in self.inputs.items()}
-        self._overwrites = False
+        self.overwrites = False
 
     def beside(self, path: Path, schema: str) -> Output:
         """Return another result of the same settings and inputs, which are not hashed again.
@@ -128,7 +131,7 @@ class Output:
             DataError: It was made from others, was changed since, or was not made by this stage.
         """
         finish_replacing(self.path)
-        self._overwrites = overwrite
+        self.overwrites = overwrite
         if overwrite or not self.path.exists():
             return False
         hint = "move it away, or add --overwrite to replace it"
@@ -138,12 +141,30 @@ class Output:
         if found.sha256 != hash_file(self.path):
             raise DataError(f"{self.path}: changed since it was made; {hint}")
         differences = list(_differences(found, self.fingerprint))
+        if differences and self._is_of_earlier_inputs(found):
+            logger.info("%s: made again, there are more answers now", display_path(self.path))
+            self.replace(found)
+            return False
         if differences:
             raise DataError(f"{self.path}: made with other {'; '.join(differences[:3])}; {hint}")
         self.record, self.facts = found.record, found.facts
         if not quiet:
             self.log_finished()
         return True
+
+    def replace(self, earlier: Sidecar) -> None:
+        """Let the result replace an earlier version of itself; what was made of that one is then made again."""
+        self.facts[REPLACED] = [earlier.sha256, *earlier.facts.get(REPLACED, [])]
+        self.overwrites = True
+
+    def _is_of_earlier_inputs(self, found: Fingerprint) -> bool:
+        """Tell whether a result differs only in inputs that say that they replaced those it was made from."""
+        wanted = self.fingerprint
+        changed = [role for role, found_hash in wanted.inputs.items() if found.inputs.get(role) != found_hash]
+        alike = {"inputs": {**found.inputs, **wanted.inputs}}
+        if list(_differences(found.model_copy(update=alike), wanted)):
+            return False
+        return all(found.inputs.get(role) in read_facts(self.inputs[role]).get(REPLACED, []) for role in changed)
 
     def is_current(self) -> bool:
         """As `is_finished`, for results that are cheap to recompute: one made from others is replaced, not refused.
@@ -182,7 +203,7 @@ class Output:
             if validate_record(Fingerprint, read_json(guard), guard) == self.fingerprint:
                 return self.partial
             has_work = any(path.name != guard.name for path in self.partial.iterdir())
-            if has_work and not self._overwrites:
+            if has_work and not self.overwrites:
                 raise DataError(
                     f"{self.partial}: an unfinished run with other inputs or settings; finish it, or add --overwrite "
                     "to begin again"
@@ -227,6 +248,26 @@ class Output:
         )
 
 
+def read_text_vectors(path: Path, texts: Path, n_texts: int) -> np.ndarray:
+    """Read vectors with a row for each text of a file.
+
+    Args:
+        path: A float array `(n_texts, dim)`.
+        texts: The file of texts.
+        n_texts: Their number.
+
+    Returns:
+        float32 array `(n_texts, dim)`.
+
+    Raises:
+        DataError: As in `read_vectors`, or the vectors' sidecar says that they were made from another file of texts.
+    """
+    made = read_sidecar(path)
+    if made and made.inputs.get("texts", "") not in ("", hash_file(texts)):
+        raise DataError(f"{path}: made from other texts than {display_path(texts)} holds; make it again (--overwrite)")
+    return read_vectors(path, n_texts)
+
+
 def discard_result(path: Path) -> None:
     """Remove an outdated result with its sidecar."""
     for file in (path, sidecar_path(path)):
@@ -249,7 +290,7 @@ def _differences(found: Fingerprint, wanted: Fingerprint) -> Iterator[str]:
     for name in sorted(found.settings.keys() | wanted.settings.keys()):
         was, now = found.settings.get(name), wanted.settings.get(name)
         if was != now:
-            yield f"{name} ({was}, now {now})"
+            yield f"{name} ({was!s:.60}, now {now!s:.60})"
     for role in sorted(found.inputs.keys() | wanted.inputs.keys()):
         if found.inputs.get(role) != wanted.inputs.get(role):
             yield f"{role} (another file)"

@@ -136,12 +136,14 @@ def hash_texts(texts: Iterable[str]) -> str:
 def hash_file(path: Path) -> str:
     """Return the sha256 of a file, or of a model folder's files (names and contents).
 
-    A folder's README.md is left out: measures are added to the model card after training.
+    A folder's README.md is left out: measures are added to the model card after training. So are hidden files, which
+    file managers and download tools add.
     """
     path = Path(path)
     if path.is_dir():
-        parts = sorted(part for part in path.rglob("*") if part.is_file() and part.name != "README.md")
-        listing = "\n".join(f"{part.relative_to(path).as_posix()} {hash_file(part)}" for part in parts)
+        names = sorted(part.relative_to(path) for part in path.rglob("*") if part.is_file())
+        shown = [name for name in names if name.name != "README.md" and not any(p.startswith(".") for p in name.parts)]
+        listing = "\n".join(f"{name.as_posix()} {hash_file(path / name)}" for name in shown)
         return hashlib.sha256(listing.encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

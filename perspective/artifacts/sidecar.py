@@ -20,6 +20,9 @@ SCHEMA_VERSION = 2  # of the sidecar itself
 Model = TypeVar("Model", bound=BaseModel)
 
 
+ITSELF = "the embedder itself"  # name of the judge of the self-training control
+
+
 class JudgeRecord(BaseModel):
     """The judge and its settings.
 

@@ -23,14 +23,14 @@ def save_triplets(output: Output, triplets: Sequence[Triplet], texts: Sequence[s
     output.write_json([_triplet_record(triplet, texts, task) for triplet in triplets])
 
 
-def load_triplets(path: Path, n_texts: int, task: str | None = None) -> list[Triplet]:
+def load_triplets(path: Path, texts: Sequence[str], task: str | None = None) -> list[Triplet]:
     """Read sampled triplets, ours or published.
 
     Raises:
         DataError: The file is not a list of triplets, an index is out of range, or the triplets
-            belong to another data set than `task`.
+            belong to other texts, or to another data set than `task`.
     """
-    return [_read_triplet(record, f"{path}: record {i}", n_texts, task) for i, record in enumerate(_read_records(path))]
+    return [_read_triplet(record, f"{path}: record {i}", texts, task) for i, record in enumerate(_read_records(path))]
 
 
 def save_judgments(output: Output, judgments: Sequence[Judgment], texts: Sequence[str], task: str) -> None:
@@ -60,7 +60,7 @@ def read_judge(path: Path) -> JudgeRecord | None:
     return judge
 
 
-def load_judgments(path: Path, n_texts: int, task: str | None = None) -> list[Judgment]:
+def load_judgments(path: Path, texts: Sequence[str], task: str | None = None) -> list[Judgment]:
     """Read judgments, ours or published.
 
     Raises:
@@ -71,7 +71,7 @@ def load_judgments(path: Path, n_texts: int, task: str | None = None) -> list[Ju
         place = f"{path}: record {i}"
         if isinstance(record, dict) and "prediction" not in record:
             raise DataError(f'{place} has no "prediction"; it has not been judged')
-        triplet = _read_triplet(record, place, n_texts, task)
+        triplet = _read_triplet(record, place, texts, task)
         judgments.append(_judgment_of(triplet, record, place))
     return judgments
 
@@ -146,9 +146,8 @@ def load_training_triplets(path: Path) -> list[TrainingTriplet]:
 
 
 def _triplet_record(triplet: Triplet, texts: Sequence[str], task: str) -> dict[str, Any]:
-    query, choice1, choice2 = (texts[row] for row in triplet.key)
     return {
-        "input": f"Query: {query}\nChoice 1: {choice1}\nChoice 2: {choice2}\nChoice",
+        "input": _write_input(triplet.key, texts),
         "output": triplet.gold,
         "options": list(OPTIONS),
         "task": task,
@@ -156,6 +155,16 @@ def _triplet_record(triplet: Triplet, texts: Sequence[str], task: str) -> dict[s
         "choice1_idx": triplet.choice1_idx,
         "choice2_idx": triplet.choice2_idx,
     }
+
+
+def _write_input(rows: Sequence[int], texts: Sequence[str]) -> str:
+    query, choice1, choice2 = (texts[row] for row in rows)
+    return f"Query: {query}\nChoice 1: {choice1}\nChoice 2: {choice2}\nChoice"
+
+
+def _require_same_texts(found: str, wanted: str, place: str) -> None:
+    if found.split() != wanted.split():
+        raise DataError(f"{place} was made of other texts: {shorten(found)}, now {shorten(wanted)}")
 
 
 def _judgment_of(triplet: Triplet, record: Mapping[str, Any], place: str) -> Judgment:
@@ -180,7 +189,7 @@ def _read_records(path: Path) -> list[Any]:
 def _read_triplet(
     record: Any,  # noqa: ANN401  whatever the file holds
     place: str,
-    n_texts: int | None = None,
+    texts: Sequence[str] | None = None,
     task: str | None = None,
 ) -> Triplet:
     if not isinstance(record, dict):
@@ -190,12 +199,15 @@ def _read_triplet(
         row = record.get(name)
         if not isinstance(row, int) or isinstance(row, bool) or row < 0:
             raise DataError(f'{place} has no row number in "{name}" (found {shorten(row)})')
-        if n_texts is not None and row >= n_texts:
-            raise DataError(f"{place} has {name} {row}, but there are {n_texts} texts; another data set?")
+        if texts is not None and row >= len(texts):
+            raise DataError(f"{place} has {name} {row}, but there are {len(texts)} texts; another data set?")
         rows.append(row)
     found = record.get("task")
     if task is not None and found is not None and found != task:
         raise DataError(f"{place} was made for data set {shorten(found)}, not {task!r}")
+    asked = record.get("input")
+    if texts is not None and isinstance(asked, str) and asked.startswith("Query: "):
+        _require_same_texts(asked, _write_input(rows, texts), place)
     gold = record.get("output")
     query_idx, choice1_idx, choice2_idx = rows
     return Triplet(query_idx, choice1_idx, choice2_idx, gold if isinstance(gold, str) else None)

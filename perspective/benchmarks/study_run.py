@@ -131,7 +131,7 @@ class StudyRun:
         path = path.with_name(f"forced-{path.name}") if forced else path
         output = Output(path, "training triplets", {"forced": forced}, {"judgments": judgments})
         texts = load_texts(self.corpus)
-        judged = load_judgments(judgments, len(texts), self.dataset)
+        judged = load_judgments(judgments, texts, self.dataset)
         if forced:
             judged = [replace(one, prediction=(one.leaning,)) for one in judged if one.leaning]
         save_training_triplets(output, convert_judgments(judged, texts), self.dataset)

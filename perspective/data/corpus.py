@@ -112,17 +112,20 @@ def _read_jsonl_column(path: Path, column: str, required: bool) -> list[tuple[st
 
 def _read_table_column(path: Path, column: str, required: bool) -> list[tuple[str, Any]]:
     import pandas as pd
+    import pyarrow.parquet as pq
 
     try:
         # "NA" and "null" are texts, not missing values.
         with warnings.catch_warnings():
             # A row with too many commas (a text without quotes) must not lose a part of its text.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = (
-                pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
-                if path.suffix.lower() == ".csv"
-                else pd.read_parquet(path)
-            )
+            if path.suffix.lower() == ".csv":
+                table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+                names = table.columns.tolist()
+            else:  # a column of vectors would take gigabytes
+                names = pq.read_schema(path).names
+                wanted = [column] if column in names else names[:1]
+                table = pq.read_table(path, columns=wanted).to_pandas(ignore_metadata=True)  # an index is a column
     except pd.errors.ParserWarning:
         raise DataError(f"{path}: rows hold more fields than the header; put texts with commas in quotes") from None
     except Exception as error:  # pandas raises a different type for each kind of damage
@@ -131,7 +134,7 @@ def _read_table_column(path: Path, column: str, required: bool) -> list[tuple[st
         raise DataError(f"{path}: the file is empty")
     if column not in table.columns:
         if required:
-            raise DataError(f'{path}: no column "{column}" (found: {", ".join(map(str, table.columns))})')
+            raise DataError(f'{path}: no column "{column}" (found: {", ".join(map(str, names))})')
         values = [None] * len(table)
     else:
         values = table[column].astype(object).where(table[column].notna(), None)

@@ -10,6 +10,7 @@ python -m perspective.data.fetching banking77 mtop_domain
 from __future__ import annotations
 
 import argparse
+import http.client
 import logging
 import os
 import shutil
@@ -76,8 +77,11 @@ def _download(url: str, target: Path, expected: str) -> None:
         ):
             with temporary.open("wb") as file:
                 shutil.copyfileobj(response, file)
+                wanted = response.headers["Content-Length"]
+                if wanted is not None and file.tell() != int(wanted):
+                    raise ConnectionError(f"{file.tell()} of {wanted} bytes came")
             _check(temporary, expected, hint=f"{url} has changed", name=target)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         # The folder was created for this file only.
         if target.parent.is_dir() and not any(target.parent.iterdir()):
             target.parent.rmdir()

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from perspective.artifacts import Output
 from perspective.artifacts.jsonl import write_jsonl
 from perspective.artifacts.names import name_sample
@@ -56,8 +58,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise DataError(f'{corpus.path}: no text has a value in "{settings.label_column}"; see --label_column')
         records = []
         for row in sample_rows(len(texts), settings.adapt_on, SEED).tolist():
-            label = labels[row][1]
-            if not isinstance(label, str | int | float | list | dict | None):
+            place, label = labels[row]
+            if isinstance(label, list | dict | np.ndarray):
+                raise DataError(f"{place}: the label {label!r:.60} is no single label; give another --label_column")
+            if not isinstance(label, str | int | float | None):
                 label = str(label)  # a date or a decimal number of a parquet file
             records.append(
                 {"task": name, "input": texts[row], **({} if label is None else {"label": label}), "row": row}

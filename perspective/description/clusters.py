@@ -255,7 +255,7 @@ def _is_current(output: Output, files: ClusterFiles) -> bool:
         read_anchors(files)
     except DataError:
         return False
-    return files.table.exists()
+    return True
 
 
 def _read_if_whole(files: ClusterFiles) -> Clustering | None:

@@ -19,8 +19,9 @@ from perspective.clustering.n_clusters import (
     score_silhouette,
     score_stability,
 )
-from perspective.description.records import Count, Estimate
+from perspective.description.records import GIVEN, Count, Estimate
 from perspective.description.settings import CRITERIA, DEFAULTS, FALLBACK, CountSettings, Criterion
+from perspective.errors import DataError
 from perspective.vectors import center_rows, half_whiten, normalize_rows, sample_rows
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,12 @@ def count_clusters(
         states: Answer states `(n_texts, state_dim)`, not whitened; None where no LLM read the texts.
         settings: What is chosen.
         seed: Random seed.
+
+    Raises:
+        DataError: The criterion needs answer states, and there are none.
     """
+    if settings.criterion in NEED_STATES and states is None:
+        raise DataError(f"--criterion {settings.criterion}: needs answer states; run read_states.sh first")
     rows = sample_rows(len(vectors), N_MEASURED, seed)
     if len(rows) < len(vectors):
         logger.info("%d texts: the number is measured on a random sample of %d", len(vectors), len(rows))
@@ -66,10 +72,12 @@ def choose(estimates: Mapping[Criterion, Estimate], settings: CountSettings, n_t
     """Choose the number: the given one, that of the given criterion, or that of the first of `DEFAULTS` with one."""
     found: dict[str, Estimate] = {str(name): one for name, one in estimates.items()}
     if settings.n_clusters is not None:
-        return Count(n_clusters=settings.n_clusters, criterion="given", estimates=found)
+        return Count(n_clusters=settings.n_clusters, criterion=GIVEN, estimates=found)
     order: list[Criterion] = [*([settings.criterion] if settings.criterion else []), *DEFAULTS, FALLBACK]
     for name in order:
         if name in found and (n_clusters := found[name].n_clusters):
+            if settings.criterion not in (None, name):
+                logger.warning("--criterion %s gives no number: taking that of %s", settings.criterion, name)
             return Count(n_clusters=n_clusters, criterion=name, estimates=found)
     logger.warning("no criterion gives a number of clusters for %d texts; taking a rule of thumb", n_texts)
     return Count(n_clusters=rule_of_thumb(n_texts), criterion="rule of thumb: root of half the texts", estimates=found)

@@ -135,6 +135,9 @@ def write_template(path: Path, first_free: int) -> None:
         write_text(path, TEMPLATE.format(free=first_free))
 
 
+LATER = "this cluster was added later; cluster all texts together"
+
+
 def apply_edits(
     edits: Edits, unit: np.ndarray, texts: Sequence[str], found: np.ndarray, seed: int, added: Collection[int] = ()
 ) -> EditedClusters:
@@ -150,11 +153,11 @@ def apply_edits(
     """
     cluster, remarks = found.copy(), []
     for whole, parts in edits.split.items():
-        fault = _split(cluster, unit, whole, parts, seed, {*cluster.tolist(), *added})
+        fault = LATER if whole in added else _split(cluster, unit, whole, parts, seed, {*cluster.tolist(), *added})
         remarks += [f"split {whole}: {parts}: {fault}"] if fault else []
     for group in edits.merge:
         if later := [part for part in group if part in added]:
-            remarks.append(f"merge {group}: {', '.join(map(str, later))} was added later; cluster all texts together")
+            remarks.append(f"merge {group}: {', '.join(map(str, later))}: {LATER}")
             continue
         known = set(cluster.tolist())
         missing = [part for part in group if part not in known]
@@ -169,7 +172,12 @@ def apply_edits(
         rows = rows_of[key] if isinstance(key, str) else [key] if 0 <= key < len(texts) else []
         if not rows:
             what = "text" if isinstance(key, str) else "row"
-            remarks.append(f"pin {_shorten(key)}: {wanted}: there is no such {what} among those that were clustered")
+            hint = "; it holds for a new text" if isinstance(key, str) else ""
+            remarks.append(
+                f"pin {_shorten(key)}: {wanted}: there is no such {what} among those that were clustered{hint}"
+            )
+        elif wanted in added:
+            remarks.append(f"pin {_shorten(key)}: {wanted}: {LATER}")
         elif wanted not in known:
             remarks.append(f"pin {_shorten(key)}: {wanted}: there is no cluster {wanted}")
         else:

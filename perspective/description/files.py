@@ -265,7 +265,8 @@ def _check_companions(files: ClusterFiles) -> None:
         DataError: One is missing or was changed.
     """
     hashes = _recorded_hashes(files)
-    for path in (files.centers, files.anchors, files.texts):
+    kept = [path for path in _companions(files) if path.name in hashes]  # `added` is there only with added clusters
+    for path in {files.centers, files.anchors, files.texts, *kept}:
         if not path.exists():
             raise DataError(f"{path}: no such file; {REMEDY}")
         if hashes.get(path.name) != hash_file(path):

@@ -210,7 +210,7 @@ def find_added(new: NewTexts, anchors: Anchors, free: int, n_texts: int, seed: i
     """Look for clusters among the new texts that belong nowhere.
 
     They are joined into groups that are about as tight as the known clusters: the mean cosine of two texts of
-    a cluster is the squared length of its centre, and groups need that of the lower quartile. A group is added
+    a cluster is the squared length of its centre, and groups need that of the loosest tenth. A group is added
     if at least `MIN_ADDED` new texts are as near to its centre as texts of the known clusters are to theirs.
 
     Args:

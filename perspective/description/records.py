@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 NOWHERE = -1  # cluster of a text that belongs to none
+GIVEN = "given"  # criterion of a number that a person chose
 
 
 class Estimate(BaseModel):
@@ -30,7 +31,7 @@ class Count(BaseModel):
 
     Attributes:
         n_clusters: The chosen number.
-        criterion: The criterion that it is from; "given" if a person chose it.
+        criterion: The criterion that it is from; `GIVEN` if a person chose it.
         estimates: What each criterion estimates, by name.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from perspective.errors import require_least
+from perspective.errors import DataError, require_least
 from perspective.options import option
 
 Criterion = Literal["views", "words", "llm", "silhouette", "stability", "eigengap", "hdbscan"]
@@ -39,9 +39,14 @@ class ClusterSettings:
         "kmeans: each text has a cluster; hdbscan: some belong nowhere, and it finds the number itself",
         default="kmeans",
     )
-    n_clusters: int | None = option("number of clusters of kmeans; default: that of count_clusters", default=None)
+    n_clusters: int | None = option(
+        "number of clusters of kmeans; default: that of count_clusters, which makes them again when it changed",
+        default=None,
+    )
     min_cluster_size: int | None = option("smallest cluster of hdbscan; default: 5", default=None)
 
     def __post_init__(self) -> None:
         """Check values."""
         require_least(self, n_clusters=1, min_cluster_size=2)
+        if self.method == "hdbscan" and self.n_clusters is not None:
+            raise DataError("--n_clusters: hdbscan finds the number itself; leave it out")

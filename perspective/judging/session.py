@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from perspective.artifacts import Judgment, Output, Triplet, judgment_record, read_judgment
 from perspective.artifacts.jsonl import append_jsonl, drop_cut_line, read_jsonl
-from perspective.artifacts.sidecar import Fingerprint, validate_record
+from perspective.artifacts.sidecar import Fingerprint, read_sidecar, validate_record
 from perspective.errors import DataError
 from perspective.judging.protocol import Judge, Question, is_unanswered
 from perspective.llm.server.budget import read_counts, take_counts
@@ -26,7 +26,12 @@ logger = logging.getLogger(__name__)
 
 
 def judge_triplets(
-    judge: Judge, triplets: Sequence[Triplet], texts: Sequence[str], output: Output, earlier: Sequence[Judgment] = ()
+    judge: Judge,
+    triplets: Sequence[Triplet],
+    texts: Sequence[str],
+    output: Output,
+    earlier: Sequence[Judgment] = (),
+    restart: bool = False,
 ) -> list[Judgment]:
     """Judge all triplets and save each answer immediately.
 
@@ -40,6 +45,7 @@ def judge_triplets(
         texts: The texts that the triplets index.
         output: The output file; its fingerprint must match that of the partial file.
         earlier: Judgments of a finished file with open questions; its answers are not asked again.
+        restart: Whether an unfinished run of other inputs or settings is begun again.
 
     Returns:
         One judgment per triplet, in order, without those beyond the judge's budget.
@@ -50,8 +56,10 @@ def judge_triplets(
     partial = partial_path(output.path)
     if earlier and output.record.judge:
         judge.facts |= take_counts(output.record.judge.figures)
+    if earlier and (replaced := read_sidecar(output.path)):
+        output.replace(replaced)
     known = {judgment.triplet.key: judgment for judgment in earlier if not is_unanswered(judgment)}
-    known |= _read_partial(partial, output.fingerprint, judge.facts)
+    known |= _read_partial(partial, output.fingerprint, judge.facts, restart)
     if known:
         logger.info("%d of %d judgments exist already; resuming", len(known), len(triplets))
     if "n_answered" in judge.facts:
@@ -174,7 +182,9 @@ def _open_locked(lock: Path, path: Path) -> TextIO:
         file.close()
 
 
-def _read_partial(path: Path, fingerprint: Fingerprint, facts: dict[str, Any]) -> dict[tuple[int, int, int], Judgment]:
+def _read_partial(
+    path: Path, fingerprint: Fingerprint, facts: dict[str, Any], restart: bool
+) -> dict[tuple[int, int, int], Judgment]:
     if not path.exists():
         return {}
     if not drop_cut_line(path):
@@ -187,8 +197,8 @@ def _read_partial(path: Path, fingerprint: Fingerprint, facts: dict[str, Any]) -
     # A line with counts only is what a run spent after its last answer.
     answers = [(place, record) for place, record in records if record.keys() != {"counted"}]
     if validate_record(Fingerprint, header, path) != fingerprint:
-        if not answers:
-            path.unlink()  # no answers yet: nothing is lost
+        if restart or not answers:
+            path.unlink()
             return {}
         raise DataError(f"{path}: an unfinished run with other inputs or settings; finish it, or remove the file")
     if records:

@@ -12,9 +12,10 @@ from perspective.artifacts import JudgeRecord, Triplet, load_judgments, read_jud
 from perspective.artifacts.names import slugify_model
 from perspective.errors import DataError
 from perspective.judging.protocol import Judge, Wording
+from perspective.layout import states_path
 from perspective.llm.server.settings import ServerSettings
 from perspective.models.registry import LLMS, describe_model, find_local
-from perspective.options import LLMOptions, option
+from perspective.options import DatasetOptions, LLMOptions, VectorOptions, option
 from perspective.runtime.devices import reading_precision
 
 if TYPE_CHECKING:
@@ -111,6 +112,25 @@ class JudgeSettings(LLMOptions):
         return settings
 
 
+@dataclass(frozen=True)
+class StatesOptions(VectorOptions):
+    """Vectors, and the answer states that are used with them."""
+
+    states_path: str | None = option(
+        "answer states as .npy; default: those of --states_llm", default=None, group="input"
+    )
+    states_llm: str | None = option(
+        'LLM whose answer states are used; default: --llm; "none" to use none', default=None, group="input"
+    )
+
+    def find_states(self, data: DatasetOptions, llm: str) -> Path | None:
+        """Return the file of answer states; None if none are used."""
+        if self.states_llm == "none" and not self.states_path:
+            return None
+        name = name_judge_files(self.states_llm, "answer") if self.states_llm else llm
+        return Path(self.states_path or states_path(data.dataset, data.scale, name))
+
+
 def default_kind(llm: str) -> Kind:
     """Return the default kind of judge for an LLM."""
     return LLMS[llm].judge if llm in LLMS else "answer"
@@ -202,7 +222,7 @@ def build_judge(settings: JudgeSettings, server: ServerSettings, task: JudgingTa
 def _build_recorded_judge(path: Path, task: JudgingTask) -> Judge:
     from perspective.judging.recorded import RecordedJudge
 
-    recorded = load_judgments(path, len(task.texts), task.dataset)
+    recorded = load_judgments(path, task.texts, task.dataset)
     return RecordedJudge(recorded, task.triplets, read_judge(path))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from perspective.errors import ModelError
@@ -11,6 +13,8 @@ from perspective.llm.loading import LLM
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 MAX_NEW_TOKENS = 20  # for a generated answer, as published
 MAX_PROMPT_TOKENS = 2048
@@ -45,10 +49,17 @@ def fit_texts(
         prompt = write([text[:max_chars] for text in texts])
         ids = tokenize(prompt)
         if len(ids) <= limit:
+            if max_chars < max(map(len, texts)):
+                _warn_of_cut(llm.name, limit)
             return prompt, tuple(ids)
         if max_chars <= 1:
             raise ModelError(f"{llm.name}: its context of {llm.max_tokens} tokens cannot hold the question")
         max_chars = max(1, int(max_chars * 0.8))
+
+
+@cache
+def _warn_of_cut(name: str, limit: int) -> None:
+    logger.warning("%s: prompts of more than %d tokens are cut; the ends of their texts are not read", name, limit)
 
 
 def follows_instructions(llm: LLM) -> bool:

@@ -14,7 +14,7 @@ from perspective.models.coverage import Coverage
 from perspective.models.embedders import load_embedder
 from perspective.models.prompts import set_prompt
 from perspective.options import ModelOptions, option
-from perspective.runtime.distributed import is_main
+from perspective.runtime.distributed import align_copies, is_main
 from perspective.runtime.memory import BatchLimit, halve_on_out_of_memory, limit_batches, make_batches
 
 if TYPE_CHECKING:
@@ -158,10 +158,7 @@ def embed_texts(
             vectors[start : start + len(chunk)] = found
     if vectors is None:
         raise DataError("there is no text to embed")
-    first: dict[str, int] = {}
-    origin = np.fromiter((first.setdefault(text, row) for row, text in enumerate(texts)), dtype=np.int64)
-    copies = np.flatnonzero(origin != np.arange(len(texts)))
-    vectors[copies] = vectors[origin[copies]]  # bit for bit: batches of other shapes round differently
+    align_copies(vectors, texts)
     return vectors
 
 

@@ -19,10 +19,12 @@ from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer
 
 from perspective.llm.chat import make_harmless
+from perspective.vectors import sample_rows
 
 N_KEYWORDS = 8
 MAX_PHRASES = 5
 MAX_CHARS = 2000  # of a text
+MAX_COUNTED, MIN_COUNTED = 100_000, 200  # texts whose terms are counted: of all, and of each cluster at least
 MAX_TERM_CHARS = 40  # longer ones are addresses, hashes and the like
 MIN_LIFT = 1.3  # of the share of a cluster's texts that hold a term, over the share of all texts
 MAX_SPREAD = 0.25  # of the clusters that a term may be spread over
@@ -105,6 +107,8 @@ class TermCounts:
     """
 
     def __init__(self, texts: Sequence[str], clusters: np.ndarray, n_clusters: int) -> None:
+        counted = _choose_counted(clusters, n_clusters)
+        texts, clusters = [texts[row] for row in counted], clusters[counted]
         vectorizer = CountVectorizer(analyzer=lambda text: set(list_terms(text)), binary=True, dtype=np.int32)
         try:
             counts = vectorizer.fit_transform(texts)
@@ -185,13 +189,26 @@ class TermCounts:
         places = np.flatnonzero(found >= (2 if size > 3 else 1))
         share, usual = found[places] / max(size, 1), self._total[places] / self._n_texts
         # One text more without the term, so that a cluster of one text has no preference for its rarest word.
-        weights = share * np.log(share / usual)
+        weights = (
+            share * np.log(share / usual) if size < self._n_texts else share
+        )  # all texts: no others to differ from
         lifted = (share > usual * MIN_LIFT if size < self._n_texts else share > 0) & ~self._is_common[places]
         order = sorted(
             np.flatnonzero(lifted), key=lambda i: (-weights[i], -len(self.terms[places[i]]), self.terms[places[i]])
         )
         ranked = [(str(self.terms[places[i]]), float(weights[i])) for i in order[: 8 * n_keywords]]
         return [make_harmless(term) for term in _drop_contained(ranked)][:n_keywords]
+
+
+def _choose_counted(clusters: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Return the rows whose terms are counted: of many texts a random sample, and some of each cluster."""
+    rows = sample_rows(len(clusters), MAX_COUNTED)
+    if len(rows) == len(clusters):
+        return rows
+    order = np.random.default_rng(0).permutation(len(clusters))
+    order = order[np.argsort(clusters[order], kind="stable")]
+    _, *members = np.split(order, np.searchsorted(clusters[order], np.arange(n_clusters)))
+    return np.unique(np.concatenate([rows, *(one[:MIN_COUNTED] for one in members)]))
 
 
 def _drop_contained(ranked: Sequence[tuple[str, float]]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from perspective.description.files import Clustering
-from perspective.description.records import NOWHERE, Branch, Count, Name, Names
+from perspective.description.records import GIVEN, NOWHERE, Branch, Count, Name, Names
 from perspective.page.assembly import dump_for_html
 from perspective.page.map import TextMap
 from perspective.page.verdict import Verdict
@@ -264,7 +264,7 @@ def _describe_count(count: Count | None, n_clusters: int, method: str) -> dict[s
         summary = f"{_plural(n_clusters, 'cluster')}: the number was given."
     else:
         found = CRITERIA.get(count.criterion, count.criterion)
-        how = "the number was given" if count.criterion == "given" else f"the number by the criterion “{found}”"
+        how = "the number was given" if count.criterion == GIVEN else f"the number by the criterion “{found}”"
         summary = f"{_plural(count.n_clusters, 'cluster')}: {how}."
         if count.n_clusters != n_clusters:
             summary += f" There are {n_clusters} now, after edits, updates or another --n_clusters."

@@ -129,7 +129,8 @@ function showMoved(page) {
   const streams = new Map();
   for (const i of data.moved) {
     const key = `${data.origin[i]} ${data.cluster[i]}`;
-    streams.set(key, [...(streams.get(key) || []), i]);
+    if (!streams.has(key)) streams.set(key, []);
+    streams.get(key).push(i);
   }
   const largest = [...streams].sort((a, b) => b[1].length - a[1].length).slice(0, 12);
   const chosen = streams.get(page.stream);

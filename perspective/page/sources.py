@@ -34,18 +34,19 @@ from perspective.page.verdict import (
 from perspective.vectors import sample_rows
 
 
-def list_sources(files: ClusterFiles, layout: Layout) -> dict[str, Path]:
-    """Return the files that the page is made from, by role; those that are optional only where they exist."""
-    optional = {
-        "names": files.names,
-        "count": files.count,
-        "added": files.added,
-        "checkpoint": layout.checkpoint,
-        "training_data": layout.train_file,
-        "judgments": layout.judgments,
-        "measures_before": measures_path(layout.embeds),
-        "measures_after": measures_path(layout.after_embeds),
-    }
+def list_sources(files: ClusterFiles, layout: Layout, before: Path, after: Path) -> dict[str, Path]:
+    """Return the files that the page is made from, by role; those that are optional only where they exist.
+
+    Args:
+        files: The files of the clusters.
+        layout: The run; where the vectors after are not its own, its training says nothing about them.
+        before: Vectors before fine-tuning.
+        after: Vectors after.
+    """
+    optional = {"names": files.names, "count": files.count, "added": files.added}
+    optional |= {"measures_before": measures_path(before), "measures_after": measures_path(after)}
+    if after.resolve() == layout.after_embeds.resolve():
+        optional |= {"checkpoint": layout.checkpoint, "training_data": layout.train_file, "judgments": layout.judgments}
     needed = {"map": files.map, "clusters": files.clusters, "texts": files.texts}
     return needed | {role: path for role, path in optional.items() if path.exists()}
 
@@ -77,7 +78,7 @@ def describe_run(
     rows = sample_rows(len(before), MAX_ROWS)
     n_found = len(np.unique(places[places >= 0]))  # without those that were added for other texts
     runs = tuple(cluster_again(vectors, rows, n_found) for vectors in (before, after))
-    judgments: list[Judgment] = load_judgments(sources["judgments"], len(before)) if "judgments" in sources else []
+    judgments: list[Judgment] = load_judgments(sources["judgments"], clustering.texts) if "judgments" in sources else []
     trust = read_facts(sources["training_data"]).get("trust") if "training_data" in sources else None
     verdict = make_verdict(
         record,

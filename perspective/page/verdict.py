@@ -127,18 +127,21 @@ def make_verdict(
 
 
 def _summarise(record: ResultRecord, trust: Mapping[str, Any]) -> str:
-    llm = f"The LLM ({record.judge.name})" if record.judge else "The LLM"
+    judge = record.judge
+    judged = judge is not None and not judge.reads_states  # triplets; the trust is in answer states
+    llm = "The LLM whose answer states are used" if judged else f"The LLM ({judge.name})" if judge else "The LLM"
     consistency, background = trust.get("consistency"), trust.get("background")
     if consistency is not None and background is not None:
         return (
             f"{llm} was given {trust['weight']:.2f} times the embedder's weight. Asked in another wording it finds "
             f"{consistency:.0%} of each text's neighbours again, asked about something else {background:.0%}: the "
             "difference is what it owes to the question. In any case it chose among the embedder's own neighbours."
+            + (f" Before, the embedder had learned from the judgments of {judge.name}." if judge and judged else "")
         )
     if record.unchanged:
         return "The embedder was left unchanged: there was nothing reliable to learn."
-    if record.judge:
-        return f"The embedder learned from the judgments of {record.judge.name}."
+    if judge:
+        return f"The embedder learned from the judgments of {judge.name}."
     return "How the embedder was adapted is not recorded."
 
 

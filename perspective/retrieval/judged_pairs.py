@@ -176,10 +176,10 @@ def load_or_collect_judgments(
         is_finished = False
     if is_finished:
         discard_partial(output.path)  # left if a kill came between saving and removing
-        return load_judgments(output.path, len(questions.texts), dataset)
+        return load_judgments(output.path, questions.texts, dataset)
     with lock_judgments(output.path):
         # Of a file with questions that failed, the answers.
-        earlier = load_judgments(output.path, len(questions.texts), dataset) if output.record.judge else []
+        earlier = load_judgments(output.path, questions.texts, dataset) if output.record.judge else []
         judge = build()
         judgments = judge_triplets(judge, questions.triplets, questions.texts, output, earlier)
         figures = {**judge.facts, **assess_reliability(judgments).facts()}

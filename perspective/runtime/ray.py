@@ -29,6 +29,7 @@ from perspective.artifacts import ROOT, Output, atomic_path
 from perspective.errors import DataError, ModelError, PerspectiveError, require_least
 from perspective.options import option
 from perspective.runtime.devices import reading_precision
+from perspective.runtime.distributed import align_copies
 
 MAX_SHARD_RETRIES = 3  # if a shard kills its worker more often, the shard is the cause
 MAX_START_FAILURES = 3  # consecutive workers that die while starting
@@ -277,6 +278,7 @@ def _join(output: Output, folder: Path, shards: _Shards) -> None:
             if shard.shape != (shards.count(start), dim):
                 raise DataError(f"{folder / name}: shape {shard.shape}, expected {(shards.count(start), dim)}")
             joined[start : start + len(shard)] = shard
+        align_copies(joined, shards.texts)
         joined.flush()
 
 

@@ -16,6 +16,7 @@ from perspective.options import option
 from perspective.teacher.graph import connect_neighbors, diffuse
 from perspective.trust.specificity import Trust, decide_trust, sample_control_rows
 from perspective.vectors import (
+    MIN_DISTINCT,
     ROWS_AT_A_TIME,
     blend,
     blend_directions,
@@ -26,7 +27,6 @@ from perspective.vectors import (
     normalize_rows,
 )
 
-MIN_TEXTS = 9
 GATE_WEIGHT = 0.5  # least weight of the LLM in the graph, where it only chooses among the embedder's neighbours
 
 
@@ -97,8 +97,13 @@ def make_teacher(vectors: np.ndarray, evidence: TeacherEvidence, settings: Teach
     Raises:
         DataError: There are too few texts.
     """
-    if len(vectors) < MIN_TEXTS:
-        raise DataError(f"{len(vectors)} texts: too few for a teacher; give at least {MIN_TEXTS}")
+    distinct: set[bytes] = set()
+    for row in vectors:
+        distinct.add(row.tobytes())
+        if len(distinct) == MIN_DISTINCT:
+            break
+    else:
+        raise DataError(f"{len(distinct)} different texts: too few for a teacher; give at least {MIN_DISTINCT}")
     first, position = find_distinct(vectors)  # copies of a text would be one another's only neighbours
     rows = center_rows((vectors if evidence.judged is None else evidence.judged)[first])
     states, trust = None, Trust(0.0)

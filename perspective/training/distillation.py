@@ -14,6 +14,7 @@ from perspective.artifacts import Output
 from perspective.errors import DataError
 from perspective.models.prompts import get_prompt
 from perspective.runtime.distributed import n_processes
+from perspective.training.finetuning import save_unchanged_embedder
 from perspective.training.model_card import describe_training
 from perspective.training.run import DivergenceError, RunSettings, limit_length, run_training, save_trained
 from perspective.training.settings import TrainSettings
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 # The default rate suits small embedders but can break a large one: training then restarts at a third and a ninth.
 RATE_STEP = 3
 N_RATES = 3
+NEGLIGIBLE = 1e-3  # error before training, of the teacher's variance: what rounding to bfloat16 makes
 N_COMPARED = 256  # texts on which the error before and after is measured
 
 
@@ -75,6 +77,10 @@ def distill_embedder(
     compared = np.random.default_rng(settings.seed).permutation(len(texts))[:N_COMPARED]
     measure = partial(_measure_error, model, [texts[row] for row in compared], teacher[compared])
     before = measure()
+    if before <= NEGLIGIBLE * float(teacher[compared].var(axis=0).mean()):
+        logger.info("the teacher is the embedder itself: nothing to learn")
+        save_unchanged_embedder(model, output)
+        return
     for n_left in reversed(range(N_RATES if settings.learning_rate is None else 1)):
         try:
             history = run_training(model, dataset, loss_class(model), LengthBatchSampler, prompt, run, output)

@@ -7,6 +7,7 @@ from typing import Any
 
 from perspective.artifacts import Output
 from perspective.artifacts.markdown import format_table
+from perspective.artifacts.sidecar import ITSELF
 
 
 def describe_training(output: Output) -> str:
@@ -22,7 +23,12 @@ def describe_training(output: Output) -> str:
     labels = "No label was used in training."
     if judge and judge.uses_labels:
         labels = "**Trained on labels**, given by an oracle: an upper bound for analysis, not a result."
-    about = f"adapted to the perspective of `{output.settings.get('dataset')}` with an LLM's judgments."
+    source = "an LLM's judgments"
+    if judge and judge.name == ITSELF:
+        source = "its own vectors, without an LLM"
+    elif judge and judge.uses_labels:
+        source = "labels"
+    about = f"adapted to the perspective of `{output.settings.get('dataset')}` with {source}."
     usage = f'vectors = SentenceTransformer("{output.path.name}").encode(["a text"])'
     return write_card(output, "clustering", f"{about}\n{labels}\n{unchanged}", usage, rows)
 

@@ -137,6 +137,8 @@ class TrainSettings(StepSettings, RecipeOptions):
         resolved = replace(recipe, **given)
         if (resolved.loss == "distill") != (recipe.loss == "distill"):
             raise DataError(f"--loss {resolved.loss}: does not fit --recipe {self.recipe}")
+        if recipe.loss == "distill" and not (self.cl_temperature is None and self.weighted is None):
+            raise DataError("--cl_temperature and --weighted: are for triplets; --recipe distill learns from a teacher")
         return resolved
 
     def made_from(self) -> dict[str, Any]:

@@ -20,7 +20,21 @@ MIN_EVIDENCE = 0.1  # smallest |2p - 1| of a training triplet: p between 0.45 an
 
 
 @dataclass(frozen=True)
-class ConvertSettings(JudgedOptions):
+class SelfConvertSettings(JudgedOptions):
+    """Which triplets are converted by the embedder."""
+
+    instruction: bool = option(
+        "put the data set's instruction of prompts.json before each text, as published", default=False
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse states, which the embedder does not use."""
+        if self.states_path:
+            raise DataError("--states_path: the embedder answers by itself; leave it out")
+
+
+@dataclass(frozen=True)
+class ConvertSettings(SelfConvertSettings):
     """Which judgments are converted, and how."""
 
     check: bool = option(
@@ -30,9 +44,6 @@ class ConvertSettings(JudgedOptions):
     )
     evidence: bool = option(
         "choice and weight from judge, embedder and answer states together, not from the judge alone", default=False
-    )
-    instruction: bool = option(
-        "put the data set's instruction of prompts.json before each text, as published", default=False
     )
 
     def __post_init__(self) -> None:

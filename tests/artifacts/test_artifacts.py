@@ -18,6 +18,7 @@ from perspective.artifacts import (
     read_facts,
     read_json,
     read_record,
+    read_sidecar,
     read_vectors,
     reading,
     save_judgments,
@@ -36,9 +37,16 @@ def records():
     """Two records of the published triplet layout."""
     rows = [(0, 1, 2), (3, 0, 1)]
     return [
-        {"input": "Query: ...", "output": " 1", "options": [" 1", " 2"], "task": "banking77"}
-        | dict(zip(("query_idx", "choice1_idx", "choice2_idx"), row, strict=True))
-        for row in rows
+        {
+            "input": f"Query: {TEXTS[query]}\nChoice 1: {TEXTS[choice1]}\nChoice 2: {TEXTS[choice2]}\nChoice",
+            "output": " 1",
+            "options": [" 1", " 2"],
+            "task": "banking77",
+            "query_idx": query,
+            "choice1_idx": choice1,
+            "choice2_idx": choice2,
+        }
+        for query, choice1, choice2 in rows
     ]
 
 
@@ -250,7 +258,7 @@ def test_triplets_round_trip(tmp_path):
     triplets = [Triplet(0, 1, 2, " 1"), Triplet(3, 2, 1, "both"), Triplet(1, 0, 3)]
     output = Output(tmp_path / "triplets.json", "triplets", {})
     save_triplets(output, triplets, TEXTS, "banking77")
-    assert load_triplets(output.path, len(TEXTS), "banking77") == triplets
+    assert load_triplets(output.path, TEXTS, "banking77") == triplets
     record = read_json(output.path)[0]
     assert list(record) == ["input", "output", "options", "task", "query_idx", "choice1_idx", "choice2_idx"]
     assert record["input"] == f"Query: {TEXTS[0]}\nChoice 1: {TEXTS[1]}\nChoice 2: {TEXTS[2]}\nChoice"
@@ -265,11 +273,11 @@ def test_judgments_round_trip(tmp_path):
     ]
     output = Output(tmp_path / "judgments.json", "judgments", {})
     save_judgments(output, judgments, TEXTS, "banking77")
-    assert load_judgments(output.path, len(TEXTS), "banking77") == judgments
+    assert load_judgments(output.path, TEXTS, "banking77") == judgments
     record = read_json(output.path)[0]
     assert (record["prediction"], record["confidence"]) == (["1"], 0.9)
     # What judges need lies beside what triplets need: a judged file reads as triplets too.
-    assert load_triplets(output.path, len(TEXTS)) == [judgment.triplet for judgment in judgments]
+    assert load_triplets(output.path, TEXTS) == [judgment.triplet for judgment in judgments]
 
 
 def test_judgment_probabilities():
@@ -318,7 +326,7 @@ def test_parse_prediction(value, label):
 def test_published_judgments_are_read(records, written):
     records[0]["prediction"] = [" 1"]
     records[1] |= {"prediction": ["1", "2"], "prepared": None, "content": "Both."}
-    first, second = load_judgments(written(records), 4, "banking77")
+    first, second = load_judgments(written(records), TEXTS[:4], "banking77")
     assert first == Judgment(Triplet(0, 1, 2, " 1"), ("1",))
     assert second == Judgment(Triplet(3, 0, 1, " 1"), (), content="Both.")
 
@@ -331,13 +339,14 @@ def test_published_judgments_are_read(records, written):
         ({"choice1_idx": "2"}, r'record 1 has no row number in "choice1_idx" \(found \'2\'\)'),
         ({"choice1_idx": True}, r"found True"),
         ({"choice1_idx": 1.0}, r"found 1\.0"),
+        ({"choice2_idx": 2}, r"record 1 was made of other texts: .*, now "),
         ({"task": "mtop_domain"}, "made for data set 'mtop_domain', not 'banking77'"),
     ],
 )
 def test_triplets_that_do_not_fit_are_refused(records, written, change, message):
     records[1] |= change
     with pytest.raises(DataError, match=message):
-        load_triplets(written(records), 4, "banking77")
+        load_triplets(written(records), TEXTS[:4], "banking77")
 
 
 def test_other_shapes_are_refused(records, written):
@@ -348,13 +357,13 @@ def test_other_shapes_are_refused(records, written):
         ('[\n{"a": 1},\n{"a" 2}]', r"file\.json:3: bad JSON"),
     ):
         with pytest.raises(DataError, match=message):
-            load_triplets(written(value), 4)
+            load_triplets(written(value), TEXTS[:4])
     with pytest.raises(DataError, match='record 0 has no "prediction"; it has not been judged'):
-        load_judgments(written(records), 4)
+        load_judgments(written(records), TEXTS[:4])
     for probability in (1.5, -0.1, "0.5", float("nan")):
         broken = [records[0] | {"prediction": ["1"], "probability": probability}]
         with pytest.raises(DataError, match=r'file\.json: record 0: "probability" is .*between 0 and 1'):
-            load_judgments(written(broken), 4)
+            load_judgments(written(broken), TEXTS[:4])
     path = written("")
     path.write_bytes(b'["\xff"]')
     with pytest.raises(DataError, match="not UTF-8 text .* at byte 2"):
@@ -454,3 +463,41 @@ def test_an_unfinished_run_of_other_settings_is_begun_again_on_request(tmp_path)
     assert [path.name for path in other.open_partial().iterdir()] == ["fingerprint.json"]
     (other.partial / "block").write_text("new")
     assert not other.is_finished(overwrite=True) and (other.open_partial() / "block").read_text() == "new"
+
+
+def test_hidden_files_are_no_part_of_a_folder(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    before = hash_file(tmp_path)
+    (tmp_path / ".DS_Store").write_bytes(b"y")
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "lock").write_bytes(b"z")
+    assert hash_file(tmp_path) == before
+    (tmp_path / "config.json").write_bytes(b"{}")
+    assert hash_file(tmp_path) != before
+
+
+def test_a_result_of_replaced_inputs_is_made_again(tmp_path):
+    """Answers are added to judgments: what was made of them follows; what was made of something else is refused."""
+    names = ("judgments", "training", "model")
+    paths = [tmp_path / f"{name}.json" for name in names]
+
+    def make(place, value, **settings):
+        inputs = {names[place - 1]: paths[place - 1]} if place else {}
+        output = Output(paths[place], names[place], settings, inputs)
+        if output.is_finished():
+            return False
+        output.write_json(value)
+        return True
+
+    assert all(make(place, [place]) for place in range(3)) and not make(1, [])
+    judgments = Output(paths[0], "judgments", {})
+    assert judgments.is_finished()
+    judgments.replace(read_sidecar(paths[0]))
+    judgments.write_json([0, "more"])
+    with pytest.raises(DataError, match=r"made with other size \(None, now 2\); judgments"):
+        make(1, [1], size=2)
+    assert make(1, [1, "more"]) and make(2, [2, "more"])
+    assert not make(1, []) and not make(2, [])
+    Output(paths[0], "judgments", {}).write_json(["others"])
+    with pytest.raises(DataError, match=r"made with other judgments \(another file\); move it away"):
+        make(1, [])

@@ -58,7 +58,7 @@ def test_what_was_paid_for_is_written_even_with_half_a_character(tmp_path):
     output = Output(tmp_path / "judgments.json", "judgments", {})
     output.facts["model"] = "half \ud83d"
     save_judgments(output, [judgment], ["a", "b", "c"], "demo")
-    assert load_judgments(output.path, 3)[0].prepared == "prompt ?"
+    assert load_judgments(output.path, ["a", "b", "c"])[0].prepared == "prompt ?"
     assert read_facts(output.path) == {"model": "half ?"}
 
 

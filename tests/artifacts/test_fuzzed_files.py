@@ -120,12 +120,12 @@ class Kinds:
     def triplets(self):
         path = self.folder / "triplets.json"
         save_triplets(Output(path, "triplets", {}), [one.triplet for one in JUDGMENTS], TEXTS, "demo")
-        return path, lambda: save_triplets(self.again, load_triplets(path, 4, "demo"), TEXTS, "demo")
+        return path, lambda: save_triplets(self.again, load_triplets(path, TEXTS, "demo"), TEXTS, "demo")
 
     def judgments(self):
         path = self.folder / "judgments.json"
         save_judgments(Output(path, "judgments", {}), JUDGMENTS, TEXTS, "demo")
-        return path, lambda: save_judgments(self.again, load_judgments(path, 4, "demo"), TEXTS, "demo")
+        return path, lambda: save_judgments(self.again, load_judgments(path, TEXTS, "demo"), TEXTS, "demo")
 
     def training(self):
         path = self.folder / "training.json"

@@ -92,6 +92,14 @@ def test_faults_of_a_parquet_row(given):
         load_texts(given(table, "a.parquet"))
 
 
+def test_one_column_of_a_table_is_read_even_if_it_is_an_index(given):
+    table = pd.DataFrame({"input": ["a", "b", "c"], "label": ["x", "y", "x"], "vector": [[0.5, 1.0]] * 3})
+    settings = given(table.set_index("input").to_parquet(), "a.parquet")
+    assert (load_texts(settings), load_labels(settings)) == (["a", "b", "c"], ["x", "y", "x"])
+    with pytest.raises(DataError, match=r'a\.parquet: no column "text" \(found: input, label, vector\)'):
+        load_texts(given(table.to_parquet(), "a.parquet", text_column="text"))
+
+
 def test_labels(given):
     lines = [{"input": "a", "label": "NA"}, {"input": "b", "label": "x"}, {"input": "c", "label": "x"}]
     assert load_labels(given(lines)) == ["NA", "x", "x"]

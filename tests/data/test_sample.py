@@ -59,6 +59,15 @@ def test_a_sample_is_judged_by_the_perspective_of_its_data_set():
     assert choose_wording("unknown_n=1000").perspective == "topic"
 
 
+@pytest.mark.usefixtures("texts")
+def test_a_text_with_several_labels_is_refused(tmp_path, capfd):
+    table = tmp_path / "several.parquet"
+    pd.DataFrame({"text": [f"text {row}" for row in range(50)], "kind": [["a", "b"]] * 50}).to_parquet(table)
+    with pytest.raises(SystemExit):
+        draw(table, 20)
+    assert "is no single label; give another --label_column" in capfd.readouterr().err
+
+
 def test_dates_are_labels_and_a_column_that_is_named_must_hold_some(texts, tmp_path, capfd):
     table = pd.DataFrame({"text": [f"text {row}" for row in range(50)]})
     table["kind"] = [datetime.date(2026, 1, 1 + row % 3) for row in range(50)]

@@ -130,7 +130,10 @@ def test_pins_go_by_row_and_by_text_and_last():
         ({"split": {33: [33, 34]}}, "split 33: [33, 34]: there is no cluster 33"),
         ({"split": {0: [0, 7]}}, "split 0: [0, 7]: id 7 is taken; take 8 and above"),
         ({"pin": {60: 1}}, "pin 60: 1: there is no such row among those that were clustered"),
-        ({"pin": {"text 90": 1}}, 'pin "text 90": 1: there is no such text among those that were clustered'),
+        (
+            {"pin": {"text 90": 1}},
+            'pin "text 90": 1: there is no such text among those that were clustered; it holds for a new text',
+        ),
         ({"pin": {1: 33}}, "pin 1: 33: there is no cluster 33"),
     ],
 )

@@ -38,7 +38,8 @@ class Run:
         self.texts = [f"text {row}" for row in range(len(self.groups))]
         self.embeddings = folder / "vectors.npy"
         np.save(self.embeddings, make_rows(self.groups))
-        self.cluster(method=method, n_clusters=N_GROUPS, min_cluster_size=25)
+        number = {"n_clusters": N_GROUPS} if method == "kmeans" else {"min_cluster_size": 25}
+        self.cluster(method=method, **number)
 
     def cluster(self, seed=1, **settings):
         output = Output(self.files.found, "found clusters", settings, {"embeddings": self.embeddings})
@@ -179,7 +180,7 @@ def test_edits_do_not_take_the_ids_of_added_clusters(run, caplog):
     run.write()
     assert run.ids() == [0, 1, 2, 3, 4, 5]
     assert "split 2: [2, 5]: id 5 is taken; take 6 and above" in caplog.text
-    assert "merge [5, 0, 1]: 5 was added later; cluster all texts together" in caplog.text
+    assert "merge [5, 0, 1]: 5: this cluster was added later; cluster all texts together" in caplog.text
 
 
 def test_clusters_of_earlier_vectors_are_refused(run):

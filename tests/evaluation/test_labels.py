@@ -96,7 +96,7 @@ def test_the_stages_take_half_labelled_texts_and_ids(tmp_path, sentences, embedd
     run_stage("triplet_sampling", *data, "--embedder", embedder_folder, "--feat_path", embeds, "--max_query", 40,
               "--max_distance", 8, "--out_dir", tmp_path)  # fmt: skip
     sampled = tmp_path / "mine_small_embedder_m=40_seed=100.json"
-    triplets = load_triplets(sampled, 60)
+    triplets = load_triplets(sampled, texts)
     labelled = keep_labelled(triplets, labels)
     assert 0 < len(labelled) < len(triplets)
     assert all(triplet.gold is None for triplet in triplets if triplet not in labelled)

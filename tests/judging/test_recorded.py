@@ -52,7 +52,7 @@ def test_the_mirror_image_is_answered_mirrored(tmp_path):
     # Mirrored twice, all is as it was; and what is mirrored can be saved and read.
     output = Output(tmp_path / "mirrored.json", "judgments", {})
     save_judgments(output, [both, words, one], TEXTS, "x")
-    again, _ = ask([record.triplet for record in RECORDS], load_judgments(output.path, len(TEXTS)))
+    again, _ = ask([record.triplet for record in RECORDS], load_judgments(output.path, TEXTS))
     for judgment, record in zip(again, RECORDS, strict=True):
         assert (judgment.prediction, judgment.probability, judgment.swapped_probability) == (
             record.prediction,

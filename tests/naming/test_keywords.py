@@ -1,5 +1,6 @@
 import numpy as np
 
+from perspective.naming import keywords
 from perspective.naming.keywords import TermCounts, is_shown, list_terms, split_words
 from perspective.naming.prompts import normalize_name
 
@@ -21,6 +22,24 @@ def test_keywords_of_a_branch_are_those_of_its_clusters():
     counts = TermCounts(TEXTS, CLUSTERS, 3)
     words = counts.rank([1, 2])
     assert {"weather", "song"} <= set(words) and "card" not in words
+
+
+def test_keywords_of_all_texts_are_the_most_common_terms():
+    texts = ["my refund is late", "a refund please", "no refund yet", "refund of internationalisation", "refund refund"]
+    assert TermCounts(texts, np.zeros(5, dtype=int), 1).rank([0])[0] == "refund"
+
+
+def test_many_texts_are_counted_by_a_sample_with_some_of_each_cluster(monkeypatch):
+    monkeypatch.setattr(keywords, "MAX_COUNTED", 20)
+    monkeypatch.setattr(keywords, "MIN_COUNTED", 3)
+    clusters = np.repeat([0, 1, -1, 2], [500, 4, 40, 60])
+    rows = keywords._choose_counted(clusters, 3)
+    counted = clusters[rows]
+    assert 20 <= len(rows) < 30 and (np.diff(rows) > 0).all()
+    assert all((counted == cluster).sum() >= 3 for cluster in range(3))
+    texts = [["card", "rain", "song", "none"][cluster] for cluster in clusters]
+    counts = TermCounts(texts, clusters, 3)
+    assert [counts.rank([cluster])[0] for cluster in range(3)] == ["card", "rain", "song"]
 
 
 def test_texts_of_no_cluster_are_background():

@@ -115,6 +115,44 @@ def test_changed_edits_are_applied_without_overwriting_and_other_numbers_are_ref
     assert "made with other n_clusters (5, now 6)" in line and "--overwrite" in line
 
 
+def test_a_number_that_nobody_gave_gives_way(run, caplog):
+    caplog.set_level("INFO")
+    run.count()
+    run.cluster()
+    run.count("--n_clusters", 7)
+    run.cluster()  # follows the count
+    assert len(read_clustering(run.files).record.clusters) == 7
+    run.count()  # what a person gave stays
+    assert "7 clusters, the number that was given" in caplog.text and read_count(run.files).n_clusters == 7
+    run.count("--overwrite")
+    run.cluster("--n_clusters", 4)
+    run.cluster()  # keeps what was given here
+    assert len(read_clustering(run.files).record.clusters) == 4 != read_count(run.files).n_clusters
+    run.cluster("--overwrite")
+    assert len(read_clustering(run.files).record.clusters) == read_count(run.files).n_clusters
+
+
+@pytest.mark.parametrize(
+    ("stage", "more", "message"),
+    [
+        ("count_clusters", ["--n_clusters", 161], "--n_clusters 161: there are only 160 texts"),
+        ("count_clusters", ["--criterion", "llm"], "--criterion llm: needs answer states; run read_states.sh first"),
+        ("cluster", ["--method", "hdbscan", "--n_clusters", 5], "hdbscan finds the number itself; leave it out"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(run, capsys, stage, more, message):
+    assert message in refuse(capsys, stage, *run.data, "--feat_path", run.vectors, *more)
+
+
+def test_vectors_of_other_texts_are_refused(run, tmp_path, embedder_folder, capsys):
+    run_stage("get_embedding", *run.data[:4], "--embedder", embedder_folder, "--no_measure", "--output_path", tmp_path)
+    lines = run.path.read_text().splitlines()
+    run.path.write_text("\n".join(reversed(lines)) + "\n")
+    embeds = tmp_path / "mine_small_embeds_embedder.npy"
+    line = refuse(capsys, "cluster", *run.data, "--feat_path", embeds, "--n_clusters", 5)
+    assert "made from other texts than" in line and "make it again" in line
+
+
 def test_a_typo_in_the_edits_is_one_line(run, capsys):
     run.cluster("--n_clusters", 5)
     run.files.edits.write_text("rename:\n  0: a\nmreg:\n  - [1, 2]\n")

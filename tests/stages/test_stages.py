@@ -20,8 +20,10 @@ from perspective.artifacts import (
     hash_file,
     load_judgments,
     load_triplets,
+    read_facts,
     read_json,
     read_record,
+    read_sidecar,
     save_training_triplets,
     sidecar_path,
 )
@@ -54,6 +56,7 @@ def pipeline(tmp_path, texts_file, embedder_folder, llm_folder, caplog):
         embedder = embedder_folder
         checkpoint = tmp_path / "checkpoint"
         text_path = texts_file
+        texts = [json.loads(line)["input"] for line in texts_file.read_text().splitlines()]
 
         def embed(self, *more):
             run_stage("get_embedding", *self.data, "--embedder", embedder_folder, "--output_path", tmp_path, *more)
@@ -89,7 +92,7 @@ def test_all_stages_in_a_row(pipeline, tmp_path, caplog, capsys):
     assert len(measures["ACC"]) == 5 and measures["n_clusters"] == 2
 
     pipeline.sample()
-    triplets = load_triplets(pipeline.triplets, N_TEXTS, "tiny")
+    triplets = load_triplets(pipeline.triplets, pipeline.texts, "tiny")
     assert len(triplets) == 40
     published_fields = {"input", "output", "options", "task", "query_idx", "choice1_idx", "choice2_idx"}
     assert set(read_json(pipeline.triplets)[0]) == published_fields
@@ -97,7 +100,7 @@ def test_all_stages_in_a_row(pipeline, tmp_path, caplog, capsys):
     pipeline.judge()
     records = read_json(pipeline.judgments)
     assert {"prepared", "content", "prediction", "probability", "confidence", "swapped_probability"} <= set(records[0])
-    judgments = load_judgments(pipeline.judgments, N_TEXTS, "tiny")
+    judgments = load_judgments(pipeline.judgments, pipeline.texts, "tiny")
     for judgment in judgments:
         agree = (judgment.forward_probability > 0.5) == (judgment.swapped_probability > 0.5)
         assert (len(judgment.prediction) == 1) == agree
@@ -129,7 +132,7 @@ def test_the_answer_judge_teaches(pipeline, tmp_path, embedder_folder, llm_folde
     )
     pipeline.read()
     pipeline.judge(*answer)
-    judgments = load_judgments(tmp_path / f"{name}-pred.json", N_TEXTS, "tiny")
+    judgments = load_judgments(tmp_path / f"{name}-pred.json", pipeline.texts, "tiny")
     answered = [judgment for judgment in judgments if judgment.prediction]
     assert answered and all("neither" not in judgment.content for judgment in answered)
     abstained = [judgment for judgment in judgments if not judgment.prediction and judgment.probability != 0.5]
@@ -243,7 +246,8 @@ def test_a_few_texts_are_sampled(tmp_path, sentences, embedder_folder, n_texts):
     run_stage(
         "triplet_sampling", *data, "--feat_path", tmp_path / "few_small_embeds_embedder.npy", "--out_dir", tmp_path
     )
-    assert len(load_triplets(tmp_path / "few_small_minilm_m=1024_seed=100.json", n_texts, "few")) >= 1
+    sampled = tmp_path / "few_small_minilm_m=1024_seed=100.json"
+    assert len(load_triplets(sampled, [text["input"] for text in texts], "few")) >= 1
 
 
 def test_a_higher_budget_asks_only_what_is_left(pipeline, tmp_path, server, plain_network):
@@ -290,7 +294,7 @@ def test_questions_that_failed_are_asked_by_the_next_run(pipeline, tmp_path, ser
         caplog.clear()
         run_stage("predict_triplet", *pipeline.data, "--triplet_path", triplets, "--llm", "m", "--base_url", base_url,
                   "--concurrency", 1, "--output_path", tmp_path)  # fmt: skip
-        contents = [one.content for one in load_judgments(judged, N_TEXTS)]
+        contents = [one.content for one in load_judgments(judged, pipeline.texts)]
         return len(server.requests), sum(content.startswith("no answer") for content in contents)
 
     caplog.set_level(logging.INFO)
@@ -299,9 +303,16 @@ def test_questions_that_failed_are_asked_by_the_next_run(pipeline, tmp_path, ser
     assert n_requests == 1 + 2 * (6 - 1) and n_failed == 1
     assert ask() == (1, 1) and "1 questions are open" in caplog.text and "already made" not in caplog.text
     assert ask("http://127.0.0.1:9/v1") == (0, 1) and "stays as it is" in caplog.text
+    convert = ("convert_triplet", *pipeline.data, "--pred_path", judged, "--output_path", tmp_path)
+    run_stage(*convert)
     server.respond = lambda handler, request, attempt: send(handler, 200, completion("Choice 1"))
     assert ask() == (2, 0)
     assert ask() == (0, 0) and "already made" in caplog.text
+    # What is made of the judgments follows, without --overwrite, which would ask and pay again.
+    run_stage(*convert)
+    assert "made again, there are more answers now" in caplog.text
+    training = tmp_path / f"{judged.stem.removesuffix('-pred')}-train.json"
+    assert read_facts(training)["replaced"] and read_sidecar(training).inputs["judgments"] == hash_file(judged)
     assert not list(tmp_path.glob("*.partial*")) and not list(tmp_path.glob("*.lock"))
 
 
@@ -341,8 +352,8 @@ def test_labels_change_no_decision(pipeline, tmp_path, texts_file):
         pipeline.sample("--overwrite")
         pipeline.judge("--overwrite")
         pipeline.convert("--overwrite")
-        rows = [(one.key) for one in load_triplets(pipeline.triplets, N_TEXTS)]
-        answers = [(one.prediction, one.probability) for one in load_judgments(pipeline.judgments, N_TEXTS)]
+        rows = [(one.key) for one in load_triplets(pipeline.triplets, pipeline.texts)]
+        answers = [(one.prediction, one.probability) for one in load_judgments(pipeline.judgments, pipeline.texts)]
         results.append((rows, answers, pipeline.training.read_text()))
     assert results[0] == results[1] == results[2]
     assert all(record["output"] is None for record in read_json(pipeline.triplets))
@@ -448,7 +459,7 @@ def test_recorded_answers_in_all_published_spellings(pipeline, tmp_path, capsys)
     run_stage("predict_triplet", *pipeline.data, "--triplet_path", pipeline.triplets, "--recorded_path", recorded,
               "--output_path", tmp_path)  # fmt: skip
     path = tmp_path / "tiny_small_embedder_m=40_seed=100-recorded-pred.json"
-    got = [one.prediction for one in load_judgments(path, N_TEXTS)]
+    got = [one.prediction for one in load_judgments(path, pipeline.texts)]
     assert got == [(("1",), ("2",), (), ())[i % 4] for i in range(40)]
     run_stage("convert_triplet", *pipeline.data, "--pred_path", path, "--output_path", tmp_path)
     training = read_json(tmp_path / "tiny_small_embedder_m=40_seed=100-recorded-train.json")

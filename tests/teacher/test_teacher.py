@@ -113,7 +113,7 @@ def test_fitting_keeps_cosines_and_undoes_rotations(spaces):
 
 
 def test_few_texts_and_negative_weights_are_refused(spaces):
-    with pytest.raises(DataError, match="8 texts: too few"):
+    with pytest.raises(DataError, match="8 different texts: too few"):
         make_teacher(spaces[0][:8], TeacherEvidence(), TeachSettings())
     assert np.isfinite(make_teacher(spaces[0][:9], TeacherEvidence(spaces[1][:9]), TeachSettings()).vectors).all()
     with pytest.raises(DataError, match="--weight -1"):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import AttentionInterface, BertConfig, BertModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from perspective.training import attention
 from perspective.training.attention import use_matrix_products
@@ -15,8 +16,8 @@ FUSED = "aten::_scaled_dot_product_flash_attention_for_cpu"
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> BertModel:
-    """A small random encoder; the registered attention is restored after the test."""
-    monkeypatch.setitem(AttentionInterface._global_mapping, "sdpa", AttentionInterface._global_mapping["sdpa"])
+    """A small random encoder; what tests register is taken back."""
+    monkeypatch.setitem(AttentionInterface._global_mapping, "sdpa", sdpa_attention_forward)
     torch.manual_seed(0)
     shape = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
     return BertModel(BertConfig(**shape, num_attention_heads=2, attn_implementation="sdpa")).eval()

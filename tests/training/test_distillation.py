@@ -7,6 +7,7 @@ from helpers import run_stage, write_jsonl
 from safetensors.torch import load_file
 
 from perspective.artifacts import Output, hash_file
+from perspective.errors import DataError
 from perspective.models.embedders import load_embedder
 from perspective.training.distillation import _require_smaller_error, distill_embedder
 from perspective.training.run import DivergenceError
@@ -34,6 +35,21 @@ def test_distillation_keeps_word_vectors_and_warms_up(tmp_path, distill, embedde
     assert "embeddings.word_embeddings.weight" not in moved and "encoder.layer.1.output.dense.weight" in moved
     rates = np.genfromtxt(tmp_path / "out" / "loss.csv", delimiter=",", names=True)["learning_rate"]
     assert rates[:3] == pytest.approx([0, 1.5e-4, 3e-4]) and (np.diff(rates[2:]) < 0).all()  # a tenth of 20 steps
+
+
+def test_a_teacher_that_is_the_embedder_leaves_it_unchanged(tmp_path, embedder_folder, sentences):
+    texts = sentences(20)
+    model = load_embedder(str(embedder_folder), device="cpu")
+    output = Output(tmp_path / "out", "embedder", {})
+    distill_embedder(model, texts, model.encode(texts) + 1e-5, TrainSettings(recipe="distill"), output)
+    before, after = (load_file(one / "model.safetensors") for one in (embedder_folder, tmp_path / "out"))
+    assert output.record.unchanged and all((after[name] == before[name]).all() for name in before)
+
+
+@pytest.mark.parametrize("given", [{"cl_temperature": 0.7}, {"weighted": True}])
+def test_settings_of_triplets_are_refused(given):
+    with pytest.raises(DataError, match="are for triplets; --recipe distill learns from a teacher"):
+        TrainSettings(recipe="distill", **given).resolve()
 
 
 def test_distillation_is_without_dropout_which_the_saved_model_keeps(tmp_path, distill, embedder_folder):
