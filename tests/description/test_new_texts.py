@@ -250,7 +250,7 @@ def test_vectors_of_another_model_are_refused(run):
         assign_new_texts(run.files, NewTexts(np.load(path), None, path), path)
 
 
-@pytest.mark.parametrize("name", ["centers", "anchors", "texts"])
+@pytest.mark.parametrize("name", ["centers", "anchors", "texts", "table"])
 @pytest.mark.parametrize("damage", ["missing", "other"])
 def test_files_of_another_run_are_refused_and_made_again(run, name, damage):
     path = getattr(run.files, name)

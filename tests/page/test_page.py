@@ -12,11 +12,12 @@ from helpers import find_browser
 from helpers import wait_for as wait_at_most
 from page.page_files import ATTACK, describe
 
+from perspective.artifacts import JudgeRecord, ResultRecord
 from perspective.description.records import Name, Names
 from perspective.page import assemble_page, build_content
 from perspective.page.assembly import dump_for_html
 from perspective.page.content import cut_texts
-from perspective.page.verdict import find_again, find_origins
+from perspective.page.verdict import _summarise, find_again, find_origins
 
 TEXTS = [f"text number {i} about {('cards', 'rain', 'songs')[i % 3]}" for i in range(42)]
 
@@ -29,6 +30,16 @@ def read_data(page):
     """The JSON of a page, as a browser reads it."""
     (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     return json.loads(found)
+
+
+def test_the_verdict_names_whose_answers_are_trusted():
+    trust = {"weight": 0.5, "consistency": 0.6, "background": 0.4}
+    states = ResultRecord(judge=JudgeRecord(name="smollm2", kind="answer"))
+    judged = ResultRecord(judge=JudgeRecord(name="gpt-server", kind="server"))
+    assert _summarise(states, trust).startswith("The LLM (smollm2) was given 0.50 times")
+    assert _summarise(judged, trust).startswith("The LLM whose answer states are used was given 0.50 times")
+    assert _summarise(judged, trust).endswith("Before, the embedder had learned from the judgments of gpt-server.")
+    assert _summarise(judged, {}) == "The embedder learned from the judgments of gpt-server."
 
 
 def test_content_holds_what_was_given():

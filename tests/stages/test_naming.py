@@ -1,6 +1,7 @@
 """Naming from the command line: files, resuming, edits, other settings."""
 
 import json
+import shutil
 import time
 
 import numpy as np
@@ -57,6 +58,17 @@ def test_a_local_llm_names_clusters_and_branches(run, llm_folder, caplog):
     assert "5 clusters named: " in caplog.text
     run.name("--naming_llm", llm_folder)
     assert "already made" in caplog.text
+
+
+def test_another_model_in_the_same_folder_is_asked_again(run, llm_folder, tmp_path):
+    folder = tmp_path / "llm"
+    shutil.copytree(llm_folder, folder)
+    run.name("--naming_llm", folder)
+    log = next(tmp_path.rglob("*.replies.jsonl"))
+    n_replies = len(log.read_text().splitlines())
+    (folder / "generation_config.json").write_text("{}")
+    run.name("--naming_llm", folder, "--overwrite")
+    assert len(log.read_text().splitlines()) > n_replies
 
 
 def test_an_instruction_is_refused(run, capsys):

@@ -195,7 +195,14 @@ def test_a_run_on_a_paid_server_ends_its_asking_at_the_budget(repository):
     assert code == 0, log
     assert "budget exhausted" in log and "demo      minilm    m" in shown
     assert "answer states trusted with weight" in log and "judged triplets" in log  # one teacher from both
-    assert len(server.asked) >= 2 and 13 * len(server.asked) <= 400
+    n_asked = len(server.asked)
+    assert n_asked >= 2 and 13 * n_asked <= 400
+    # A higher budget asks what is left, and the answers reach the embedder.
+    money[-1] = "1"
+    code, _, log = run_bash(repository, "scripts/run.sh", *command, *money, environment={"OPENAI_API_KEY": "none"})
+    assert code == 0, log
+    assert n_asked < len(server.asked) <= 48
+    assert log.count("made again, there are more answers now") >= 5
 
 
 def test_judging_killed_at_random_moments(tmp_path, sentences):
