@@ -20,7 +20,7 @@ from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import JudgeError
 from perspective.judging.protocol import choose_wording, count_long_texts
-from perspective.judging.session import discard_partial, is_complete, judge_triplets, lock_judgments, partial_path
+from perspective.judging.session import discard_partial, is_complete, judge_triplets, lock_judgments
 from perspective.judging.settings import JudgeSettings, JudgingTask, build_judge, record_judge
 from perspective.layout import Layout, predictions_path
 from perspective.llm.server.settings import ServerSettings
@@ -59,11 +59,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         inputs["answer_states"] = Path(files.states_path or layout.states)
     made_from = {**asdict(wording), **judge.made_from(server), "text_column": corpus.text_column}
     output = Output(path, "judgments", made_from, inputs, precision=judge.precision(server))
-    if is_complete(output, server.limits(), out.overwrite) and not partial_path(path).exists():
-        output.log_finished()
-        return
     with lock_judgments(path):
-        if is_complete(output, server.limits(), out.overwrite):  # another process may have finished it
+        if is_complete(output, server.limits(), out.overwrite):
             output.log_finished()
             discard_partial(path)  # a kill may have come between the two
             return

@@ -77,7 +77,7 @@ def embed(
     Raises:
         DataError: The clustered vectors are of another model, or were made with another instruction.
     """
-    from perspective.description.files import find_embeddings
+    from perspective.description.files import find_embeddings, require_same_model
 
     checkpoint = Path(given.checkpoint or layout.checkpoint)
     instruction = read_prompt(PROMPTS, corpus.dataset) if settings.instruction else None
@@ -85,9 +85,8 @@ def embed(
     inputs = {"texts": corpus.path, "checkpoint": checkpoint}
     output = Output(files.new_vectors(corpus.path), "embeddings", made_from, inputs, precision=reading_precision())
     if clustered := read_sidecar(find_embeddings(files)):
-        of_model = output.fingerprint.inputs["checkpoint"]
-        if not given.checkpoint and clustered.inputs.get("checkpoint") != of_model:
-            raise DataError(f"{checkpoint}: not the model of the clustered vectors; give that one by --checkpoint")
+        if not given.checkpoint:
+            require_same_model(files, output.fingerprint.inputs["checkpoint"], str(checkpoint))
         if clustered.settings.get("instruction") != instruction:
             option_name = "--no_instruction" if instruction else "--instruction"
             raise DataError(f"the clustered vectors were made with another instruction; add {option_name}")

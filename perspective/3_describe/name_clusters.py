@@ -18,6 +18,7 @@ from perspective.artifacts import Output, hash_file, read_sidecar
 from perspective.artifacts.sidecar import JudgeRecord
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings
+from perspective.description.files import require_same_model
 from perspective.errors import DataError
 from perspective.judging.protocol import choose_wording
 from perspective.judging.session import is_complete, lock_judgments
@@ -79,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         {role: path for role, path in inputs.items() if role != "edits" or path.exists()},
         precision=reading_precision() if is_local else None,
     )
+    if not settings.checkpoint:
+        require_same_model(files, output.fingerprint.inputs["embedder"], checkpoint)
     with lock_judgments(files.names):
         if _is_named(output, server.limits(), out.overwrite):
             output.log_finished()

@@ -231,6 +231,22 @@ def find_embeddings(files: ClusterFiles) -> Path:
     return ROOT / made.input_paths["embeddings"]
 
 
+def require_same_model(files: ClusterFiles, model_hash: str, checkpoint: str) -> None:
+    """Refuse another model than that of the clustered vectors, where their sidecar names one.
+
+    Args:
+        files: The clusters.
+        model_hash: sha256 of the model.
+        checkpoint: The model, for the message.
+
+    Raises:
+        DataError: It is another one.
+    """
+    clustered = read_sidecar(find_embeddings(files))
+    if clustered and clustered.inputs.get("checkpoint") != model_hash:
+        raise DataError(f"{checkpoint}: not the model of the clustered vectors; give that one by --checkpoint")
+
+
 def finish_writing(files: ClusterFiles) -> None:
     """Rename what a killed process had written for the clusters that are in place; remove what it had not finished."""
     waiting = [path for path in _companions(files) if _waiting(path).exists()]

@@ -104,7 +104,6 @@ def build_content(description: Description) -> dict[str, Any]:
         "before": before,
         "after": after,
         "has_before": not description.unchanged,
-        "unchanged": description.unchanged,
         "clusters": clusters,
         "tree": tree,
         "order": tree["leaves"] if tree else list(range(len(clusters))),

@@ -124,7 +124,6 @@ function showTree(page) {
 
 function showMoved(page) {
   const { data } = page;
-  if (data.unchanged) return [make("p", { className: "empty" }, "The embedder was left unchanged: no text moved.")];
   if (!data.moved.length) return [make("p", { className: "empty" }, "No text is nearest to another cluster than before.")];
   const streams = new Map();
   for (const i of data.moved) {

@@ -12,7 +12,7 @@ import numpy as np
 from perspective.artifacts import Judgment, ResultRecord
 from perspective.description.records import NOWHERE
 from perspective.page.map import TextMap
-from perspective.vectors import center_rows, find_nearer_choices, normalize_rows
+from perspective.vectors import center_rows, find_nearer_choices
 
 N_STARTS = 5
 MAX_ROWS = 10_000  # more are sampled: k-means from several starts would take longer than the map
@@ -242,7 +242,7 @@ def _find_nearest_mean(vectors: np.ndarray, clusters: np.ndarray, n_clusters: in
     sizes = np.bincount(clusters[inside], minlength=n_clusters)
     means /= np.maximum(sizes, 1)[:, None]
     # Euclidean, as k-means measures: |x - m|^2 without |x|^2, which is the same for all centres.
-    distances = (means**2).sum(axis=1) - 2 * normalize_rows(unit) @ means.T
+    distances = (means**2).sum(axis=1) - 2 * unit @ means.T
     distances[:, sizes == 0] = np.inf
     return np.asarray(distances.argmin(axis=1))
 

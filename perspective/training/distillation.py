@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 # The default rate suits small embedders but can break a large one: training then restarts at a third and a ninth.
 RATE_STEP = 3
 N_RATES = 3
+MAX_NUMBERS = 2**31  # of a column of the library's data set
 NEGLIGIBLE = 1e-3  # error before training, of the teacher's variance: what rounding to bfloat16 makes
 N_COMPARED = 256  # texts on which the error before and after is measured
 
@@ -49,7 +50,7 @@ def distill_embedder(
         output: The folder to write; the learning rate that was used is added to its facts.
 
     Raises:
-        DataError: The teacher does not fit the texts or the embedder.
+        DataError: The teacher does not fit the texts or the embedder, or is too large.
         DivergenceError: Training failed at the lowest rate as well.
     """
     from datasets import Dataset
@@ -60,6 +61,11 @@ def distill_embedder(
     dim = model.get_embedding_dimension()
     if teacher.shape != (len(texts), dim):
         raise DataError(f"the teacher has shape {teacher.shape}, not ({len(texts)}, {dim}); is it from another run?")
+    if teacher.size >= MAX_NUMBERS:
+        raise DataError(
+            f"{len(texts):,} texts of {dim} dimensions are more than can be trained on: adapt on a sample "
+            "(run.sh --adapt_on 20000)"
+        )
     output.facts["n_texts"] = len(texts)
     dataset = Dataset.from_dict({"sentence": list(texts), "label": np.asarray(teacher, dtype=np.float32)})
     loss_class = MSELoss
