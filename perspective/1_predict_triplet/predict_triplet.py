@@ -68,13 +68,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         triplets = load_triplets(triplet_path, texts, corpus.dataset)
         if kind in READING_JUDGES:
             output.facts |= count_long_texts(texts, triplets)
-        reads_states = kind == "answer"
-        states = read_text_vectors(inputs["answer_states"], corpus.path, len(texts)) if reads_states else None
+        found = inputs.get("answer_states")
+        states = read_text_vectors(found, corpus.path, len(texts)) if found else None
         finished = output.record.judge  # of a file with open questions
         earlier = load_judgments(path, texts, corpus.dataset) if finished else []
-        restart = (
-            out.overwrite and kind != "server"
-        )  # an unfinished run of other settings; answers that cost money stay
+        restart = out.overwrite and kind != "server"  # answers of an unfinished run that cost money are kept
         try:
             source = build_judge(judge, server, JudgingTask(corpus.dataset, wording, texts, triplets, states))
             judgments = judge_triplets(source, triplets, texts, output, earlier, restart)

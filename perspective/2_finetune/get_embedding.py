@@ -13,6 +13,7 @@ torchrun --nproc_per_node 8 -m perspective.2_finetune.get_embedding --dataset ba
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -55,9 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise DataError("--engine ray starts its own processes; start it without torchrun or accelerate")
     texts = load_texts(corpus)
     layout = Layout.of(corpus, run)
-    checkpoint = (
-        Path(files.checkpoint).resolve() if files.checkpoint else layout.checkpoint if files.finetuned else None
-    )
+    given = Path(os.path.abspath(files.checkpoint)) if files.checkpoint else None  # "." has no name
+    checkpoint = given or (layout.checkpoint if files.finetuned else None)
     path = after_path(checkpoint, corpus.dataset, corpus.scale) if checkpoint else layout.embeds
     if files.output_path:
         path = Path(files.output_path) / path.name

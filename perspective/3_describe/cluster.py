@@ -48,15 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from perspective.description.clusters import find_free_id, write_clusters, write_found
 
     if not is_found:
-        write_found(
-            output,
-            files,
-            read_text_vectors(embeddings, corpus.path, len(texts)),
-            texts,
-            settings,
-            run.seed,
-            corpus.scale,
-        )
+        vectors = read_text_vectors(embeddings, corpus.path, len(texts))
+        write_found(output, files, vectors, texts, settings, run.seed, corpus.scale)
     if not files.edits.exists():
         write_template(files.edits, find_free_id(files))
     write_clusters(files, embeddings, texts)

@@ -88,7 +88,7 @@ class Output:
             if not Path(path).exists():
                 raise DataError(f"{path}: no such file ({role.replace('_', ' ')}); run the stage that makes it first")
         self._hashes = {role: hash_file(Path(path)) for role, path in self.inputs.items()}
-        self.overwrites = False
+        self._overwrites = False
 
     def beside(self, path: Path, schema: str) -> Output:
         """Return another result of the same settings and inputs, which are not hashed again.
@@ -131,7 +131,7 @@ class Output:
             DataError: It was made from others, was changed since, or was not made by this stage.
         """
         finish_replacing(self.path)
-        self.overwrites = overwrite
+        self._overwrites = overwrite
         if overwrite or not self.path.exists():
             return False
         hint = "move it away, or add --overwrite to replace it"
@@ -155,12 +155,12 @@ class Output:
     def replace(self, earlier: Sidecar) -> None:
         """Let the result replace an earlier version of itself; what was made of that one is then made again."""
         self.facts[REPLACED] = [earlier.sha256, *earlier.facts.get(REPLACED, [])]
-        self.overwrites = True
+        self._overwrites = True
 
     def _is_of_earlier_inputs(self, found: Fingerprint) -> bool:
         """Tell whether a result differs only in inputs that say that they replaced those it was made from."""
         wanted = self.fingerprint
-        changed = [role for role, found_hash in wanted.inputs.items() if found.inputs.get(role) != found_hash]
+        changed = [role for role, now in wanted.inputs.items() if found.inputs.get(role) != now]
         alike = {"inputs": {**found.inputs, **wanted.inputs}}
         if list(_differences(found.model_copy(update=alike), wanted)):
             return False
@@ -203,7 +203,7 @@ class Output:
             if validate_record(Fingerprint, read_json(guard), guard) == self.fingerprint:
                 return self.partial
             has_work = any(path.name != guard.name for path in self.partial.iterdir())
-            if has_work and not self.overwrites:
+            if has_work and not self._overwrites:
                 raise DataError(
                     f"{self.partial}: an unfinished run with other inputs or settings; finish it, or add --overwrite "
                     "to begin again"

@@ -40,7 +40,7 @@ class ClusterSettings:
         default="kmeans",
     )
     n_clusters: int | None = option(
-        "number of clusters of kmeans; default: that of count_clusters, which makes them again when it changed",
+        "number of clusters of kmeans; default: that of count_clusters, also when it changes",
         default=None,
     )
     min_cluster_size: int | None = option("smallest cluster of hdbscan; default: 5", default=None)
