@@ -34,7 +34,7 @@ from perspective.benchmarks.speed.kmeans import bench_kmeans
 from perspective.benchmarks.speed.memory import bench_memory
 from perspective.benchmarks.speed.sampling import bench_sampling
 from perspective.benchmarks.speed.teaching import bench_teacher
-from perspective.benchmarks.speed.training import bench_loss, bench_training
+from perspective.benchmarks.speed.training import bench_attention, bench_loss, bench_training
 from perspective.benchmarks.speed.writing import bench_writing
 from perspective.cli import entry_point, parse_settings
 from perspective.errors import require_known
@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 STAGES: dict[str, Callable[[SpeedSettings], list[Row]]] = {
     "loss": bench_loss,
     "training": bench_training,
+    "attention": bench_attention,
     "embedding": bench_embedding,
     "sampling": bench_sampling,
     "kmeans": bench_kmeans,
