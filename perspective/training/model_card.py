@@ -7,6 +7,7 @@ from typing import Any
 
 from perspective.artifacts import Output
 from perspective.artifacts.markdown import format_table
+from perspective.artifacts.provenance import REPLACED
 from perspective.artifacts.sidecar import ITSELF
 
 
@@ -17,7 +18,7 @@ def describe_training(output: Output) -> str:
         "judge": judge and judge.name,
         "judge's model": judge and (judge.asked.get("llm") or judge.figures.get("hub")),
         "weight of the answer states": record.llm_weight,
-        **output.facts,
+        **{name: fact for name, fact in output.facts.items() if name != REPLACED},
     }
     unchanged = "\n**Unchanged**: no judgment was usable for training.\n" if record.unchanged else ""
     labels = "No label was used in training."

@@ -12,14 +12,14 @@ from perspective.artifacts import ROOT, atomic_path
 from perspective.artifacts.markdown import format_table
 from perspective.data.held_out import SETS as HELD_OUT_SETS
 from perspective.evaluation.clustering_scores import METRICS, pair_gains
-from perspective.layout import MEASURES, STUDY_BASE, STUDY_DATASETS, STUDY_PAIR, study_folder
+from perspective.layout import MEASURES, STUDY_BASE, STUDY_DATASETS
 from perspective.leaderboard import measured
 from perspective.leaderboard.measured import DATASETS, MEAN, TUNING
 from perspective.plots import make_figure
 
 PICTURE = ROOT / "docs" / "results.png"
 UNSEEN = MEASURES / "benchmark_unseen.json"
-VIEWS = "benchmark_views"
+VIEWS = MEASURES / "benchmark_views.json"
 PERSPECTIVES = MEASURES / "benchmark_perspectives.json"
 SHOWN = ("ACC", "NMI")
 
@@ -150,9 +150,9 @@ def _load_unseen_gains(dataset: str, metric: str) -> np.ndarray:
     return pair_gains(after, before, metric)
 
 
-def tabulate_views(llm: str = STUDY_PAIR[1]) -> str:
+def tabulate_views() -> str:
     """Teachers of other views: scores, and the difference to the method's teacher by k-means seed."""
-    results = measured.load(Path(f"{study_folder(STUDY_PAIR[0], llm, VIEWS)}.json"))
+    results = measured.load(VIEWS)
     method = "the method"
     scores = [[f"{np.mean(cells[method][metric]):.1f}" for metric in SHOWN] for cells in results.values()]
     rows = [[method, *map(" / ".join, scores)]]
