@@ -189,9 +189,8 @@ class TermCounts:
         places = np.flatnonzero(found >= (2 if size > 3 else 1))
         share, usual = found[places] / max(size, 1), self._total[places] / self._n_texts
         # One text more without the term, so that a cluster of one text has no preference for its rarest word.
-        weights = (
-            share * np.log(share / usual) if size < self._n_texts else share
-        )  # all texts: no others to differ from
+        # A cluster of all texts has no others to differ from: then the most common terms.
+        weights = share * np.log(share / usual) if size < self._n_texts else share
         lifted = (share > usual * MIN_LIFT if size < self._n_texts else share > 0) & ~self._is_common[places]
         order = sorted(
             np.flatnonzero(lifted), key=lambda i: (-weights[i], -len(self.terms[places[i]]), self.terms[places[i]])
