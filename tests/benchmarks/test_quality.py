@@ -156,9 +156,8 @@ def test_abstentions_are_left_out_unless_forced(tmp_path, labelled):
     judgments = [Judgment(Triplet(0, 1, 2), (), probability=0.25), Judgment(Triplet(3, 4, 5), ("1",), probability=0.75)]
     undecided = [Judgment(Triplet(0, i, i + 1), ()) for i in range(6, 50)]  # a reply without any probability
     path = tmp_path / "run-pred.json"
-    texts = [f"text {i}" for i in range(60)]
-    save_judgments(Output(path, "judgments", {}), [*judgments, *undecided], texts, "banking77")
     run = study.StudyRun("banking77", study.StudySettings(datasets=["banking77"], output_path=str(tmp_path)))
+    save_judgments(Output(path, "judgments", {}), [*judgments, *undecided], load_texts(run.corpus), "banking77")
     trained = [load_training_triplets(run.convert(path, forced)) for forced in (False, True)]
     assert [[one.triplet.key for one in triplets] for triplets in trained] == [[(3, 4, 5)], [(0, 1, 2), (3, 4, 5)]]
     assert trained[1][0].positive == load_texts(run.corpus)[2] and trained[1][0].weight == 0.5

@@ -235,7 +235,8 @@ def test_joined_shards_have_the_bytes_of_np_save(tmp_path):
 
 
 def test_shards_of_another_run_are_refused(tmp_path):
-    Output(tmp_path / "v.npy", "embeddings", {"embedder": "a"}).open_partial()
+    folder = Output(tmp_path / "v.npy", "embeddings", {"embedder": "a"}).open_partial()
+    (folder / "shard.npy").write_bytes(b"work")
     with pytest.raises(DataError, match="unfinished run with other inputs or settings"):
         write_vectors_on_ray(Output(tmp_path / "v.npy", "embeddings", {"embedder": "b"}), ["a"], dict, engine(1))
 
