@@ -86,7 +86,7 @@ def embed(
     output = Output(files.new_vectors(corpus.path), "embeddings", made_from, inputs, precision=reading_precision())
     if clustered := read_sidecar(find_embeddings(files)):
         if not given.checkpoint:
-            require_same_model(files, output.fingerprint.inputs["checkpoint"], str(checkpoint))
+            require_same_model(clustered, output.fingerprint.inputs["checkpoint"], str(checkpoint))
         if clustered.settings.get("instruction") != instruction:
             option_name = "--no_instruction" if instruction else "--instruction"
             raise DataError(f"the clustered vectors were made with another instruction; add {option_name}")

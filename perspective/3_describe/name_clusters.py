@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from perspective.artifacts import Output, hash_file, read_sidecar
+from perspective.artifacts import Output, read_sidecar
 from perspective.artifacts.sidecar import JudgeRecord
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings
-from perspective.description.files import require_same_model
+from perspective.description.files import find_embeddings, require_same_model
 from perspective.errors import DataError
 from perspective.judging.protocol import choose_wording
 from perspective.judging.session import is_complete, lock_judgments
@@ -71,8 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     perspective = choose_wording(corpus.dataset, settings.perspective).perspective
     made_from = {"llm": name, "llm_revision": llm.llm_revision, "load_in": llm.load_in, "perspective": perspective}
     inputs = {"clusters": files.clusters, "texts": files.texts, "edits": files.edits}
-    local = find_local(llm=name if is_local else None)
-    inputs |= {**local, **find_local(embedder=checkpoint)}
+    inputs |= find_local(llm=name if is_local else None, embedder=checkpoint)
     output = Output(
         files.names,
         "cluster names",
@@ -80,15 +79,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         {role: path for role, path in inputs.items() if role != "edits" or path.exists()},
         precision=reading_precision() if is_local else None,
     )
-    if not settings.checkpoint:
-        require_same_model(files, output.fingerprint.inputs["embedder"], checkpoint)
+    hashes = output.fingerprint.inputs
+    if not settings.checkpoint and "embedder" in hashes:
+        require_same_model(read_sidecar(find_embeddings(files)), hashes["embedder"], checkpoint)
     with lock_judgments(files.names):
         if _is_named(output, server.limits(), out.overwrite):
             output.log_finished()
             return
         from perspective.naming.files import write_names
 
-        asked = made_from | {f"{role}_sha256": hash_file(path) for role, path in local.items()}
+        asked = made_from | ({"llm_sha256": hashes["llm"]} if "llm" in hashes else {})
         asked |= {"precision": output.precision} if is_local else {}
         output.record.judge = JudgeRecord(name=name, kind="server" if server.base_url else "names", asked=asked)
         write_names(output, files, checkpoint, perspective, name, llm, server, embedding, settings.or_keywords)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perspective.artifacts import ROOT, Output, hash_file, read_facts, read_json, read_sidecar, read_vectors
-from perspective.artifacts.sidecar import validate_record
+from perspective.artifacts.sidecar import Sidecar, validate_record
 from perspective.artifacts.writing import atomic_path
 from perspective.description.records import Clusters, Count, Names
 from perspective.errors import DataError
@@ -231,18 +231,17 @@ def find_embeddings(files: ClusterFiles) -> Path:
     return ROOT / made.input_paths["embeddings"]
 
 
-def require_same_model(files: ClusterFiles, model_hash: str, checkpoint: str) -> None:
-    """Refuse another model than that of the clustered vectors, where their sidecar names one.
+def require_same_model(clustered: Sidecar | None, model_hash: str, checkpoint: str) -> None:
+    """Refuse another model than that of the clustered vectors, where these have a sidecar.
 
     Args:
-        files: The clusters.
+        clustered: The vectors' sidecar.
         model_hash: sha256 of the model.
         checkpoint: The model, for the message.
 
     Raises:
         DataError: It is another one.
     """
-    clustered = read_sidecar(find_embeddings(files))
     if clustered and clustered.inputs.get("checkpoint") != model_hash:
         raise DataError(f"{checkpoint}: not the model of the clustered vectors; give that one by --checkpoint")
 
@@ -281,8 +280,9 @@ def _check_companions(files: ClusterFiles) -> None:
         DataError: One is missing or was changed.
     """
     hashes = _recorded_hashes(files)
-    kept = [path for path in _companions(files) if path.name in hashes]  # `added` is there only with added clusters
-    for path in {files.centers, files.anchors, files.texts, *kept}:
+    for path in _companions(files):
+        if path == files.added and path.name not in hashes:
+            continue  # no clusters were added
         if not path.exists():
             raise DataError(f"{path}: no such file; {REMEDY}")
         if hashes.get(path.name) != hash_file(path):

@@ -120,6 +120,13 @@ def test_an_embedder_of_another_size_is_one_line(run, capsys, tmp_path):
     assert "gives 32 numbers a text, the clustered vectors have 7; name their embedder with --checkpoint" in line
 
 
+def test_a_missing_checkpoint_is_one_line(run, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run_stage("name_clusters", *run.arguments, "--naming_llm", "none")
+    line = capsys.readouterr().err
+    assert ended.value.code == 2 and "error: " in line and "mine_small_minilm" in line and "Traceback" not in line
+
+
 def test_without_clusters_it_is_one_line(run, capsys):
     for path in (run.files.clusters, run.files.texts):
         path.unlink()
