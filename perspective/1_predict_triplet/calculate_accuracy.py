@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from perspective.artifacts import Output, load_judgments, read_record, read_text_vectors
+from perspective.artifacts import Output, load_judgments, read_record
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import DataError
@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     inputs = {"judgments": predictions, "embeddings": Path(files.feat_path or layout.embeds)}
     if files.states_path:
         inputs["states"] = Path(files.states_path)
+    path = (out.folder or predictions.parent) / f"{predictions.stem.removesuffix('-pred')}-accuracy.json"
+    output = Output(path, "accuracy", {}, {**inputs, "texts": corpus.path})
     texts, labels = load_texts(corpus), load_labels(corpus, label.label_column)
     if labels is None:
         raise DataError(f"{corpus.path}: accuracy needs labels, found none")
@@ -47,13 +49,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if len(known) < len(gold):
         logger.info("analysed on the %d of %d triplets whose texts all have a label", len(known), len(gold))
     judgments = [replace(one, triplet=gold[one.triplet.key]) for one in judgments if one.triplet.key in known]
-    vectors = read_text_vectors(inputs["embeddings"], corpus.path, len(texts))
-    states = read_text_vectors(inputs["states"], corpus.path, len(texts)) if "states" in inputs else None
+    vectors = output.read_vectors("embeddings", len(texts))
+    states = output.read_vectors("states", len(texts)) if "states" in inputs else None
     analysis = analyse_judgments(judgments, vectors, states, name_source(read_record(predictions).judge))
     sys.stdout.write(format_analysis(analysis) + "\n")
-    folder = out.folder or predictions.parent
-    name = f"{predictions.stem.removesuffix('-pred')}-accuracy.json"
-    Output(folder / name, "accuracy", {}, {**inputs, "texts": corpus.path}).write_json(analysis)
+    output.write_json(analysis)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from perspective.artifacts import Output, load_judgments, load_triplets, read_text_vectors, save_judgments
+from perspective.artifacts import Output, load_judgments, load_triplets, save_judgments
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import JudgeError
@@ -68,8 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         triplets = load_triplets(triplet_path, texts, corpus.dataset)
         if kind in READING_JUDGES:
             output.facts |= count_long_texts(texts, triplets)
-        found = inputs.get("answer_states")
-        states = read_text_vectors(found, corpus.path, len(texts)) if found else None
+        states = output.read_vectors("answer_states", len(texts)) if kind == "answer" else None
         finished = output.record.judge  # of a file with open questions
         earlier = load_judgments(path, texts, corpus.dataset) if finished else []
         restart = out.overwrite and kind != "server"  # answers of an unfinished run that cost money are kept

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from perspective.artifacts import Output, read_text_vectors, save_triplets
+from perspective.artifacts import Output, save_triplets
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.errors import NothingToSample
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = Output(path, "triplets", made_from, {"texts": corpus.path, "embeddings": feats})
     if output.is_finished(out.overwrite):
         return
-    vectors = read_text_vectors(feats, corpus.path, len(texts))
+    vectors = output.read_vectors("embeddings", len(texts))
     try:
         triplets, uncertainty = sample_triplets(vectors, settings, corpus.scale)
     except NothingToSample as reason:

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from perspective.artifacts import Output, load_judgments, read_judge, read_text_vectors, save_training_triplets
+from perspective.artifacts import Output, load_judgments, read_judge, save_training_triplets
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
 from perspective.layout import Layout, converted_path
@@ -46,13 +46,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     texts = load_texts(corpus)
     judgments = load_judgments(predictions, texts, corpus.dataset)
-    vectors = read_text_vectors(feats, corpus.path, len(texts)) if "embeddings" in inputs else None
+    vectors = output.read_vectors("embeddings", len(texts)) if "embeddings" in inputs else None
     judge = read_judge(predictions)
     # What states are worth is decided by control questions, and evidence weighs its sources itself.
     is_checked = settings.check and not (judge and judge.reads_states) and not settings.evidence
     trusted = is_trusted(judgments, vectors if is_checked else None, judge is not None and judge.orders == 2)
     if settings.evidence:
-        states = read_text_vectors(inputs["states"], corpus.path, len(texts)) if "states" in inputs else None
+        states = output.read_vectors("states", len(texts)) if "states" in inputs else None
         assert vectors is not None  # an input
         evidence = gather_evidence(judgments, vectors, states, name_source(judge) if trusted else None)
         output.facts["reliability"] = evidence.reliability

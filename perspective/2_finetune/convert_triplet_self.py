@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from perspective.artifacts import JudgeRecord, Output, load_judgments, read_text_vectors, save_training_triplets
+from perspective.artifacts import JudgeRecord, Output, load_judgments, save_training_triplets
 from perspective.artifacts.sidecar import ITSELF
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     texts = load_texts(corpus)
     judgments = load_judgments(predictions, texts, corpus.dataset)
-    triplets = convert_by_embedder(judgments, texts, read_text_vectors(feats, corpus.path, len(texts)), instruction)
+    triplets = convert_by_embedder(judgments, texts, output.read_vectors("embeddings", len(texts)), instruction)
     output.record.judge = JudgeRecord(name=ITSELF)
     output.facts["n_triplets"] = len(triplets)
     save_training_triplets(output, triplets, corpus.dataset)

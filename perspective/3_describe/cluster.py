@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from perspective.artifacts import Output, read_sidecar, read_text_vectors
+from perspective.artifacts import Output, read_sidecar
 from perspective.artifacts.sidecar import Sidecar
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from perspective.description.clusters import find_free_id, write_clusters, write_found
 
     if not is_found:
-        vectors = read_text_vectors(embeddings, corpus.path, len(texts))
+        vectors = output.read_vectors("embeddings", len(texts))
         write_found(output, files, vectors, texts, settings, run.seed, corpus.scale)
     if not files.edits.exists():
         write_template(files.edits, find_free_id(files))

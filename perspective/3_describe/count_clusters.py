@@ -16,15 +16,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from perspective.artifacts import Output, read_json, read_text_vectors
-from perspective.artifacts.sidecar import validate_record
+from perspective.artifacts import Output
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings, load_texts
-from perspective.description.records import GIVEN, Count
+from perspective.description.files import read_count
+from perspective.description.records import GIVEN
 from perspective.description.settings import CountSettings
 from perspective.errors import DataError
 from perspective.judging.settings import StatesOptions
-from perspective.layout import Layout
+from perspective.layout import ClusterFiles, Layout
 from perspective.options import LearnedRunOptions, OutputOptions
 
 logger = logging.getLogger(__name__)
@@ -41,25 +41,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     if (states_file := given.find_states(corpus, run.llm)) and (given.states_path or states_file.exists()):
         inputs["answer_states"] = states_file
     output = Output(files.count, "number of clusters", {**asdict(settings), "seed": run.seed}, inputs)
-    if not out.overwrite and _is_counted(output, settings):
+    if not out.overwrite and _is_counted(output, files, settings):
         return
     from perspective.description.counting import count_clusters
 
     texts = load_texts(corpus)
     if (settings.n_clusters or 0) > len(texts):
         raise DataError(f"--n_clusters {settings.n_clusters}: there are only {len(texts)} texts")
-    vectors = read_text_vectors(inputs["embeddings"], corpus.path, len(texts))
-    states = read_text_vectors(inputs["answer_states"], corpus.path, len(texts)) if "answer_states" in inputs else None
+    vectors = output.read_vectors("embeddings", len(texts))
+    states = output.read_vectors("answer_states", len(texts)) if "answer_states" in inputs else None
     count = count_clusters(vectors, texts, states, settings, run.seed)
     logger.info("%s: %d clusters (%s)", corpus.dataset, count.n_clusters, count.criterion)
     output.facts |= {"n_texts": len(texts)}
     output.write_json(count.model_dump())
 
 
-def _is_counted(output: Output, settings: CountSettings) -> bool:
+def _is_counted(output: Output, files: ClusterFiles, settings: CountSettings) -> bool:
     """Tell whether the number is there and current; one that a person gave stays until another is given."""
-    if settings.n_clusters is None and output.path.exists():
-        count = validate_record(Count, read_json(output.path), output.path)
+    if settings.n_clusters is None and files.count.exists():
+        count = read_count(files)
         if count.criterion == GIVEN:
             logger.info("%d clusters, the number that was given; --overwrite estimates it", count.n_clusters)
             return True

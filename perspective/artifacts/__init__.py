@@ -1,6 +1,6 @@
 """Files that stages exchange: schemas, atomic writes, provenance."""
 
-from perspective.artifacts.provenance import ROOT, Output, discard_result, display_path, read_text_vectors
+from perspective.artifacts.provenance import ROOT, Output, discard_result, display_path
 from perspective.artifacts.reading import hash_file, hash_texts, read_json, read_object, read_vectors
 from perspective.artifacts.records import (
     LABELS,
@@ -68,7 +68,6 @@ __all__ = [
     "read_object",
     "read_record",
     "read_sidecar",
-    "read_text_vectors",
     "read_vectors",
     "save_judgments",
     "save_training_triplets",

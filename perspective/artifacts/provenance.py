@@ -217,6 +217,26 @@ class Output:
         """Remove the folder of an unfinished run after the result is written."""
         shutil.rmtree(self.partial, ignore_errors=True)
 
+    def read_vectors(self, role: str, n_texts: int) -> np.ndarray:
+        """Read an input that has a row for each of the texts, which are another input.
+
+        Args:
+            role: The input.
+            n_texts: Number of texts.
+
+        Returns:
+            float32 array `(n_texts, dim)`.
+
+        Raises:
+            DataError: As in `read_vectors`, or the sidecar says that they were made from another file of texts.
+        """
+        path = self.inputs[role]
+        made = read_sidecar(path)
+        if made and made.inputs.get("texts") not in (None, self._hashes["texts"]):
+            texts = display_path(self.inputs["texts"])
+            raise DataError(f"{path}: made from other texts than {texts} holds; make it again (--overwrite)")
+        return read_vectors(path, n_texts)
+
     def write_json(self, value: Any) -> None:  # noqa: ANN401
         """Write the result as JSON."""
         with self.open() as temporary:
@@ -246,26 +266,6 @@ class Output:
             git_commit=_git_commit(),
             versions=_versions(),
         )
-
-
-def read_text_vectors(path: Path, texts: Path, n_texts: int) -> np.ndarray:
-    """Read vectors with a row for each text of a file.
-
-    Args:
-        path: A float array `(n_texts, dim)`.
-        texts: The file of texts.
-        n_texts: Their number.
-
-    Returns:
-        float32 array `(n_texts, dim)`.
-
-    Raises:
-        DataError: As in `read_vectors`, or the vectors' sidecar says that they were made from another file of texts.
-    """
-    made = read_sidecar(path)
-    if made and made.inputs.get("texts", "") not in ("", hash_file(texts)):
-        raise DataError(f"{path}: made from other texts than {display_path(texts)} holds; make it again (--overwrite)")
-    return read_vectors(path, n_texts)
 
 
 def discard_result(path: Path) -> None:

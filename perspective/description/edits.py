@@ -39,6 +39,7 @@ pin:
 #  "where is my card?": 7
 """
 MAX_ID = 2**31
+LATER = "this cluster was added later; cluster all texts together"
 HINT = 'the comments of a new file show how it is written: move this one away and run cluster.sh, or write "key: value"'
 
 
@@ -133,9 +134,6 @@ def write_template(path: Path, first_free: int) -> None:
     """Write a file of comments that shows how to edit, unless there is one."""
     if not path.exists():
         write_text(path, TEMPLATE.format(free=first_free))
-
-
-LATER = "this cluster was added later; cluster all texts together"
 
 
 def apply_edits(
