@@ -69,14 +69,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         if kind in READING_JUDGES:
             output.facts |= count_long_texts(texts, triplets)
         states = output.read_vectors("answer_states", len(texts)) if kind == "answer" else None
-        finished = output.record.judge  # of a file with open questions
-        earlier = load_judgments(path, texts, corpus.dataset) if finished else []
+        outdated = None if output.record.judge else output.earlier  # of other triplets, which may share questions
+        if outdated:
+            output.record = outdated.record
+        earlier = load_judgments(path, texts, corpus.dataset) if output.record.judge else []  # or of open questions
         restart = out.overwrite and kind != "server"  # answers of an unfinished run that cost money are kept
         try:
             source = build_judge(judge, server, JudgingTask(corpus.dataset, wording, texts, triplets, states))
             judgments = judge_triplets(source, triplets, texts, output, earlier, restart)
         except JudgeError as error:
-            if not earlier or len(earlier) < len(triplets):
+            if outdated or not earlier or len(earlier) < len(triplets):
                 raise
             # The file is complete but for questions that failed: no reason to stop the pipeline.
             logger.warning("%s; %s stays as it is", error, path.name)

@@ -35,15 +35,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     files = layout.description.inside(out.folder)
     texts = load_texts(corpus)
     embeddings = Path(given.feat_path or layout.after_embeds)
-    made = read_sidecar(files.found) if files.found.exists() else None
+    made = read_sidecar(files.found) if files.found.exists() and not out.overwrite else None
     is_given, was_given = settings.n_clusters is not None, made is not None and made.facts.get("n_clusters_given")
     if settings.method == "kmeans" and not is_given:
-        settings = replace(settings, n_clusters=_find_number(files, made if was_given and not out.overwrite else None))
+        settings = replace(settings, n_clusters=_find_number(files, made if was_given else None))
     made_from = {**asdict(settings), "seed": run.seed, "scale": corpus.scale}
     output = Output(files.found, "found clusters", made_from, {"embeddings": embeddings, "texts": corpus.path})
     output.facts["n_clusters_given"] = is_given
     # A number that nobody gave gives way, and what was clustered by it.
-    gives_way = not (is_given and was_given) and _differs_in_number(made, output)
+    gives_way = not (is_given and was_given) and _differs_in_number(made, output, is_given)
     is_found = output.is_finished(out.overwrite or gives_way, quiet=True)
     from perspective.description.clusters import find_free_id, write_clusters, write_found
 
@@ -62,11 +62,13 @@ def _find_number(files: ClusterFiles, made: Sidecar | None) -> int:
     return read_count(files).n_clusters
 
 
-def _differs_in_number(made: Sidecar | None, output: Output) -> bool:
-    wanted = output.fingerprint
-    if made is None or made.inputs != wanted.inputs or made.settings == wanted.settings:
+def _differs_in_number(made: Sidecar | None, output: Output, is_given: bool) -> bool:
+    """Tell whether clusters differ in their number only, or in that a person gives it now."""
+    settings = output.fingerprint.settings
+    if made is None or (made.settings == settings and not is_given):
         return False
-    return {**made.settings, "n_clusters": wanted.settings["n_clusters"]} == wanted.settings
+    alike = {"settings": {**made.settings, "n_clusters": settings["n_clusters"]}}
+    return output.is_of_earlier_inputs(made.model_copy(update=alike))
 
 
 if __name__ == "__main__":

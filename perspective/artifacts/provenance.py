@@ -138,10 +138,13 @@ class Output:
         found = read_sidecar(self.path)
         if found is None:
             raise DataError(f"{self.path}: exists, but not made by this stage (no {self.sidecar.name}); {hint}")
-        if found.sha256 != hash_file(self.path):
+        present = hash_file(self.path)
+        is_changed = found.sha256 != present
+        is_earlier = is_changed and present in found.facts.get(REPLACED, [])  # a kill after the sidecar
+        if is_changed and not is_earlier:
             raise DataError(f"{self.path}: changed since it was made; {hint}")
         differences = list(_differences(found, self.fingerprint))
-        if differences and self._is_of_earlier_inputs(found):
+        if self.is_of_earlier_inputs(found) if differences else is_earlier:
             logger.info("%s: made again, there are more answers now", display_path(self.path))
             self.replace(found)
             return False
@@ -157,7 +160,12 @@ class Output:
         self.facts[REPLACED] = [earlier.sha256, *earlier.facts.get(REPLACED, [])]
         self._overwrites = True
 
-    def _is_of_earlier_inputs(self, found: Fingerprint) -> bool:
+    @property
+    def earlier(self) -> Sidecar | None:
+        """The sidecar of the version that this result replaces, to which later answers are added."""
+        return read_sidecar(self.path) if REPLACED in self.facts and self.path.exists() else None
+
+    def is_of_earlier_inputs(self, found: Fingerprint) -> bool:
         """Tell whether a result differs only in inputs that say that they replaced those it was made from."""
         wanted = self.fingerprint
         changed = [role for role, now in wanted.inputs.items() if found.inputs.get(role) != now]
@@ -200,10 +208,11 @@ class Output:
         """
         guard = self.partial / "fingerprint.json"
         if guard.exists() and not restart:
-            if validate_record(Fingerprint, read_json(guard), guard) == self.fingerprint:
+            found = validate_record(Fingerprint, read_json(guard), guard)
+            if found == self.fingerprint:
                 return self.partial
             has_work = any(path.name != guard.name for path in self.partial.iterdir())
-            if has_work and not self._overwrites:
+            if has_work and not self._overwrites and not self.is_of_earlier_inputs(found):
                 raise DataError(
                     f"{self.partial}: an unfinished run with other inputs or settings; finish it, or add --overwrite "
                     "to begin again"

@@ -248,7 +248,7 @@ def apply_changed_edits(files: ClusterFiles) -> None:
 
 def _is_current(output: Output, files: ClusterFiles) -> bool:
     """Tell whether the clusters are whole and made from the same; those that are not are made again."""
-    if not output.is_current():
+    if not output.is_current() or not files.table.exists():
         return False
     try:
         read_clustering(files)

@@ -44,7 +44,8 @@ def judge_triplets(
         triplets: The triplets to judge.
         texts: The texts that the triplets index.
         output: The output file; its fingerprint must match that of the partial file.
-        earlier: Judgments of a finished file with open questions; its answers are not asked again.
+        earlier: Judgments of a finished file with open questions, or of earlier triplets; its answers are not asked
+            again.
         restart: Whether an unfinished run of other inputs or settings is begun again.
 
     Returns:
@@ -59,7 +60,9 @@ def judge_triplets(
     if earlier and (replaced := read_sidecar(output.path)):
         output.replace(replaced)
     known = {judgment.triplet.key: judgment for judgment in earlier if not is_unanswered(judgment)}
-    known |= _read_partial(partial, output.fingerprint, judge.facts, restart)
+    known |= _read_partial(partial, output, judge.facts, restart)
+    asked = {triplet.key for triplet in triplets}
+    known = {key: judgment for key, judgment in known.items() if key in asked}
     if known:
         logger.info("%d of %d judgments exist already; resuming", len(known), len(triplets))
     if "n_answered" in judge.facts:
@@ -183,7 +186,7 @@ def _open_locked(lock: Path, path: Path) -> TextIO:
 
 
 def _read_partial(
-    path: Path, fingerprint: Fingerprint, facts: dict[str, Any], restart: bool
+    path: Path, output: Output, facts: dict[str, Any], restart: bool
 ) -> dict[tuple[int, int, int], Judgment]:
     if not path.exists():
         return {}
@@ -196,7 +199,8 @@ def _read_partial(
         raise DataError(f"{path}: has no first line that says what it was made from; remove it") from None
     # A line with counts only is what a run spent after its last answer.
     answers = [(place, record) for place, record in records if record.keys() != {"counted"}]
-    if validate_record(Fingerprint, header, path) != fingerprint:
+    made_from = validate_record(Fingerprint, header, path)
+    if made_from != output.fingerprint and not output.is_of_earlier_inputs(made_from):
         if restart or not answers:
             path.unlink()
             return {}

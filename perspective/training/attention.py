@@ -27,7 +27,9 @@ def use_matrix_products() -> None:
         *rest: Any,  # noqa: ANN401
         **options: Any,  # noqa: ANN401
     ) -> tuple[torch.Tensor, None]:
-        in_training = query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled()
+        # Queries with rotary positions are float32 here, and autocast makes them bfloat16 in the attention.
+        in_bf16 = query.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+        in_training = query.device.type == "cpu" and in_bf16 and torch.is_grad_enabled()
         n_scores = query.shape[:-1].numel() * key.shape[-2]
         with sdpa_kernel(SDPBackend.MATH) if in_training and n_scores <= MAX_SCORES else nullcontext():
             return sdpa_attention_forward(module, query, key, *rest, **options)

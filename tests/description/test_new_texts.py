@@ -250,7 +250,7 @@ def test_vectors_of_another_model_are_refused(run):
         assign_new_texts(run.files, NewTexts(np.load(path), None, path), path)
 
 
-@pytest.mark.parametrize("name", ["centers", "anchors", "texts", "table"])
+@pytest.mark.parametrize("name", ["centers", "anchors", "texts"])
 @pytest.mark.parametrize("damage", ["missing", "other"])
 def test_files_of_another_run_are_refused_and_made_again(run, name, damage):
     path = getattr(run.files, name)
@@ -264,6 +264,21 @@ def test_files_of_another_run_are_refused_and_made_again(run, name, damage):
     run.write()
     read_clustering(run.files)
     read_anchors(run.files)
+
+
+@pytest.mark.parametrize("damage", ["missing", "saved by a spreadsheet"])
+def test_added_clusters_outlive_what_happens_to_the_table(run, damage):
+    run.assign([7] * 12, update=True)
+    ids = run.ids()
+    whole = run.files.table.read_bytes()
+    if damage == "missing":
+        run.files.table.unlink()
+    else:
+        run.files.table.write_bytes(whole.replace(b"\n", b"\r\n"))
+    run.assign([0, 7], "later")
+    run.write()
+    assert run.ids() == ids == [0, 1, 2, 3, 4, 5]
+    assert damage != "missing" or run.files.table.read_bytes() == whole
 
 
 def test_clusters_before_cluster_sh_are_refused(tmp_path):

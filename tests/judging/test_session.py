@@ -7,7 +7,7 @@ import sys
 import pytest
 from helpers import stage_environment
 
-from perspective.artifacts import ROW_FIELDS, Judgment, Output, Triplet
+from perspective.artifacts import ROW_FIELDS, Judgment, Output, Triplet, read_sidecar
 from perspective.errors import DataError
 from perspective.judging.protocol import NO_ANSWER, is_unanswered, judgment_from_probabilities
 from perspective.judging.session import judge_triplets, lock_judgments, partial_path
@@ -111,6 +111,23 @@ def test_a_partial_file_of_other_settings_is_refused(output, tmp_path):
     with pytest.raises(DataError, match="an unfinished run"):
         other = Output(output.path, "judgments", {"seed": 1}, {"triplets": source})
         judge_triplets(DyingJudge(), TRIPLETS, TEXTS, other)
+
+
+def test_answers_outlive_triplets_that_are_sampled_again(tmp_path, whole):
+    """More answers to earlier triplets give other ones: what both ask is not asked twice."""
+    source = tmp_path / "triplets.json"
+
+    def make_output():
+        return Output(tmp_path / "run-pred.json", "judgments", {}, {"triplets": source})
+
+    sampled = Output(source, "triplets", {})
+    sampled.write_json(["earlier"])
+    run_until_death(5, make_output())
+    sampled.replace(read_sidecar(source))
+    sampled.write_json(["later"])
+    again = DyingJudge()
+    assert judge_triplets(again, TRIPLETS[4:], TEXTS, make_output()) == whole[4:]
+    assert sorted(again.asked) == [4, 5, 6]
 
 
 def test_a_judge_that_forgets_a_question_is_not_sealed(output, whole):

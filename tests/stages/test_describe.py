@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import ROOT, refuse, run_killed_when, run_stage, stage_command, stage_environment, write_jsonl
 
+from perspective.artifacts import Output, read_sidecar
 from perspective.description.files import find_embeddings, finish_writing, read_clustering, read_count
 from perspective.errors import DataError
 from perspective.layout import ClusterFiles, Layout
@@ -129,7 +130,16 @@ def test_a_number_that_nobody_gave_gives_way(run, caplog):
     run.cluster()  # keeps what was given here
     assert len(read_clustering(run.files).record.clusters) == 4 != read_count(run.files).n_clusters
     run.cluster("--overwrite")
-    assert len(read_clustering(run.files).record.clusters) == read_count(run.files).n_clusters
+    estimated = read_count(run.files).n_clusters
+    assert len(read_clustering(run.files).record.clusters) == estimated
+    run.cluster("--n_clusters", estimated)  # the same number, but now it is a person's
+    vectors, output = np.load(run.vectors), Output(run.vectors, "embeddings", {})
+    output.write_vectors(vectors)
+    output.replace(read_sidecar(run.vectors))
+    output.write_vectors(vectors * 2)
+    run.count("--n_clusters", 7)
+    run.cluster()  # another number of later vectors
+    assert len(read_clustering(run.files).record.clusters) == 7
 
 
 @pytest.mark.parametrize(

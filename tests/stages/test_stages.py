@@ -17,6 +17,7 @@ from helpers import ROOT, STAGES, refuse, run_stage, stage_command, stage_enviro
 from perspective.artifacts import (
     JudgeRecord,
     Output,
+    Triplet,
     hash_file,
     load_judgments,
     load_triplets,
@@ -25,6 +26,7 @@ from perspective.artifacts import (
     read_record,
     read_sidecar,
     save_training_triplets,
+    save_triplets,
     sidecar_path,
 )
 
@@ -271,6 +273,14 @@ def test_a_higher_budget_asks_only_what_is_left(pipeline, tmp_path, server, plai
     n_more, n_in_all, cost_in_all = ask(1)
     assert n_in_all == 6 and n_more == 2 * (6 - n_judged)
     assert cost_in_all == pytest.approx(cost * 6 / n_judged)
+    # A second round whose triplets follow the first one's new answers pays for its new questions only.
+    earlier = read_sidecar(triplets)
+    sampled = Output(triplets, earlier.schema_name, earlier.settings)
+    sampled.replace(earlier)
+    first, second, *rest = load_triplets(triplets, pipeline.texts)
+    others = [Triplet(one.choice1_idx, one.query_idx, one.choice2_idx) for one in (first, second)]
+    save_triplets(sampled, [*rest, *others], pipeline.texts, "tiny")
+    assert ask(1) == (2 * 2, 6, pytest.approx(cost * 8 / n_judged))
 
 
 def test_questions_that_failed_are_asked_by_the_next_run(pipeline, tmp_path, server, plain_network, caplog):

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
-from transformers import AttentionInterface, BertConfig, BertModel
+from transformers import AttentionInterface, BertConfig, BertModel, LlamaConfig, LlamaModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from perspective.training import attention
@@ -51,6 +51,12 @@ def test_training_in_bf16_multiplies_matrices(model: BertModel) -> None:
         states[0].float().square().sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.encoder.parameters()]))
     assert torch.cosine_similarity(*gradients, dim=0) > 0.999
+
+
+def test_queries_with_rotary_positions_are_multiplied_too(model: BertModel) -> None:
+    use_matrix_products()
+    shape = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64}
+    assert not run(LlamaModel(LlamaConfig(**shape, num_attention_heads=2)), training=True)[1]
 
 
 def test_fused_attention_stays_where_it_is_faster_or_smaller(model: BertModel, monkeypatch: pytest.MonkeyPatch) -> None:
