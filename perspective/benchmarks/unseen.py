@@ -1,7 +1,7 @@
 """Measure adapted embedders on texts that they were not adapted on.
 
 For each data set and seed, 80% of the texts are drawn; the embedder is adapted on these, and the other 20% are
-embedded, clustered and measured, before and after.
+embedded, clustered and measured, before and after; and after the same without an LLM.
 
 Reads:  datasets/<dataset>/small.jsonl with labels; the study's vectors and answer states, made if they are not there
 Writes: measures/benchmark_unseen[-<embedder>-<llm>]/, from which a killed run resumes, and a .json of the same name
@@ -80,10 +80,11 @@ def measure_unseen(run: StudyRun, seed: int, checkpoint: Output) -> dict[str, An
     Args:
         run: Where vectors and states are.
         seed: Of the split and of training.
-        checkpoint: The adapted embedder; a killed training resumes only with the same models, texts and methods.
+        checkpoint: The adapted embedders, by the ends of their names; a killed training resumes only with the same
+            models, texts and methods.
 
     Returns:
-        "before" and "after", each `{metric: [per k-means seed]}`, and the number of unseen texts.
+        "before", "after" and "no_llm", each `{metric: [per k-means seed]}`, and the number of unseen texts.
 
     Raises:
         DataError: There are no labels to measure with.
@@ -92,21 +93,21 @@ def measure_unseen(run: StudyRun, seed: int, checkpoint: Output) -> dict[str, An
     seen = np.zeros(len(texts), dtype=bool)
     seen[np.random.default_rng(seed).permutation(len(texts))[: int(SHARE * len(texts))]] = True
     vectors, states = read_vectors(run.embed(), len(texts)), read_vectors(run.read_states(), len(texts))
-    teacher = make_teacher(vectors[seen], _read_evidence(run, states, seen), TeachSettings())
-    logger.info("%s: %s", run.dataset, teacher.trust.describe())
-    model = load_embedder(run.settings.embedder)
-    seen_texts = [text for text, is_seen in zip(texts, seen, strict=True) if is_seen]
-    distill_embedder(model, seen_texts, teacher.vectors, TrainSettings(recipe="distill", seed=seed), checkpoint)
-    reader = load_embedder(str(checkpoint.path), reading=True)
-    after = embed_texts(reader, [text for text, is_seen in zip(texts, seen, strict=True) if not is_seen])
-    unseen_labels = [label for label, is_seen in zip(labels, seen, strict=True) if not is_seen]
-    scores = {
-        when: score_clustering(rows, unseen_labels) for when, rows in (("before", vectors[~seen]), ("after", after))
-    }
-    logger.info("%s %d: NMI %.2f -> %.2f", run.dataset, seed, *(one["NMI_mean"] for one in scores.values()))
+    seen_texts, unseen_texts = ([texts[row] for row in np.flatnonzero(chosen)] for chosen in (seen, ~seen))
+    found = {"before": vectors[~seen]}
+    for name, evidence in (("after", _read_evidence(run, states, seen)), ("no_llm", TeacherEvidence())):
+        teacher = make_teacher(vectors[seen], evidence, TeachSettings())
+        logger.info("%s: %s", run.dataset, teacher.describe(evidence))
+        trained = checkpoint.beside(checkpoint.path.with_name(f"{checkpoint.path.name}-{name}"), "embedder")
+        model = load_embedder(run.settings.embedder)
+        distill_embedder(model, seen_texts, teacher.vectors, TrainSettings(recipe="distill", seed=seed), trained)
+        found[name] = embed_texts(load_embedder(str(trained.path), reading=True), unseen_texts)
+    unseen_labels = [labels[row] for row in np.flatnonzero(~seen)]
+    scores = {name: score_clustering(rows, unseen_labels) for name, rows in found.items()}
+    logger.info("%s %d: NMI %s", run.dataset, seed, {name: round(one["NMI_mean"], 2) for name, one in scores.items()})
     return {
-        **{when: {metric: one[metric] for metric in METRICS} for when, one in scores.items()},
-        "n_unseen": len(after),
+        **{name: {metric: one[metric] for metric in METRICS} for name, one in scores.items()},
+        "n_unseen": len(unseen_texts),
     }
 
 

@@ -271,5 +271,6 @@ def add_measures_to_card(checkpoint: Path, comparison: Comparison) -> None:
     text = card.read_text(encoding="utf-8").split(f"\n{CARD_HEADING}")[0].rstrip()
     n_seeds = len(comparison.runs)
     seeds = "one training seed" if n_seeds == 1 else f"{n_seeds} training seeds"
-    note = f"{NOTE} Measured over {seeds}."
+    about = "The embedder was adapted on these texts, or on a sample of them; there are as many clusters as classes."
+    note = f"{about} {NOTE} Measured over {seeds}."
     write_text(card, f"{text}\n\n{CARD_HEADING}\n\n{note}\n\n{format_markdown([comparison])}")

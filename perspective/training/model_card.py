@@ -24,12 +24,14 @@ def describe_training(output: Output) -> str:
     labels = "No label was used in training."
     if judge and judge.uses_labels:
         labels = "**Trained on labels**, given by an oracle: an upper bound for analysis, not a result."
-    source = "an LLM's judgments"
+    source = "an LLM's answers"
     if judge and judge.name == ITSELF:
         source = "its own vectors, without an LLM"
     elif judge and judge.uses_labels:
         source = "labels"
-    about = f"adapted to the perspective of `{output.settings.get('dataset')}` with {source}."
+    perspective = judge and judge.asked.get("perspective")
+    wanted = f'the perspective "{perspective}"' if perspective else "the perspective"
+    about = f"adapted to {wanted} of the texts of `{output.settings.get('dataset')}` with {source}."
     usage = f'vectors = SentenceTransformer("{output.path.name}").encode(["a text"])'
     return write_card(output, "clustering", f"{about}\n{labels}\n{unchanged}", usage, rows)
 

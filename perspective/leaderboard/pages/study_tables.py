@@ -27,7 +27,7 @@ SHOWN = ("ACC", "NMI")
 HEADLINE = (
     ("MiniLM (22M), as it comes", ("smollm2", STUDY_BASE), "#c3ccd8"),
     ("MiniLM, adapted without an LLM", ("smollm2", "no_llm"), "#9cbadb"),
-    ("MiniLM, adapted with SmolLM2-135M", ("smollm2", "method"), "#6f9fd0"),
+    ("MiniLM, adapted with SmolLM2-135M (4-bit)", ("smollm2", "method"), "#6f9fd0"),
     ("MiniLM, adapted with Qwen2.5-Coder-0.5B (4-bit)", ("qwen", "method"), "#1f5fa8"),
     ("MiniLM, adapted with Qwen2.5-Coder-1.5B (4-bit)", ("qwen15", "method"), "#123a66"),
     ("all-mpnet-base-v2 (110M), as it comes", ("mpnet", STUDY_BASE), "#9bbf9b"),
@@ -131,12 +131,15 @@ def tabulate_unseen_gains(study: str) -> str:
             " / ".join(f"{np.mean([cell[when][metric] for cell in cells.values()]):.2f}" for metric in SHOWN)
             for when in ("before", "after")
         ]
-        unseen = " / ".join(measured.format_spread(_load_unseen_gains(name, metric)) for metric in SHOWN)
+        gains = [
+            " / ".join(measured.format_spread(_load_unseen_gains(name, metric, base)) for metric in SHOWN)
+            for base in ("before", "no_llm")
+        ]
         seen = " / ".join(measured.show_gain_spread(study, "method", name, metric) for metric in SHOWN)
         n_unseen = f"{next(iter(cells.values()))['n_unseen']:,}"
-        rows.append([name, n_unseen, str(len(cells)), *found, unseen, seen])
-    columns = ["ACC / NMI", "unseen texts", "seeds", "as it comes", "adapted on the others", "gain"]
-    return format_table([*columns, "gain when adapted on all"], rows)
+        rows.append([name, n_unseen, str(len(cells)), *found, *gains, seen])
+    columns = ["ACC / NMI", "unseen texts", "seeds", "as it comes", "adapted on the others"]
+    return format_table([*columns, "gain", "of it the LLM's share", "gain when adapted on all"], rows)
 
 
 def show_unseen_gain(dataset: str, metric: str) -> str:
@@ -144,9 +147,9 @@ def show_unseen_gain(dataset: str, metric: str) -> str:
     return f"{_load_unseen_gains(dataset, metric).mean():+.2f}"
 
 
-def _load_unseen_gains(dataset: str, metric: str) -> np.ndarray:
+def _load_unseen_gains(dataset: str, metric: str, base: str = "before") -> np.ndarray:
     cells = measured.find(measured.load(UNSEEN), dataset, of="unseen texts")
-    before, after = ({seed: cell[when] for seed, cell in cells.items()} for when in ("before", "after"))
+    before, after = ({seed: cell[when] for seed, cell in cells.items()} for when in (base, "after"))
     return pair_gains(after, before, metric)
 
 
