@@ -3,7 +3,7 @@ import pytest
 from helpers import write_jsonl
 
 from perspective.benchmarks.clusters import counting
-from perspective.benchmarks.clusters.assigning import measure_size, measure_unknown, measure_unseen
+from perspective.benchmarks.clusters.assigning import measure_unknown, measure_unseen
 from perspective.benchmarks.clusters.counting import CountingSettings, measure
 from perspective.errors import DataError
 from perspective.layout import Layout
@@ -33,11 +33,6 @@ def test_unknown_classes_become_clusters_of_their_own(classes):
     assert result["unknown_classes"] == result["clusters_added"] == 2
     assert result["nowhere_of_unknown_classes"] == 1.0 and result["nowhere_of_known_classes"] < 0.3
     assert result["in_added"] == 1.0 and result["known_in_added"] == 0.0 and result["NMI_in_added"] == 100.0
-
-
-def test_size_is_measured_in_a_process_of_its_own():
-    found = measure_size(5000)
-    assert found["n_vectors"] == 5000 and found["cpu_seconds"] > 0 and 0.05 < found["peak_gib"] < 2
 
 
 def test_counting_compares_with_the_labels(classes, tmp_path, monkeypatch):

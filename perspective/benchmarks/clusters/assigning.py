@@ -4,7 +4,6 @@
    the 20%.
 2. Unknown classes: cluster the texts of 80% of the classes, without a fifth of them; assign that fifth and the texts
    of the other classes. How many belong nowhere, and which clusters are added among them.
-3. Size: CPU seconds and peak memory of assign.sh with 10^6 random vectors.
 
 Reads:  datasets/<dataset>/small.jsonl with labels; measures/<dataset>_small_embeds_<embedder>.npy
 Writes: measures/benchmark_assigning.json
@@ -15,19 +14,14 @@ python -m perspective.benchmarks.clusters.assigning
 from __future__ import annotations
 
 import logging
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from perspective.artifacts import dump_json, read_json, read_vectors, write_text
-from perspective.benchmarks.speed.comparison import run_alone
-from perspective.benchmarks.stages import run_stage
 from perspective.cli import entry_point, parse_settings
 from perspective.clustering.kmeans import cluster_vectors
 from perspective.data.corpus import CorpusSettings
@@ -47,7 +41,6 @@ from perspective.vectors import normalize_rows
 logger = logging.getLogger(__name__)
 
 SHARE = 0.2  # of texts that are new, and of classes that are unknown
-N_CLUSTERS, DIM = 150, 384  # of the random vectors
 FIRST_NEW_ID = 10**6  # only to tell added clusters apart
 
 
@@ -58,7 +51,6 @@ class AssigningSettings:
     datasets: list[str] = option("data sets", default=["banking77", "clinc"], group="input", aliases=("--dataset",))
     embedder: str = option("the embedder", default="minilm", group="model")
     seeds: list[int] = option("seeds of the split and of k-means", default=[100, 13, 21])
-    n_vectors: int = option("number of random vectors; 0 leaves them out", default=10**6)
 
 
 @entry_point
@@ -75,10 +67,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         ]
         results.setdefault("datasets", {})[name] = runs
         logger.info("%s: %s", name, runs)
-        write_text(path, dump_json(results))
-    if settings.n_vectors:
-        results["size"] = measure_size(settings.n_vectors)
-        logger.info("%s", results["size"])
         write_text(path, dump_json(results))
 
 
@@ -147,32 +135,6 @@ def score(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
         "ACC": round(100 * clustering_accuracy(labels, clusters), 2),
         "NMI": round(100 * float(normalized_mutual_info_score(labels, clusters)), 2),
     }
-
-
-def measure_size(n_vectors: int) -> dict[str, Any]:
-    """Assign random vectors in a process of its own; return CPU seconds and peak memory."""
-    with tempfile.TemporaryDirectory() as folder:
-        rng = np.random.default_rng(0)
-        few, many = Path(folder) / "few", Path(folder) / "many.npy"
-        np.save(few.with_suffix(".npy"), rng.standard_normal((20 * N_CLUSTERS, DIM), dtype=np.float32))
-        few.with_suffix(".jsonl").write_text("".join(f'{{"input": "text {row}"}}\n' for row in range(20 * N_CLUSTERS)))
-        whole = np.lib.format.open_memmap(many, mode="w+", dtype=np.float32, shape=(n_vectors, DIM))
-        for start in range(0, n_vectors, 2**15):
-            block = whole[start : start + 2**15]
-            block[:] = rng.standard_normal(block.shape, dtype=np.float32)
-        whole.flush()
-        run = ("--dataset", "random", "--output_path", folder)
-        given = ("--data_path", f"{few}.jsonl", "--feat_path", f"{few}.npy", "--n_clusters", N_CLUSTERS)
-        run_stage("3_describe.cluster", *run, *given)
-        seconds, peak = run_alone(partial(assign_all, (*run, "--feat_path", many)), n_vectors)
-    sizes = {"n_vectors": n_vectors, "dim": DIM, "n_clusters": N_CLUSTERS}
-    return {**sizes, "cpu_seconds": round(seconds, 1), "peak_gib": round(peak / 2**30, 2)}
-
-
-def assign_all(options: tuple[object, ...], _: int) -> float:
-    """Assign the vectors that the options name; return the CPU seconds of this process."""
-    run_stage("3_describe.assign", *options)
-    return time.process_time()
 
 
 if __name__ == "__main__":

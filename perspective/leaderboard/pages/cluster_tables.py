@@ -86,11 +86,6 @@ def tabulate_unknown() -> str:
     return format_table([*header, "unknown: in an added cluster", "known: in an added cluster"], rows)
 
 
-def show_assigning_size(name: str) -> str:
-    """Seconds or GiB of assigning 10^6 vectors."""
-    return f"{load(ASSIGNING)['size'][name]:g}"
-
-
 def _estimate(result: Mapping[str, Any], criterion: str) -> int | None:
     number: int | None = result["chosen"] if criterion == DEFAULT else result["estimates"][criterion]["n_clusters"]
     return number

@@ -162,7 +162,6 @@ TABLES: dict[str, Callable[..., str]] = {
 FIGURES: dict[str, Callable[..., str]] = {
     **measured.FIGURES,
     "unseen_gain": study_tables.show_unseen_gain,
-    "assigning_size": cluster_tables.show_assigning_size,
     "help_pages_size": reranking_tables.show_help_size,
     "reranking_size": partial(measured.show_size, reranking_tables.RERANKING),
     "reranking_rate": reranking_tables.show_rate,
