@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if kind in READING_JUDGES:
             output.facts |= count_long_texts(texts, triplets)
         states = output.read_vectors("answer_states", len(texts)) if kind == "answer" else None
-        outdated = None if output.record.judge else output.earlier  # of other triplets, which may share questions
+        outdated = output.earlier  # of other triplets, which may share questions
         if outdated:
             output.record = outdated.record
         earlier = load_judgments(path, texts, corpus.dataset) if output.record.judge else []  # or of open questions

@@ -65,6 +65,7 @@ class Output:
         facts: Counts, model names and revisions, for people; filled while the stage runs.
         precision: Data type in which a model computes it; None without a model.
         record: Fields that later stages read; filled while the stage runs.
+        earlier: Sidecar of the version that `replace` lets the result replace; None before.
     """
 
     path: Path
@@ -89,6 +90,7 @@ class Output:
                 raise DataError(f"{path}: no such file ({role.replace('_', ' ')}); run the stage that makes it first")
         self._hashes = {role: hash_file(Path(path)) for role, path in self.inputs.items()}
         self._overwrites = False
+        self.earlier: Sidecar | None = None
 
     def beside(self, path: Path, schema: str) -> Output:
         """Return another result of the same settings and inputs, which are not hashed again.
@@ -139,12 +141,11 @@ class Output:
         if found is None:
             raise DataError(f"{self.path}: exists, but not made by this stage (no {self.sidecar.name}); {hint}")
         present = hash_file(self.path)
-        is_changed = found.sha256 != present
-        is_earlier = is_changed and present in found.facts.get(REPLACED, [])  # a kill after the sidecar
-        if is_changed and not is_earlier:
+        if present not in (found.sha256, *found.facts.get(REPLACED, [])):
             raise DataError(f"{self.path}: changed since it was made; {hint}")
+        was_killed = present != found.sha256  # between the sidecar and the file
         differences = list(_differences(found, self.fingerprint))
-        if self.is_of_earlier_inputs(found) if differences else is_earlier:
+        if (was_killed or differences) and self.is_of_earlier_inputs(found):
             logger.info("%s: made again, there are more answers now", display_path(self.path))
             self.replace(found)
             return False
@@ -157,16 +158,12 @@ class Output:
 
     def replace(self, earlier: Sidecar) -> None:
         """Let the result replace an earlier version of itself; what was made of that one is then made again."""
+        self.earlier = earlier
         self.facts[REPLACED] = [earlier.sha256, *earlier.facts.get(REPLACED, [])]
         self._overwrites = True
 
-    @property
-    def earlier(self) -> Sidecar | None:
-        """The sidecar of the version that this result replaces, to which later answers are added."""
-        return read_sidecar(self.path) if REPLACED in self.facts and self.path.exists() else None
-
     def is_of_earlier_inputs(self, found: Fingerprint) -> bool:
-        """Tell whether a result differs only in inputs that say that they replaced those it was made from."""
+        """Tell whether a result differs at most in inputs that say that they replaced those it was made from."""
         wanted = self.fingerprint
         changed = [role for role, now in wanted.inputs.items() if found.inputs.get(role) != now]
         alike = {"inputs": {**found.inputs, **wanted.inputs}}
