@@ -30,6 +30,7 @@ STUDIES = {
 TUNING = ("banking77", "stackexchange", "clinc", "massive_scenario", "go_emotion")
 RETRIEVAL = MEASURES / "retrieval_docstrings.json"
 SPEED = MEASURES / "benchmark_speed.json"
+PUBLISHED = MEASURES / "published.json"
 SOURCES = ROOT / "datasets" / "sources.json"
 QUICK_START = {
     "before": MEASURES / "reference" / "banking77_small_embeds_minilm_measures.json",
@@ -113,7 +114,7 @@ def published_spread(dataset: str, metric: str, when: str) -> float:
 
 def _find_published(part: str, dataset: str, metric: str, when: str) -> float:
     place = find({"before": 0, "after": 1}, when, of="published")
-    return float(find(load(MEASURES / "published.json"), part, dataset, metric, of="published")[place])
+    return float(find(load(PUBLISHED), part, dataset, metric, of="published")[place])
 
 
 # What a marker in the prose may name; each returns the text for it.

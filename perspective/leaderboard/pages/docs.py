@@ -131,6 +131,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "sets": study_tables.tabulate_sets,
     "gains": study_tables.tabulate_gains,
     "published": study_tables.tabulate_published,
+    "clusterllm": study_tables.tabulate_clusterllm,
     "quick_start": show_quick_start,
     "speed": tabulate_speed,
     "speed_machines": describe_machines,
@@ -162,6 +163,7 @@ TABLES: dict[str, Callable[..., str]] = {
 FIGURES: dict[str, Callable[..., str]] = {
     **measured.FIGURES,
     "unseen_gain": study_tables.show_unseen_gain,
+    "role_gain": study_tables.show_role_gain,
     "help_pages_size": reranking_tables.show_help_size,
     "reranking_size": partial(measured.show_size, reranking_tables.RERANKING),
     "reranking_rate": reranking_tables.show_rate,
