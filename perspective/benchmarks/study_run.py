@@ -10,7 +10,7 @@ import numpy as np
 from perspective.artifacts import Output, hash_file, load_judgments, read_record, read_vectors, save_training_triplets
 from perspective.benchmarks.stages import run_stage
 from perspective.data.corpus import CorpusSettings, load_texts
-from perspective.judging.settings import name_judge_files
+from perspective.judging.settings import Kind, name_judge_files
 from perspective.layout import (
     STUDY_PAIR,
     Layout,
@@ -103,8 +103,8 @@ class StudyRun:
         kind = "judged_teacher" if judged else "self_teacher" if "--by_embedder" in options else "teacher"
         return folder / self._find(kind).name
 
-    def judge(self, seed: int, max_query: int = 1024, at_random: bool = False) -> Path:
-        """Return triplets judged by the answer states."""
+    def judge(self, seed: int, max_query: int = 1024, at_random: bool = False, kind: Kind = "answer") -> Path:
+        """Return triplets judged by a judge of a kind; by default by the answer states."""
         draw = ("--max_query", max_query, "--seed", seed, "--out_dir", self.folder)
         if at_random:
             self.call("1_predict_triplet.random_triplet_sampling", *draw)
@@ -113,10 +113,11 @@ class StudyRun:
             self.call("1_predict_triplet.triplet_sampling", *vectors, *draw)
         embedder = "random" if at_random else self.settings.embedder
         triplets = self._find("triplets", embedder, max_query, seed)
-        judge = ("--llm", self.settings.llm, "--judge", "answer", "--states_path", self.read_states())
+        judge = ("--llm", self.settings.llm, "--judge", kind)
+        states = ("--states_path", self.read_states()) if kind == "answer" else ()
         output = ("--triplet_path", triplets, "--output_path", self.folder)
-        self.call("1_predict_triplet.predict_triplet", *judge, *output)
-        return predictions_path(triplets, self.judge_name, self.folder)
+        self.call("1_predict_triplet.predict_triplet", *judge, *states, *output)
+        return predictions_path(triplets, name_judge_files(self.settings.llm, kind), self.folder)
 
     def convert(self, judgments: Path, forced: bool = False) -> Path:
         """Return the training triplets of all judgments.

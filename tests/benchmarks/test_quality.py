@@ -7,7 +7,7 @@ from helpers import write_jsonl
 
 from perspective.artifacts import ROOT, Judgment, Output, Triplet, load_training_triplets, save_judgments
 from perspective.artifacts.provenance import METHOD_VERSIONS
-from perspective.benchmarks import perspectives, unseen, views
+from perspective.benchmarks import judges, perspectives, unseen, views
 from perspective.benchmarks import quality as study
 from perspective.data.corpus import load_texts
 from perspective.errors import DataError
@@ -89,6 +89,23 @@ def test_other_views_are_measured_and_kept(tmp_path, monkeypatch, labelled, embe
     assert len({tuple(cell["NMI"]) for cell in measured.values()}) > 1  # they are not the same teacher
     monkeypatch.setattr(views, "VIEWS", dict.fromkeys(views.VIEWS))
     views.main(options)
+
+
+@pytest.mark.slow
+def test_judges_are_compared_on_the_same_triplets(tmp_path, monkeypatch, labelled, llm_folder):
+    options = ["--datasets", "banking77", "--llms", str(llm_folder), "--output_path", str(tmp_path)]
+    judges.main([*options, "--max_query", "20"])
+    path = tmp_path / "benchmark_judges.json"
+    rows = json.loads(path.read_text())
+    assert [row["judge"] for row in rows] == list(judges.KINDS)
+    assert len({(row["n_judgments"], row["n_decidable"], row["embedder_accuracy"]) for row in rows}) == 1
+    assert 0 < rows[0]["n_decidable"] < rows[0]["n_judgments"] == 20
+    assert len({row["llm_leaning_accuracy"] for row in rows}) > 1
+    assert rows[0]["order_kappa"] is None and rows[2]["llm_accuracy"] is not None  # 20 are too few for kappa
+
+    monkeypatch.setattr(judges, "measure_judge", None)
+    judges.main([*options, "--max_query", "20"])
+    assert json.loads(path.read_text()) == rows
 
 
 @pytest.mark.slow

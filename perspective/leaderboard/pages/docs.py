@@ -155,6 +155,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "unseen_gains": study_tables.tabulate_unseen_gains,
     "views": study_tables.tabulate_views,
     "perspectives": study_tables.tabulate_perspectives,
+    "judges": study_tables.tabulate_judges,
     "wordings": study_tables.tabulate_wordings,
     "published_way": hybrid_tables.tabulate_published_way,
     "hybrid_gains": hybrid_tables.tabulate_hybrid_gains,

@@ -21,6 +21,7 @@ PICTURE = ROOT / "docs" / "results.png"
 UNSEEN = MEASURES / "benchmark_unseen.json"
 VIEWS = MEASURES / "benchmark_views.json"
 PERSPECTIVES = MEASURES / "benchmark_perspectives.json"
+JUDGES = MEASURES / "benchmark_judges.json"
 SHOWN = ("ACC", "NMI")
 
 # The rows of the headline: name, then study and arm, or when of the published figures.
@@ -219,6 +220,20 @@ def tabulate_wordings() -> str:
     cells = [cell for cell in measured.load(PERSPECTIVES) if cell["perspective"] and cell["seed"] is None]
     rows = [[f'"{cell["wording"]}"', *_score_by_both([cell])] for cell in cells]
     return format_table(["teacher asked for, ACC / NMI", "by intents (150)", "by domains (10)"], rows)
+
+
+def tabulate_judges() -> str:
+    """Ways to ask an LLM about the same triplets: whether it follows the position, and how often it is right."""
+    rows = []
+    for row in measured.load(JUDGES):
+        orders: list[Any] = ["", ""]
+        if row["judge"] == "choice":  # nothing is in first position where no choice is shown
+            orders = [f"{row['answers_naming_first_position']:.0f}%", f"{row['order_kappa']:.2f}"]
+        right = (f"{row[name]:.1f}%" for name in ("llm_leaning_accuracy", "embedder_accuracy"))
+        name = f"`{row['judge']}`"
+        rows.append([row["dataset"], row["llm"], name, *orders, f"{100 - row['abstention']:.0f}%", *right])
+    asked = ["data set", "LLM", "judge", "first position named", "kappa of both orders", "decided"]
+    return format_table([*asked, "likelier choice right", "the embedder's"], rows)
 
 
 def _score_by_both(cells: list[dict[str, Any]]) -> list[str]:
