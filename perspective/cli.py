@@ -304,7 +304,7 @@ def _explain_os_error(error: OSError) -> str:
     place = f"{error.filename}: " if error.filename else ""
     hints = {
         errno.ENOSPC: "no space left on the disk; free some and run the same command again",
-        errno.EACCES: "permission denied; choose a folder that you can write to",
+        errno.EACCES: "permission denied; check who may read or write it",
         errno.EROFS: "the file system is read-only; choose another folder",
         errno.ENOENT: "no such file or folder",
         errno.ENOTDIR: "expected a folder, found a file",

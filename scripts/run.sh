@@ -163,7 +163,10 @@ while (($#)); do
     --llm) export LLM="$value" ;;
     --scale) export SCALE="$value" ;;
     --max_query) export MAX_QUERY="$value" ;;
-    --seed) export SEED="$value" ;;
+    --seed)
+        [[ "$value" =~ ^[0-9]+$ ]] || fail "--seed $value: must be a whole number of at least 0"
+        export SEED="$value"
+        ;;
     esac
 done
 [[ ${#data[@]} -eq 0 || -n "$data_path" ]] || fail "--text_column needs --data_path"

@@ -58,8 +58,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         if settings.feat_path
         else embed(corpus, texts or [], layout, embedding, settings, files)
     )
+    from perspective.description.files import require_same_space
     from perspective.description.new_texts import NewTexts, assign_new_texts
 
+    if settings.feat_path:
+        require_same_space(files, vectors)
     new = NewTexts(read_vectors(vectors, len(texts) if texts else None), texts, vectors)
     assign_new_texts(files, new, Path(corpus.data_path or vectors), settings.update, run.seed, settings.overwrite)
 

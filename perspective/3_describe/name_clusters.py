@@ -18,7 +18,7 @@ from perspective.artifacts import Output, read_sidecar
 from perspective.artifacts.sidecar import JudgeRecord
 from perspective.cli import entry_point, parse_settings
 from perspective.data.corpus import CorpusSettings
-from perspective.description.files import find_embeddings, require_same_model
+from perspective.description.files import find_embeddings, require_same_model, require_same_texts
 from perspective.errors import DataError
 from perspective.judging.protocol import choose_wording
 from perspective.judging.session import is_complete, lock_judgments
@@ -79,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         {role: path for role, path in inputs.items() if role != "edits" or path.exists()},
         precision=reading_precision() if is_local else None,
     )
+    if corpus.data_path:
+        require_same_texts(files, corpus.path)
     hashes = output.fingerprint.inputs
     if not settings.checkpoint and "embedder" in hashes:
         require_same_model(read_sidecar(find_embeddings(files)), hashes["embedder"], checkpoint)

@@ -50,6 +50,24 @@ METHOD_VERSIONS = {
 }
 
 
+def require_unchanged(path: Path, present: str) -> None:
+    """Refuse a result that was changed or damaged since a stage made it; a file from elsewhere is taken as it is.
+
+    Args:
+        path: A file, or a folder, whose files its own readers check.
+        present: Its sha256.
+
+    Raises:
+        DataError: It is not what its sidecar describes.
+    """
+    made = read_sidecar(path) if path.is_file() else None
+    if made and present not in (made.sha256, *made.facts.get(REPLACED, [])):
+        raise DataError(
+            f"{path}: changed since it was made; run the stage that makes it with --overwrite, or remove "
+            f"{sidecar_path(path).name} to use it as a file from elsewhere"
+        )
+
+
 @dataclass
 class Output:
     """One file or folder that a stage writes, with its sidecar.
@@ -80,7 +98,7 @@ class Output:
         """Start the clock and hash the inputs, before anything can change them.
 
         Raises:
-            DataError: An input does not exist.
+            DataError: An input does not exist, or is not as the stage that made it left it.
         """
         self.path = Path(self.path)
         self._started = time.perf_counter()
@@ -89,6 +107,8 @@ class Output:
             if not Path(path).exists():
                 raise DataError(f"{path}: no such file ({role.replace('_', ' ')}); run the stage that makes it first")
         self._hashes = {role: hash_file(Path(path)) for role, path in self.inputs.items()}
+        for role, path in self.inputs.items():
+            require_unchanged(Path(path), self._hashes[role])
         self._overwrites = False
         self.earlier: Sidecar | None = None
 

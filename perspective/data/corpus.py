@@ -8,12 +8,15 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from perspective.artifacts import ROOT, display_path, read_json
 from perspective.artifacts.jsonl import check_text, read_field, read_jsonl
 from perspective.errors import DataError, suggest_name
 from perspective.options import DatasetOptions, option
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -122,12 +125,19 @@ def _read_table_column(path: Path, column: str, required: bool) -> list[tuple[st
             if path.suffix.lower() == ".csv":
                 table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
                 names = table.columns.tolist()
+                if len(names) == 1:  # an empty cell is an empty line, and rows must keep their numbers
+                    table = _read_lines(path, table)
             else:  # a column of vectors would take gigabytes
                 names = pq.read_schema(path).names
                 wanted = [column] if column in names else names[:1]
                 table = pq.read_table(path, columns=wanted).to_pandas(ignore_metadata=True)  # an index is a column
     except pd.errors.ParserWarning:
-        raise DataError(f"{path}: rows hold more fields than the header; put texts with commas in quotes") from None
+        raise DataError(
+            f"{path}: rows hold more fields than the header; separate columns by commas, and put texts with commas in "
+            "quotes"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
     except Exception as error:  # pandas raises a different type for each kind of damage
         raise DataError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from None
     if table.empty:
@@ -140,6 +150,16 @@ def _read_table_column(path: Path, column: str, required: bool) -> list[tuple[st
         values = table[column].astype(object).where(table[column].notna(), None)
     shown = display_path(path)
     return [(f"{shown}: row {i}", value) for i, value in enumerate(values, start=1)]
+
+
+def _read_lines(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of one column with its empty cells, which pandas takes for no rows; not those at its end."""
+    import pandas as pd
+
+    lines = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, header=None, names=["lines"])
+    lines = lines["lines"]
+    first, last = (lines != "").to_numpy().nonzero()[0][[0, -1]]  # the header, and the last text
+    return pd.DataFrame({table.columns[0]: lines[first + 1 : last + 1].tolist()})
 
 
 def sample_in_order(items: Sequence[Item], n: int | None, seed: int) -> list[Item]:

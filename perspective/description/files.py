@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perspective.artifacts import ROOT, Output, hash_file, read_facts, read_json, read_sidecar, read_vectors
+from perspective.artifacts.provenance import require_unchanged
 from perspective.artifacts.sidecar import Sidecar, validate_record
 from perspective.artifacts.writing import atomic_path
 from perspective.description.records import Clusters, Count, Names
@@ -244,6 +245,36 @@ def require_same_model(clustered: Sidecar | None, model_hash: str, checkpoint: s
     """
     if clustered and clustered.inputs.get("checkpoint") != model_hash:
         raise DataError(f"{checkpoint}: not the model of the clustered vectors; give that one by --checkpoint")
+
+
+def require_same_texts(files: ClusterFiles, path: Path) -> None:
+    """Refuse another file of texts than that of the clusters.
+
+    Raises:
+        DataError: It does not exist or is another one.
+    """
+    made = read_sidecar(files.found)
+    if not path.exists():
+        raise DataError(f"{path}: no such file")
+    if made and made.inputs.get("texts") not in (None, hash_file(path)):
+        raise DataError(f"{path}: other texts than those of the clusters; run cluster.sh on them first")
+
+
+def require_same_space(files: ClusterFiles, vectors: Path) -> None:
+    """Refuse vectors of another model than the clustered ones, where both sidecars know it; and damaged ones.
+
+    Args:
+        files: Of the clusters.
+        vectors: Of new texts.
+
+    Raises:
+        DataError: Another model made them, or they changed since they were made.
+    """
+    made, clustered = read_sidecar(vectors), read_sidecar(find_embeddings(files))
+    require_unchanged(vectors, hash_file(vectors))
+    models = {one.inputs.get("checkpoint") or one.inputs.get("embedder") for one in (made, clustered) if one} - {None}
+    if len(models) > 1:
+        raise DataError(f"{vectors}: not of the model of the clustered vectors; embed the texts with that one")
 
 
 def finish_writing(files: ClusterFiles) -> None:

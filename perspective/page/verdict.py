@@ -140,6 +140,11 @@ def _summarise(record: ResultRecord, trust: Mapping[str, Any]) -> str:
         )
     if record.unchanged:
         return "The embedder was left unchanged: there was nothing reliable to learn."
+    if trust.get("weight") is not None:
+        return (
+            f"{llm} was given {trust['weight']:.2f} times the embedder's weight: it was set so, or there are too few "
+            "texts to measure how far its answers depend on the question. It chose among the embedder's own neighbours."
+        )
     if judge:
         return f"The embedder learned from the judgments of {judge.name}."
     return "How the embedder was adapted is not recorded."

@@ -222,6 +222,8 @@ def test_output_refuses_edited_and_foreign_files_but_not_an_interrupted_write(st
     output.path.write_text("[2]\n")
     with pytest.raises(DataError, match="changed since it was made"):
         stage().is_finished()
+    with pytest.raises(DataError, match=r"changed since it was made; run the stage that makes it with --overwrite"):
+        Output(output.path.with_name("next.json"), "next", {}, {"made": output.path})
     output.path.unlink()
     assert not stage().is_finished()  # a sidecar alone: killed between the two renames
 

@@ -73,6 +73,8 @@ def test_faults_name_file_and_line(given, content, message):
         ("text,label\na,b\n", "a.csv", r'a\.csv: no column "input" \(found: text, label\)'),
         ("input,label\na,b\n ,b\n", "a.csv", r'a\.csv: row 2: "input" is empty'),
         ("input\n", "a.csv", r"a\.csv: the file is empty"),
+        ("\ninput\na\n\nb\n\n", "a.csv", r'a\.csv: row 2: "input" is empty'),
+        (b"input\ncaf\xe9\n", "a.csv", r"a\.csv: not UTF-8 \(.* at byte 3\); save it as UTF-8"),
         ("", "a.csv", r"a\.csv: cannot be read as csv"),
         ("input\nplain\nhello, world\n", "a.csv", r"a\.csv: cannot be read as csv"),
         ("input\nhello, world\ngood, day\n", "a.csv", r"a\.csv: rows hold more fields than the header"),

@@ -90,6 +90,28 @@ def test_new_texts_are_embedded_with_the_checkpoint(run, tmp_path, embedder_fold
     assert caplog.text.count("already made") == 2
 
 
+def test_given_vectors_of_another_model_and_other_files_of_texts_are_refused(
+    run, tmp_path, embedder_folder, sentences, capsys
+):
+    path = write_jsonl(tmp_path / "tiny.jsonl", [{"input": text} for text in sentences(40)])
+    other = shutil.copytree(embedder_folder, tmp_path / "other")
+    (other / "more.txt").write_text("another model")
+    vectors = []
+    for model in (embedder_folder, other):
+        run_stage("get_embedding", "--dataset", "mine", "--data_path", path, "--embedder", model,
+                  "--no_measure", "--output_path", tmp_path)  # fmt: skip
+        vectors.append(tmp_path / f"mine_small_embeds_{model.name}.npy")
+    data = ["--dataset", "mine", "--output_path", tmp_path / "out"]
+    run_stage("cluster", *data, "--data_path", path, "--feat_path", vectors[0], "--n_clusters", 4)
+    run_stage("assign", *data, "--data_path", path, "--feat_path", vectors[0])
+    line = refuse(capsys, "assign", *data, "--data_path", path, "--feat_path", vectors[1])
+    assert "other.npy: not of the model of the clustered vectors" in line
+    names = ["name_clusters", *data, "--naming_llm", "none", "--checkpoint", embedder_folder]
+    assert "other texts than those of the clusters" in refuse(capsys, *names, "--data_path", run.path)
+    assert "no such file" in refuse(capsys, *names, "--data_path", tmp_path / "none.csv")
+    run_stage(*names, "--data_path", path)
+
+
 def test_new_texts_are_embedded_as_the_clustered_ones_were(tmp_path, monkeypatch, embedder_folder, sentences, capsys):
     monkeypatch.setattr("perspective.layout.FINETUNE_STAGE", tmp_path)  # where the run's own checkpoint is
     path = write_jsonl(tmp_path / "tiny.jsonl", [{"input": text} for text in sentences(40)])

@@ -97,6 +97,7 @@ def test_run_refuses_in_one_line(repository):
         (["--dataset"], "--dataset needs a value"),
         (["--dataset", "bankin77"], "did you mean banking77?"),
         (["--data_path", "none.csv"], "none.csv: no such file"),
+        (["--seed", "x"], "--seed x: must be a whole number of at least 0"),
         (["--dataset", "my tickets"], "a name without spaces and slashes"),
         (["--recipe", "distil"], "--recipe distil: choose distill, standard or published"),
         (
