@@ -226,14 +226,15 @@ def tabulate_judges() -> str:
     """Ways to ask an LLM about the same triplets: whether it follows the position, and how often it is right."""
     rows = []
     for row in measured.load(JUDGES):
-        orders: list[Any] = ["", ""]
-        if row["judge"] == "choice":  # nothing is in first position where no choice is shown
-            orders = [f"{row['answers_naming_first_position']:.0f}%", f"{row['order_kappa']:.2f}"]
-        right = (f"{row[name]:.1f}%" for name in ("llm_leaning_accuracy", "embedder_accuracy"))
-        name = f"`{row['judge']}`"
-        rows.append([row["dataset"], row["llm"], name, *orders, f"{100 - row['abstention']:.0f}%", *right])
-    asked = ["data set", "LLM", "judge", "first position named", "kappa of both orders", "decided"]
-    return format_table([*asked, "likelier choice right", "the embedder's"], rows)
+        # A pair has no first choice, and answer states have no orders.
+        first = f"{row['answers_naming_first_position']:.0f}%" if row["judge"] == "choice" else ""
+        kappa = "" if row["order_kappa"] is None else f"{row['order_kappa']:.2f}"
+        named = f"{row['llm_accuracy']:.0f}% of {row['llm_n_answered']}" if row["llm_n_answered"] else "none named"
+        right = [f"{row[name]:.0f}%" for name in ("llm_leaning_accuracy", "embedder_accuracy")]
+        texts = f"{row['dataset']}, {row['n_decidable']} of {row['n_judgments']}"
+        rows.append([texts, row["llm"], f"`{row['judge']}`", first, kappa, named, *right])
+    asked = ["data set, decidable triplets", "LLM", "judge", "first position named", "kappa of both orders"]
+    return format_table([*asked, "right where named", "right by the likelier", "the embedder"], rows)
 
 
 def _score_by_both(cells: list[dict[str, Any]]) -> list[str]:
