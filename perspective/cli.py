@@ -319,5 +319,6 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     for name in NOISY_LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)  # a name that no font has
     # Announcements of changes in their dependencies
     warnings.filterwarnings("ignore", category=FutureWarning, module="accelerate|sentence_transformers")

@@ -111,9 +111,10 @@ class Layout:
 
     @property
     def train_file(self) -> Path:
-        """File that the embedder is trained on: a teacher or the training triplets."""
+        """File that the embedder is trained on: a teacher or the training triplets; the teacher if there is neither."""
         teachers = [path for path in (self.judged_teacher, self.teacher) if path.exists()]
-        if self.recipe == "distill" or (self.recipe is None and teachers):
+        without_triplets = bool(teachers) or not self.training_triplets.exists()
+        if self.recipe == "distill" or (self.recipe is None and without_triplets):
             return teachers[0] if teachers else self.teacher
         return self.training_triplets
 
