@@ -140,7 +140,7 @@ def _summarise(record: ResultRecord, trust: Mapping[str, Any]) -> str:
         )
     if record.unchanged:
         return "The embedder was left unchanged: there was nothing reliable to learn."
-    if trust.get("weight") is not None:
+    if judge and judge.reads_states and trust.get("weight") is not None:
         return (
             f"{llm} was given {trust['weight']:.2f} times the embedder's weight: it was set so, or there are too few "
             "texts to measure how far its answers depend on the question. It chose among the embedder's own neighbours."

@@ -39,8 +39,8 @@ def test_the_verdict_names_whose_answers_are_trusted():
     assert _summarise(states, trust).startswith("The LLM (smollm2) was given 0.50 times")
     assert _summarise(judged, trust).startswith("The LLM whose answer states are used was given 0.50 times")
     assert _summarise(judged, trust).endswith("Before, the embedder had learned from the judgments of gpt-server.")
-    assert "given 0.00 times" in _summarise(states, {"weight": 0.0, "consistency": None}) and "too few" in _summarise(
-        states, {"weight": 0.0}
+    assert "given 0.00 times the embedder's weight: it was set so, or there are too few texts" in _summarise(
+        states, {"weight": 0.0, "consistency": None}
     )
     assert _summarise(judged, {}) == "The embedder learned from the judgments of gpt-server."
 
