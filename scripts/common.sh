@@ -10,7 +10,7 @@ if [[ -f "$ROOT/.venv/bin/activate" ]]; then
     source "$ROOT/.venv/bin/activate"
 fi
 PYTHON="$(command -v python || command -v python3)"
-if [[ ! -d "$ROOT/.venv" ]] && ! "$PYTHON" -c "import importlib.util as u; assert u.find_spec('sentence_transformers')" 2>/dev/null; then
+if [[ ! -d "$ROOT/.venv" ]] && ! "$PYTHON" -c "import importlib.util as u; assert u.find_spec('sentence_transformers')" &>/dev/null; then
     echo "error: the packages are not installed; run: bash scripts/setup.sh" >&2
     exit 2
 fi

@@ -51,16 +51,16 @@ METHOD_VERSIONS = {
 
 
 def require_unchanged(path: Path, present: str) -> None:
-    """Refuse a result that was changed or damaged since a stage made it; a file from elsewhere is taken as it is.
+    """Refuse vectors that were changed or damaged since a stage made them; those from elsewhere are taken as they are.
 
     Args:
-        path: A file, or a folder, whose files its own readers check.
+        path: Vectors as `.npy`. Another file passes: people edit some, and their readers check them.
         present: Its sha256.
 
     Raises:
-        DataError: It is not what its sidecar describes.
+        DataError: They are not what their sidecar describes.
     """
-    made = read_sidecar(path) if path.is_file() else None
+    made = read_sidecar(path) if path.suffix == ".npy" else None
     if made and present not in (made.sha256, *made.facts.get(REPLACED, [])):
         raise DataError(
             f"{path}: changed since it was made; run the stage that makes it with --overwrite, or remove "
@@ -98,7 +98,7 @@ class Output:
         """Start the clock and hash the inputs, before anything can change them.
 
         Raises:
-            DataError: An input does not exist, or is not as the stage that made it left it.
+            DataError: An input does not exist, or vectors are not as the stage that made them left them.
         """
         self.path = Path(self.path)
         self._started = time.perf_counter()
