@@ -111,10 +111,9 @@ class Layout:
 
     @property
     def train_file(self) -> Path:
-        """File that the embedder is trained on: a teacher or the training triplets; the teacher if there is neither."""
+        """File that the embedder is trained on: a teacher or the training triplets."""
         teachers = [path for path in (self.judged_teacher, self.teacher) if path.exists()]
-        without_triplets = bool(teachers) or not self.training_triplets.exists()
-        if self.recipe == "distill" or (self.recipe is None and without_triplets):
+        if self.recipe == "distill" or (self.recipe is None and teachers):
             return teachers[0] if teachers else self.teacher
         return self.training_triplets
 

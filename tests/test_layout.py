@@ -48,17 +48,6 @@ def test_names_of_files_fit_in_any_round_and_script():
         embedder = str(run.checkpoint)
 
 
-def test_where_nothing_is_made_the_embedder_learns_from_a_teacher(tmp_path, monkeypatch):
-    monkeypatch.setattr("perspective.layout.FINETUNE_STAGE", tmp_path)
-    run = Layout("mine", "small", "minilm")
-    assert run.train_file == run.teacher and run.checkpoint.name == "mine_small_minilm-smollm2_seed=100"
-    run.training_triplets.parent.mkdir(parents=True)
-    run.training_triplets.touch()
-    assert run.train_file == run.training_triplets
-    run.teacher.touch()
-    assert run.train_file == run.teacher
-
-
 def test_run_names_texts_by_their_file(tmp_path):
     """A copy of run.sh whose stages print the data sets that they are called for."""
     (tmp_path / "scripts").mkdir()
