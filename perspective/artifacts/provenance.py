@@ -61,7 +61,7 @@ def require_unchanged(path: Path, present: str) -> None:
         DataError: They are not what their sidecar describes.
     """
     made = read_sidecar(path) if path.suffix == ".npy" else None
-    if made and present not in (made.sha256, *made.facts.get(REPLACED, [])):
+    if made and not _has_been(made, present):
         raise DataError(
             f"{path}: changed since it was made; run the stage that makes it with --overwrite, or remove "
             f"{sidecar_path(path).name} to use it as a file from elsewhere"
@@ -161,7 +161,7 @@ class Output:
         if found is None:
             raise DataError(f"{self.path}: exists, but not made by this stage (no {self.sidecar.name}); {hint}")
         present = hash_file(self.path)
-        if present not in (found.sha256, *found.facts.get(REPLACED, [])):
+        if not _has_been(found, present):
             raise DataError(f"{self.path}: changed since it was made; {hint}")
         was_killed = present != found.sha256  # between the sidecar and the file
         differences = list(_differences(found, self.fingerprint))
@@ -304,6 +304,11 @@ def display_path(path: Path) -> str:
     """Return a path relative to the repository if it is inside, else as it is."""
     resolved = Path(path).resolve()
     return resolved.relative_to(ROOT).as_posix() if resolved.is_relative_to(ROOT) else str(path)
+
+
+def _has_been(made: Sidecar, present: str) -> bool:
+    """Tell whether a sha256 is that of the file that a sidecar describes, or of an earlier version of it."""
+    return present in (made.sha256, *made.facts.get(REPLACED, []))
 
 
 def _differences(found: Fingerprint, wanted: Fingerprint) -> Iterator[str]:

@@ -251,11 +251,9 @@ def require_same_texts(files: ClusterFiles, path: Path) -> None:
     """Refuse another file of texts than that of the clusters.
 
     Raises:
-        DataError: It does not exist or is another one.
+        DataError: It is another one.
     """
     made = read_sidecar(files.found)
-    if not path.exists():
-        raise DataError(f"{path}: no such file")
     if made and made.inputs.get("texts") not in (None, hash_file(path)):
         raise DataError(f"{path}: other texts than those of the clusters; run cluster.sh on them first")
 
